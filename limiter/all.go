@@ -1,0 +1,325 @@
+package limiter
+
+import (
+	"context"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// All returns a limiter that lets an operation start when every one of the
+// given limiters does. Its permits take and give back a place in each.
+//
+// A caller holds nothing while it waits, so no place or token lies idle behind
+// another limiter, and limiters may be combined in any order: All(a, b) beside
+// All(b, a) does not deadlock. The callers of one All are served first come
+// first served. In the line of a member they have one place together, so
+// beside others who use a member directly or through another All, they take
+// turns with these rather than get a share each. To start, they need all
+// members at one instant: nobody waits for ever because of others who also
+// take turns, but where two or more members always have waiters of their own,
+// an All over them may.
+//
+// Nil members are left out, a member that is named twice counts once, and an
+// All among them stands for its members. All of one limiter is that limiter;
+// All of none sets no limit.
+func All(limiters ...Limiter) Limiter {
+	var members []Limiter
+	for _, l := range limiters {
+		some := []Limiter{l}
+		switch l := l.(type) {
+		case nil, unlimited:
+			continue
+		case *all:
+			some = l.members
+		}
+		for _, l := range some {
+			if !slices.ContainsFunc(members, func(m Limiter) bool { return same(m, l) }) {
+				members = append(members, l)
+			}
+		}
+	}
+	switch len(members) {
+	case 0:
+		return unlimited{}
+	case 1:
+		return members[0]
+	}
+	return &all{members: members}
+}
+
+// same reports whether a and b are one limiter. Acquiring one twice at once
+// would wait for itself.
+func same(a, b Limiter) bool {
+	return reflect.TypeOf(a).Comparable() && reflect.TypeOf(b).Comparable() && a == b
+}
+
+type all struct {
+	members []Limiter // two or more; never changes
+
+	mu      sync.Mutex // guards all below
+	line    line       // its head waits in the member that refused last
+	refuser int        // the member that refused last
+	idle    *bundle    // for reuse, linked by next
+	idling  int        // length of idle
+}
+
+// A bundle is what one operation holds: a permit of each member.
+type bundle struct {
+	all     *all
+	use     atomic.Uint64 // counts its uses; odd while it is held
+	permits []Permit
+	next    *bundle
+}
+
+// Ready implements [Limiter].
+func (a *all) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
+	max, within = asked(max, within)
+	for {
+		n, inLine, err := a.least(ctx, max, within)
+		if err != nil {
+			return 0, err
+		}
+		if n > inLine {
+			return n - inLine, nil
+		}
+		// Those in line will take all of it. Look again when one has left.
+		a.mu.Lock()
+		_, err = a.line.watch(ctx, &a.mu, 1, func() (int, time.Duration) {
+			return inLine - a.line.acquiring.n, never
+		})
+		a.mu.Unlock()
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+// least returns the least that a member is ready for, and how many wait in
+// line for it already; it asks for so many more than max.
+func (a *all) least(ctx context.Context, max int, within time.Duration) (n, inLine int, err error) {
+	a.mu.Lock()
+	inLine = a.line.acquiring.n
+	first := a.refuser
+	a.mu.Unlock()
+	waitsIn := -1 // the member in which the head waits, and so is counted off already
+	if inLine > 0 {
+		waitsIn = first
+	}
+	max = min(max, math.MaxInt-inLine) + inLine
+
+	// A member that keeps us waiting makes the answers before its own stale, so
+	// it is asked first in the next round. What counts as waiting doubles from
+	// round to round: members that are slow to answer must not keep us for ever.
+	for patience := 10 * time.Millisecond; ; patience *= 2 {
+		n = max
+		stale := false
+		for k := 0; k < len(a.members) && !stale; k++ {
+			i := (first + k) % len(a.members)
+			asked := time.Now()
+			r, err := a.members[i].Ready(ctx, max, within)
+			if err != nil {
+				return 0, 0, err
+			}
+			if i == waitsIn {
+				r++
+			}
+			n = min(n, r)
+			if k > 0 && time.Since(asked) > patience {
+				stale, first = true, i
+			}
+		}
+		if !stale {
+			return n, inLine, nil
+		}
+	}
+}
+
+// Acquire implements [Limiter].
+func (a *all) Acquire(ctx context.Context) (Permit, error) {
+	if ctx.Err() != nil {
+		return Permit{}, context.Cause(ctx)
+	}
+	if p, ok := a.TryAcquire(); ok {
+		return p, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// One at a time waits in the members. If all did, each change of the
+	// member that is short would move all of them from one line to another.
+	w := a.line.enter(&a.line.acquiring)
+	defer a.line.leave(&a.line.acquiring, w)
+	for a.line.acquiring.head != w {
+		a.mu.Unlock()
+		w.wait(ctx, never)
+		a.mu.Lock()
+		if ctx.Err() != nil {
+			return Permit{}, context.Cause(ctx)
+		}
+	}
+	b := a.bundle()
+	for {
+		refuser := a.refuser
+		a.mu.Unlock()
+		p, err := a.members[refuser].Acquire(ctx)
+		refused := -1
+		if err == nil {
+			b.permits[refuser] = p
+			refused = b.tryAcquire(refuser)
+		}
+		a.mu.Lock()
+		switch {
+		case err != nil:
+			a.keep(b)
+			return Permit{}, err
+		case refused < 0:
+			return b.permit(), nil
+		}
+		a.refuser = refused
+	}
+}
+
+// TryAcquire implements [Limiter].
+func (a *all) TryAcquire() (Permit, bool) {
+	a.mu.Lock()
+	if a.line.acquiring.n > 0 {
+		a.mu.Unlock()
+		return Permit{}, false
+	}
+	b := a.bundle()
+	a.mu.Unlock()
+	refused := b.tryAcquire(-1)
+	if refused < 0 {
+		return b.permit(), true
+	}
+	a.mu.Lock()
+	if a.line.acquiring.n == 0 { // else it is the head's, who waits there
+		a.refuser = refused
+	}
+	a.keep(b)
+	a.mu.Unlock()
+	return Permit{}, false
+}
+
+// Blocked implements [Limiter]: a breaker if one blocks, because then no limit
+// matters, else the member that blocks longest as far as is known.
+func (a *all) Blocked() (by string, until time.Time) {
+	for _, m := range a.members {
+		b, u := m.Blocked()
+		switch {
+		case b == "":
+		case isBreaker(by) && !isBreaker(b):
+		case by == "", isBreaker(b) && !isBreaker(by), u.After(until):
+			by, until = b, u
+		}
+	}
+	return by, until
+}
+
+func isBreaker(by string) bool {
+	rest, ok := strings.CutPrefix(by, ByBreaker)
+	return ok && (rest == "" || rest[0] == ' ')
+}
+
+// bundle returns an empty bundle.
+func (a *all) bundle() *bundle {
+	b := a.idle
+	if b == nil {
+		return &bundle{all: a, permits: make([]Permit, len(a.members))}
+	}
+	a.idle, b.next = b.next, nil
+	a.idling--
+	return b
+}
+
+// keep keeps an empty bundle for reuse.
+func (a *all) keep(b *bundle) {
+	if a.idling < maxIdle {
+		b.next, a.idle = a.idle, b
+		a.idling++
+	}
+}
+
+// tryAcquire takes a place in every member but held, whose permit is in the
+// bundle already. If one refuses, it gives up everything and names it;
+// otherwise it returns -1.
+func (b *bundle) tryAcquire(held int) (refused int) {
+	for i, m := range b.all.members {
+		if i == held {
+			continue
+		}
+		p, ok := m.TryAcquire()
+		if !ok {
+			b.cancel()
+			return i
+		}
+		b.permits[i] = p
+	}
+	return -1
+}
+
+// permit hands the bundle to an operation.
+func (b *bundle) permit() Permit { return Permit{r: b, token: b.use.Add(1)} }
+
+// ReleasePermit implements [Releaser].
+func (b *bundle) ReleasePermit(token uint64, err error) {
+	b.end(token)
+	for i := range b.permits {
+		b.permits[i].Release(err)
+		b.permits[i] = Permit{}
+	}
+	b.free()
+}
+
+// CancelPermit implements [Releaser].
+func (b *bundle) CancelPermit(token uint64) {
+	b.end(token)
+	b.cancel()
+	b.free()
+}
+
+// end ends the use with that token.
+func (b *bundle) end(token uint64) {
+	if !b.use.CompareAndSwap(token, token+1) {
+		panic("limiter: All: a permit was given back twice")
+	}
+}
+
+// cancel gives every permit back; the zero ones do nothing.
+func (b *bundle) cancel() {
+	for i := range b.permits {
+		b.permits[i].Cancel()
+		b.permits[i] = Permit{}
+	}
+}
+
+func (b *bundle) free() {
+	b.all.mu.Lock()
+	b.all.keep(b)
+	b.all.mu.Unlock()
+}
+
+// unlimited is All of nothing.
+type unlimited struct{}
+
+func (unlimited) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
+	max, _ = asked(max, within)
+	return max, nil
+}
+
+func (unlimited) Acquire(ctx context.Context) (Permit, error) {
+	if ctx.Err() != nil {
+		return Permit{}, context.Cause(ctx)
+	}
+	return Permit{}, nil
+}
+
+func (unlimited) TryAcquire() (Permit, bool)   { return Permit{}, true }
+func (unlimited) Blocked() (string, time.Time) { return "", time.Time{} }

@@ -1,0 +1,76 @@
+package limiter_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+// benchLimiters are limiters that never make anybody wait.
+func benchLimiters(b *testing.B) map[string]limiter.Limiter {
+	const plenty = 1e12
+	return map[string]limiter.Limiter{
+		"Semaphore":                     newSemaphore(b, plenty),
+		"TokenBucket":                   newBucket(b, plenty, plenty),
+		"Breaker":                       newBreaker(b, limiter.BreakerConfig{}),
+		"All(Semaphore,TokenBucket)":    limiter.All(newSemaphore(b, plenty), newBucket(b, plenty, plenty)),
+		"All(Semaphore,Bucket,Breaker)": limiter.All(newSemaphore(b, plenty), newBucket(b, plenty, plenty), newBreaker(b, limiter.BreakerConfig{})),
+	}
+}
+
+func BenchmarkAcquireRelease(b *testing.B) {
+	ctx := context.Background()
+	for name, l := range benchLimiters(b) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				p, err := l.Acquire(ctx)
+				if err != nil {
+					b.Fatal(err)
+				}
+				p.Release(nil)
+			}
+		})
+		b.Run(name+"/parallel", func(b *testing.B) {
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if p, err := l.Acquire(ctx); err == nil {
+						p.Release(nil)
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkContended is 64 goroutines at the places of 10.
+func BenchmarkContended(b *testing.B) {
+	const goroutines, places = 64, 10
+	ctx := context.Background()
+	for name, l := range map[string]limiter.Limiter{
+		"Semaphore":                  newSemaphore(b, places),
+		"All(Semaphore,TokenBucket)": limiter.All(newSemaphore(b, places), newBucket(b, 1e12, 1e12)),
+	} {
+		b.Run(fmt.Sprintf("%s/goroutines=%d", name, goroutines), func(b *testing.B) {
+			b.ReportAllocs()
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			var wg sync.WaitGroup
+			for range goroutines {
+				wg.Go(func() {
+					for left.Add(-1) >= 0 {
+						if p, err := l.Acquire(ctx); err == nil {
+							p.Release(nil)
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
+	}
+}

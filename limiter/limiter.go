@@ -1,0 +1,100 @@
+package limiter
+
+import (
+	"context"
+	"time"
+)
+
+// A Limiter decides when an operation may start. Methods may be called
+// concurrently.
+//
+// For one operation a limiter is acquired in exactly one place: either round
+// the handler or inside the client that the handler calls, never both, or each
+// handler would hold the permit that its own call waits for.
+type Limiter interface {
+	// Ready waits until at least one operation could start within the given
+	// time, and reports how many could, from 1 to max. It takes nothing and
+	// promises nothing: another caller may be first. A consumer asks it before
+	// it receives, so that no message is leased only to wait. Operations that
+	// already wait in Acquire are counted off. A max below 1 counts as 1, a
+	// negative within as 0. The error is context.Cause(ctx), and nothing else
+	// makes it fail.
+	Ready(ctx context.Context, max int, within time.Duration) (int, error)
+
+	// Acquire waits, first come first served, until one operation may start,
+	// and takes its place. The caller gives the place back with exactly one of
+	// [Permit.Release] and [Permit.Cancel]. The error is context.Cause(ctx);
+	// the limiter is then as if Acquire had never been called.
+	Acquire(ctx context.Context) (Permit, error)
+
+	// TryAcquire takes a place if one is free now and nobody waits for it. It
+	// never waits and never overtakes waiters.
+	TryAcquire() (Permit, bool)
+
+	// Blocked says why no operation could start now, and until when, as far as
+	// that is known (the zero time where it is not). It returns "" when one
+	// could start now. The first word of by is one of the By constants for the
+	// limiters of this package; what follows is a name, for people.
+	Blocked() (by string, until time.Time)
+}
+
+// What a limiter of this package answers first in Blocked.
+const (
+	ByConcurrency = "concurrency" // all places are taken
+	ByRate        = "rate"        // no token is left in the bucket
+	ByPause       = "pause"       // paused by hand
+	ByBreaker     = "breaker"     // the far side is in trouble and gets no calls, or one probe at a time
+)
+
+// A Permit is the place that one operation has taken in a limiter. It is a
+// small value: passing it round allocates nothing. The zero Permit does
+// nothing. Give a permit back once; a copy given back again is a mistake that
+// a limiter can't always detect.
+type Permit struct {
+	r     Releaser
+	token uint64
+}
+
+// A Releaser is the side of a limiter that takes permits back. Only authors of
+// limiters implement it; see [NewPermit].
+type Releaser interface {
+	// ReleasePermit is called by [Permit.Release].
+	ReleasePermit(token uint64, err error)
+	// CancelPermit is called by [Permit.Cancel].
+	CancelPermit(token uint64)
+}
+
+// NewPermit returns a permit that gives token back to r. It is for authors of
+// limiters, in other modules too; token is theirs to choose.
+func NewPermit(r Releaser, token uint64) Permit { return Permit{r: r, token: token} }
+
+// Release says that the operation ran and ended with err (nil: it succeeded).
+// Adaptive limits and breakers learn from err; see [Classify] for what they
+// understand.
+func (p Permit) Release(err error) {
+	if p.r != nil {
+		p.r.ReleasePermit(p.token, err)
+	}
+}
+
+// Cancel says that the operation did not start. Nothing is learned from it,
+// and a rate token goes back into its bucket.
+func (p Permit) Cancel() {
+	if p.r != nil {
+		p.r.CancelPermit(p.token)
+	}
+}
+
+// Do runs f under a permit of l. It returns f's error, or the error of
+// [Limiter.Acquire] without having called f. The permit is given back even
+// when f panics; the panic goes on.
+func Do(ctx context.Context, l Limiter, f func(ctx context.Context) error) (err error) {
+	p, err := l.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	err = errPanicked // what the limiter hears if f does not return
+	defer func() { p.Release(err) }()
+	err = f(ctx)
+	return err
+}

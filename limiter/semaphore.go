@@ -1,0 +1,205 @@
+package limiter
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+)
+
+// A Semaphore limits how many operations are in flight at once. It is fair:
+// places go to those who wait in the order in which they came. The limit can
+// be changed while it is in use.
+//
+// Releasing more often than was acquired is a mistake of the caller, and
+// panics where the semaphore can tell: when nothing is in use.
+type Semaphore struct {
+	mu       sync.Mutex // guards all below
+	limit    int
+	inUse    int
+	line     line   // nobody waits in Acquire while inUse < limit
+	released uint64 // places given back so far
+	rate     releaseRate
+}
+
+// SemaphoreStats is a snapshot of a [Semaphore].
+type SemaphoreStats struct {
+	Limit   int // places there are
+	InUse   int // places taken; above Limit for a while after the limit was lowered
+	Waiting int // callers that wait in Acquire
+}
+
+var (
+	_ Limiter  = (*Semaphore)(nil)
+	_ Releaser = (*Semaphore)(nil)
+)
+
+// NewSemaphore returns a semaphore with n places. It fails when n is below 1.
+func NewSemaphore(n int) (*Semaphore, error) {
+	if n < 1 {
+		return nil, fmt.Errorf("limiter: NewSemaphore: n is %d: must be at least 1", n)
+	}
+	return &Semaphore{limit: n, rate: releaseRate{at: time.Now()}}, nil
+}
+
+// Resize changes the number of places to n. It fails, changing nothing, when n
+// is below 1. Operations in flight go on: after the limit was lowered nothing
+// starts until fewer than n are in use. Raising it starts those who wait at
+// once.
+func (s *Semaphore) Resize(n int) error {
+	if n < 1 {
+		return fmt.Errorf("limiter: Semaphore.Resize: n is %d: must be at least 1", n)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit = n
+	s.pass()
+	return nil
+}
+
+// Stats returns what is in use and who waits, at one instant.
+func (s *Semaphore) Stats() SemaphoreStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return SemaphoreStats{Limit: s.limit, InUse: s.inUse, Waiting: s.line.acquiring.n}
+}
+
+// Ready implements [Limiter]. With within 0 it is exact: the places free now.
+// Otherwise the places that will be given back within that time are added, as
+// many as the rate of late leads one to expect; the expectation fades within
+// a second when nothing is given back.
+func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
+	max, within = asked(max, within)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.line.watch(ctx, &s.mu, max, func() (int, time.Duration) {
+		n := s.limit - s.inUse - s.line.acquiring.n
+		if within > 0 {
+			s.rate.sample(time.Now(), s.released)
+			n += s.rate.expected(within)
+		}
+		// Only a release, a resize or a waiter that gives up can make it
+		// more, and each of them alerts those who watch.
+		return n, never
+	})
+}
+
+// Acquire implements [Limiter].
+func (s *Semaphore) Acquire(ctx context.Context) (Permit, error) {
+	if ctx.Err() != nil {
+		return Permit{}, context.Cause(ctx)
+	}
+	s.mu.Lock()
+	if s.inUse < s.limit {
+		s.inUse++
+		s.mu.Unlock()
+		return Permit{r: s}, nil
+	}
+	w := s.line.enter(&s.line.acquiring)
+	s.mu.Unlock()
+
+	w.wait(ctx, never)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	granted := w.granted
+	if !granted {
+		s.line.acquiring.remove(w)
+	}
+	s.line.recycle(w)
+	if granted && ctx.Err() == nil {
+		return Permit{r: s}, nil
+	}
+	if granted {
+		s.inUse-- // granted at the moment it was cancelled: the next one's
+	}
+	s.pass()
+	return Permit{}, context.Cause(ctx)
+}
+
+// TryAcquire implements [Limiter].
+func (s *Semaphore) TryAcquire() (Permit, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inUse >= s.limit {
+		return Permit{}, false
+	}
+	s.inUse++
+	return Permit{r: s}, true
+}
+
+// Blocked implements [Limiter]. When a place will be given back is not known.
+func (s *Semaphore) Blocked() (by string, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inUse >= s.limit {
+		return ByConcurrency, time.Time{}
+	}
+	return "", time.Time{}
+}
+
+// ReleasePermit implements [Releaser].
+func (s *Semaphore) ReleasePermit(uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.released++
+	s.giveBack()
+}
+
+// CancelPermit implements [Releaser].
+func (s *Semaphore) CancelPermit(uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.giveBack()
+}
+
+func (s *Semaphore) giveBack() {
+	if s.inUse == 0 {
+		panic("limiter: Semaphore: a permit was given back twice")
+	}
+	s.inUse--
+	s.pass()
+}
+
+// pass hands free places to those who wait. The place is taken here and not by
+// the waiter, so that nobody can come between.
+func (s *Semaphore) pass() {
+	for s.inUse < s.limit && s.line.acquiring.head != nil {
+		w := s.line.acquiring.head
+		s.line.acquiring.remove(w)
+		w.granted = true
+		s.inUse++
+		w.poke()
+	}
+	s.line.alert()
+}
+
+// rateMemory is how long a release counts in the rate of releases.
+const rateMemory = 250 * time.Millisecond
+
+// A releaseRate is the rate of an event, of which only the count is known
+// whenever somebody looks. Each event counts less the longer ago it was, by
+// e^-1 for each rateMemory.
+type releaseRate struct {
+	at        time.Time // when it was last looked at
+	count     uint64    // the count then
+	perSecond float64
+}
+
+// sample takes count, as it is now, into the rate. The events since the last
+// look are taken to have been spread evenly over the time since.
+func (r *releaseRate) sample(now time.Time, count uint64) {
+	age := now.Sub(r.at).Seconds() / rateMemory.Seconds()
+	weight := 1.0 // per event; its limit for age 0
+	if age > 0 {
+		weight = -math.Expm1(-age) / age
+	}
+	r.perSecond = r.perSecond*math.Exp(-age) + float64(count-r.count)*weight/rateMemory.Seconds()
+	r.at, r.count = now, count
+}
+
+// expected returns how many events to expect within d.
+func (r *releaseRate) expected(d time.Duration) int {
+	return int(min(r.perSecond*d.Seconds(), math.MaxInt32))
+}

@@ -1,0 +1,192 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// A Transport is an [http.RoundTripper] that puts a limiter round another one:
+// a request starts when the limiter lets it, and its permit is given back once,
+// when its response body has been read to the end or closed, or reading it has
+// failed, or when there was no response. A caller that does neither keeps the
+// permit for ever.
+//
+// What the limiter is told of the far side: 429, and 503 with a Retry-After,
+// are [ErrOverload], with the [RetryAfter] of the header (seconds or a date, if
+// there is one); other 5xx are [ErrUnavailable]; 401 and 403 are
+// [ErrMisconfigured]; any other response is a success. A request that got no
+// response, or not all of its body, is told by its error, as [Classify]
+// understands it; a connection that ended too early is ErrUnavailable.
+//
+// The response and its errors reach the caller as they are. The fields must not
+// change while the Transport is in use; it may be used concurrently.
+type Transport struct {
+	// Limiter is acquired for each request. Nil: no limit.
+	Limiter Limiter
+	// Base makes the requests. Nil: [http.DefaultTransport].
+	Base http.RoundTripper
+}
+
+var _ http.RoundTripper = (*Transport)(nil)
+
+// RoundTrip implements [http.RoundTripper]. When the request's context ends
+// while it waits for the limiter, it returns the context's cause.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	limiter := t.Limiter
+	if limiter == nil {
+		limiter = unlimited{}
+	}
+	permit, err := limiter.Acquire(req.Context())
+	if err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close() // a RoundTripper must, and the limiter's error is the one that matters
+		}
+		return nil, err
+	}
+	held := &hold{permit: permit, verdict: errPanicked}
+	answered := false
+	defer func() {
+		if !answered {
+			held.release(nil)
+		}
+	}()
+	res, err := t.base().RoundTrip(req)
+	if err != nil {
+		held.verdict = cutOff(err)
+		return res, err
+	}
+	held.verdict = verdict(res)
+	if res.Body == nil || res.Body == http.NoBody {
+		return res, nil
+	}
+	answered = true
+	b := &body{ReadCloser: res.Body, held: held}
+	res.Body = b
+	if w, ok := b.ReadCloser.(io.Writer); ok {
+		res.Body = &duplexBody{body: b, Writer: w} // 101 Switching Protocols
+	}
+	return res, nil
+}
+
+// CloseIdleConnections closes those of Base, if it knows how to. It is what
+// [http.Client.CloseIdleConnections] calls.
+func (t *Transport) CloseIdleConnections() {
+	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
+		c.CloseIdleConnections()
+	}
+}
+
+func (t *Transport) base() http.RoundTripper {
+	if t.Base == nil {
+		return http.DefaultTransport
+	}
+	return t.Base
+}
+
+// A hold is a permit that is given back once, with the verdict on a request.
+type hold struct {
+	permit  Permit
+	verdict error
+	once    sync.Once
+}
+
+// release gives the permit back. An error of the body matters only if the
+// response itself told nothing.
+func (h *hold) release(err error) {
+	h.once.Do(func() {
+		if h.verdict == nil {
+			h.verdict = err
+		}
+		h.permit.Release(h.verdict)
+	})
+}
+
+type body struct {
+	io.ReadCloser
+	held *hold
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == io.EOF:
+		b.held.release(nil)
+	case err != nil:
+		b.held.release(cutOff(err))
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.held.release(nil)
+	return err
+}
+
+type duplexBody struct {
+	*body
+	io.Writer
+}
+
+// verdict returns what a response says about the far side, nil for a success.
+func verdict(res *http.Response) error {
+	switch after := retryAfter(res.Header); {
+	case res.StatusCode == http.StatusTooManyRequests,
+		res.StatusCode == http.StatusServiceUnavailable && after >= 0:
+		return &statusError{status: res.StatusCode, class: ErrOverload, after: after}
+	case res.StatusCode >= 500:
+		return &statusError{status: res.StatusCode, class: ErrUnavailable, after: -1}
+	case res.StatusCode == http.StatusUnauthorized, res.StatusCode == http.StatusForbidden:
+		return &statusError{status: res.StatusCode, class: ErrMisconfigured, after: -1}
+	}
+	return nil
+}
+
+// A statusError is the verdict on a response.
+type statusError struct {
+	status int
+	class  error
+	after  time.Duration // negative: not told
+}
+
+func (e *statusError) Error() string {
+	return fmt.Sprintf("limiter: response status %d: %v", e.status, e.class)
+}
+
+func (e *statusError) Unwrap() error             { return e.class }
+func (e *statusError) RetryAfter() time.Duration { return e.after }
+
+// retryAfter returns how long the header's Retry-After tells to wait, or -1 if
+// it tells nothing. A date is compared with the server's own clock, if it
+// tells the time.
+func retryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
+	if s, err := strconv.ParseUint(value, 10, 31); err == nil {
+		return time.Duration(s) * time.Second
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return -1
+	}
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return max(0, at.Sub(now))
+}
+
+// cutOff returns the verdict on a request that failed with err. That a
+// connection ended too early is plain here, whereas elsewhere an io.EOF may
+// be anything.
+func cutOff(err error) error {
+	if (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}

@@ -1,0 +1,147 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// Config says how a [Consumer] works. The zero Config is a good start.
+type Config struct {
+	// Name names the consumer in logs, errors and dead-letter records (where it
+	// is the source). Defaults to "queue".
+	Name string
+
+	// Concurrency is how many handlers may run at once, 1 to 100,000.
+	// Defaults to 10.
+	Concurrency int
+
+	// Limiter is asked before a receive and acquired round each handler. It may
+	// be shared with other consumers. Defaults to a [limiter.Breaker] with its
+	// own defaults; limiter.All() is no limit at all.
+	Limiter limiter.Limiter
+
+	// Gate is only asked before a receive: the limiter that the handler's own
+	// client acquires. The same limiter must not stand in both fields, or each
+	// handler would hold the permit that its own call waits for. Defaults to
+	// none.
+	Gate limiter.Limiter
+
+	// Retry says how long a message that failed stays hidden, by its number of
+	// receives, and when it has failed for good. MaxAttempts must stay below
+	// the queue's own maximum of receives, or the queue dead-letters first and
+	// without a reason. The zero Policy has the defaults of [retry.Policy].
+	Retry retry.Policy
+
+	// DeadLetter takes a copy of each message that failed for good, with a
+	// [retry.DeadLetter] record among its attributes, before the message is
+	// acked. Without one such a message is given back for Retry.MaxDelay, again
+	// and again, until the queue's own redrive takes it.
+	DeadLetter Sink
+	// NoDeadLetterGuard turns off the guard that stops the hand-off when more
+	// than half of the last 20 results would have been dead-lettered.
+	NoDeadLetterGuard bool
+
+	// Lease is for how long a received message is hidden from others (SQS:
+	// visibility timeout), 1 s to 12 h. It is extended at half time as long as
+	// the message is in hand, so it need not cover the handler's time; it is
+	// how long a message waits after a crash. Defaults to 30 s.
+	Lease time.Duration
+
+	// DrainTimeout is how long a drain lets handlers run on, and waits for a
+	// receive that is under way, before it cancels them. 0 to 24 h is allowed;
+	// 0 means the default of 30 s.
+	DrainTimeout time.Duration
+
+	// MaxHold is how long a message may stay in hand because of trouble at the
+	// far side before it is given back, 1 s to 11 h. Defaults to 15 min.
+	MaxHold time.Duration
+	// MaxHeld is how many messages may be held at once because of trouble at
+	// the far side; when so many are, nothing is received. Defaults to what was
+	// in hand when the trouble began.
+	MaxHeld int
+
+	// NoLookAhead turns off the look-ahead: nothing is received for which there
+	// is no free slot. Fast handlers then idle for a round-trip between
+	// messages.
+	NoLookAhead bool
+
+	// Logger gets what an operator must know. Defaults to slog.Default().
+	Logger *slog.Logger
+	// Trace gets every step. Defaults to none.
+	Trace *Trace
+}
+
+const (
+	maxConcurrency = 100_000
+	maxLease       = 12 * time.Hour // SQS's own limit
+	maxMaxHold     = 11 * time.Hour // leaves an hour of the lease's maximum for a last run
+	maxDrain       = 24 * time.Hour
+)
+
+// withDefaults returns c with its defaults filled in, or an error that names
+// every field that can't be right.
+func (c Config) withDefaults() (Config, error) {
+	var errs []error
+	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("Config."+format, args...)) }
+	between := func(field string, d, least, most time.Duration) {
+		if d < least || d > most {
+			refuse("%s is %v: must be from %v to %v, or 0 for the default", field, d, least, most)
+		}
+	}
+
+	if c.Name == "" {
+		c.Name = "queue"
+	}
+	if c.Concurrency == 0 {
+		c.Concurrency = 10
+	}
+	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {
+		refuse("Concurrency is %d: must be from 1 to %d, or 0 for the default", c.Concurrency, maxConcurrency)
+	}
+	if c.Limiter != nil && c.Gate != nil && sameLimiter(c.Limiter, c.Gate) {
+		refuse("Limiter and Config.Gate are the same: a limiter that the handler acquires itself belongs into Gate only")
+	}
+	if c.Limiter == nil {
+		breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
+		if err != nil {
+			refuse("Limiter: default breaker: %w", err)
+		}
+		c.Limiter = breaker
+	}
+	if err := c.Retry.Validate(); err != nil {
+		refuse("Retry: %w", err)
+	}
+	if c.Lease == 0 {
+		c.Lease = 30 * time.Second
+	}
+	between("Lease", c.Lease, time.Second, maxLease)
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = 30 * time.Second
+	}
+	between("DrainTimeout", c.DrainTimeout, 0, maxDrain)
+	if c.MaxHold == 0 {
+		c.MaxHold = 15 * time.Minute
+	}
+	between("MaxHold", c.MaxHold, time.Second, maxMaxHold)
+	if c.MaxHeld < 0 {
+		refuse("MaxHeld is %d: must be 1 or more, or 0 for the default", c.MaxHeld)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Trace == nil {
+		c.Trace = &Trace{}
+	}
+	return c, errors.Join(errs...)
+}
+
+// sameLimiter compares two limiters, which need not be comparable.
+func sameLimiter(a, b limiter.Limiter) (same bool) {
+	defer func() { _ = recover() }() // a limiter of an uncomparable type is no pointer, and not the same
+	return a == b
+}

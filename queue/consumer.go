@@ -1,0 +1,151 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// A Consumer receives messages only when its limits say that they can start,
+// runs a [Handler] for each, and settles them by the handler's result. Make
+// one with [NewConsumer]. Its methods may be called concurrently.
+type Consumer struct {
+	src     Source
+	handler Handler
+	cfg     Config
+	limits  limiter.Limiter // Limiter and Gate together: what is asked before a receive
+	patient retry.Policy    // Retry without an end: for holding, and for a dead-letter sink that fails
+
+	// mu guards all below, and all of the engine's state. It is never held
+	// across a call to the source, a limiter, the handler or a trace.
+	mu     sync.Mutex
+	stats  Stats
+	active *engine // nil: not running
+}
+
+// NewConsumer returns a consumer of src that runs h. The error names every
+// field of cfg that can't be right.
+func NewConsumer(src Source, h Handler, cfg Config) (*Consumer, error) {
+	cfg, err := cfg.withDefaults()
+	if f, ok := h.(HandlerFunc); h == nil || ok && f == nil {
+		err = errors.Join(errors.New("Handler is nil"), err)
+	}
+	if src == nil {
+		err = errors.Join(errors.New("Source is nil"), err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("queue: NewConsumer: %w", err)
+	}
+	c := &Consumer{src: src, handler: h, cfg: cfg, limits: cfg.Limiter, patient: cfg.Retry}
+	if cfg.Gate != nil {
+		c.limits = limiter.All(cfg.Limiter, cfg.Gate)
+	}
+	c.patient.MaxAttempts, c.patient.Retryable = -1, nil
+	return c, nil
+}
+
+// Stats returns a snapshot of the consumer's counts.
+func (c *Consumer) Stats() Stats {
+	by, until := c.limits.Blocked()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	if e := c.active; e != nil {
+		e.snapshot(&s, by, until)
+	} else {
+		s.BlockedBy = ByIdle
+	}
+	return s
+}
+
+// Run consumes until ctx is done or the source ends (io.EOF), then drains: no
+// new receive, what has not started is given back at once, running handlers
+// keep their context and their leases for DrainTimeout, which is then ended
+// with the cause [ErrDrainTimeout]; results are flushed. A receive that is
+// under way is left to land, since the queue may already have handed out
+// messages, and what it brings is given back.
+//
+// Run returns nil after a clean drain, at most DrainTimeout and a second after
+// ctx is done. Otherwise the error says what was left: [*AbandonedError] for
+// handlers that ignore their context, results that could not be settled, or
+// the source's error if the very first receive fails because of a
+// misconfiguration (limiter.ErrMisconfigured); such an error is waited out
+// with backoff later on.
+//
+// A consumer runs once at a time; Run may be called again after it returned.
+func (c *Consumer) Run(ctx context.Context) error {
+	e := newEngine(c, ctx)
+	c.mu.Lock()
+	if c.active != nil {
+		c.mu.Unlock()
+		return fmt.Errorf("queue: consumer %s: Run: already running", c.cfg.Name)
+	}
+	c.active = e
+	c.mu.Unlock()
+	err := e.run(ctx)
+	c.mu.Lock()
+	c.active = nil
+	c.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("queue: consumer %s: %w", c.cfg.Name, err)
+	}
+	return nil
+}
+
+// farSideDown reports whether a breaker among the limits is not closed.
+func (c *Consumer) farSideDown() bool {
+	by, _ := c.limits.Blocked()
+	return strings.HasPrefix(by, limiter.ByBreaker)
+}
+
+// With the timings of the end of a drain Run keeps its promise to return a
+// second after DrainTimeout.
+const (
+	drainGrace = 500 * time.Millisecond // for cancelled handlers to return
+	drainFlush = 400 * time.Millisecond // then, for the last results to be settled
+	callLimit  = 30 * time.Second       // for any one call to the source but Receive, and to the dead-letter sink
+)
+
+// run drives the engine's goroutines. It is the only place that starts the
+// long-lived ones, and it has seen all of them end when it returns.
+func (e *engine) run(ctx context.Context) error {
+	for _, loop := range []func(){e.intake, e.dispatch, e.keepLeases, e.flush} {
+		e.wg.Go(loop)
+	}
+	select {
+	case <-ctx.Done():
+	case <-e.finished: // the source has ended and nothing is left, or it can't work at all
+	}
+	e.drain()
+
+	timer := time.NewTimer(e.cfg.DrainTimeout)
+	defer timer.Stop()
+	idle := e.waitIdle(timer.C)
+	if !idle {
+		e.cancelAll()
+		timer.Reset(drainGrace)
+		idle = e.waitIdle(timer.C)
+	}
+	var abandoned []string
+	if !idle {
+		abandoned = e.abandon()
+		timer.Reset(drainFlush)
+		e.waitIdle(timer.C)
+	}
+	unsettled := e.giveUp()
+
+	errs := []error{e.fatal}
+	if len(abandoned) > 0 {
+		errs = append(errs, &AbandonedError{IDs: abandoned, After: e.cfg.DrainTimeout + drainGrace})
+	}
+	if unsettled > 0 {
+		errs = append(errs, fmt.Errorf("drain: %d results could not be settled: the queue will deliver these messages again", unsettled))
+	}
+	return errors.Join(errs...)
+}

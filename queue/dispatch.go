@@ -1,0 +1,168 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+// A job is one run of a handler.
+type job struct {
+	d      *delivery
+	m      *Message // as received; the handler gets a copy
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	run    int
+	waited time.Duration
+}
+
+// dispatch is the loop that starts handlers: it waits for a free slot and a
+// message that is due, then for the limiter, and only then chooses the
+// message, since the wait may be long. It ends when the drain begins.
+func (e *engine) dispatch() {
+	timer := newTimer()
+	for {
+		e.mu.Lock()
+		ok, wait := e.startable(time.Now())
+		e.mu.Unlock()
+		if !ok {
+			if !e.wakeDispatch.sleep(e.starts, timer, wait) {
+				return
+			}
+			continue
+		}
+		permit, err := e.cfg.Limiter.Acquire(e.starts)
+		if e.starts.Err() != nil {
+			permit.Cancel()
+			return
+		}
+		if err != nil { // only a foreign limiter fails for another reason
+			e.failed("acquire", err, time.Second)
+			if !e.wakeDispatch.sleep(e.starts, timer, time.Second) {
+				return
+			}
+			continue
+		}
+		if j, ok := e.next(); ok {
+			e.wg.Add(1) // here, and not in work, so that Run can't miss it
+			go e.work(j, permit)
+		} else {
+			permit.Cancel()
+		}
+	}
+}
+
+// startable reports whether a handler could be started, but for the limiter;
+// if not, after how long it could be (0: when something changes). The caller
+// holds mu.
+func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
+	if e.draining || e.counts[running] >= e.slots() {
+		return false, 0
+	}
+	if e.guard.tripped && e.guard.probeAt.After(now) {
+		return false, e.guard.probeAt.Sub(now)
+	}
+	if !e.ready.empty() {
+		return true, 0
+	}
+	due := e.firstDue()
+	if due.IsZero() {
+		return false, 0
+	}
+	return !due.After(now), max(due.Sub(now), 0)
+}
+
+// next takes the message that is to run now: a held one that is due, or else
+// the one that has waited longest.
+func (e *engine) next() (job, bool) {
+	now := time.Now()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if ok, _ := e.startable(now); !ok {
+		return job{}, false
+	}
+	var d *delivery
+	for _, h := range e.holds {
+		if !h.due.After(now) && (d == nil || h.due.Before(d.due)) {
+			d = h
+		}
+	}
+	if d == nil {
+		d = e.ready.pop()
+	}
+	e.move(d, running)
+	e.pace.started(now)
+	d.runs++
+	if d.runs > 1 {
+		e.stats.Reruns++
+	}
+	j := job{d: d, m: d.msg, run: d.runs, waited: now.Sub(d.since)}
+	j.ctx, j.cancel = context.WithCancelCause(e.base)
+	d.cancel = j.cancel
+	if e.limited {
+		e.limited = false
+		e.wakeIntake.set()
+	}
+	return j, true
+}
+
+// work runs one message, and goes on with the next one as long as there is one
+// that may start at once. It ends when there is none.
+func (e *engine) work(j job, permit limiter.Permit) {
+	orphaned := false
+	defer func() {
+		if !orphaned { // else Run has stopped waiting for it
+			e.wg.Done()
+		}
+	}()
+	for {
+		e.runJob(j, permit, &orphaned)
+		if orphaned {
+			return
+		}
+		e.mu.Lock()
+		ok, _ := e.startable(time.Now())
+		e.mu.Unlock()
+		if !ok {
+			return
+		}
+		if permit, ok = e.cfg.Limiter.TryAcquire(); !ok {
+			e.wakeDispatch.set()
+			return
+		}
+		if j, ok = e.next(); !ok {
+			permit.Cancel()
+			return
+		}
+	}
+}
+
+// runJob calls the handler and passes on its result, also when the handler
+// ends its goroutine with runtime.Goexit, as a failing test does.
+func (e *engine) runJob(j job, permit limiter.Permit, orphaned *bool) {
+	call(e.cfg.Trace.Started, StartedInfo{Message: j.m, Run: j.run, Waited: j.waited})
+	began := time.Now()
+	err := error(&PanicError{Value: "runtime.Goexit was called"})
+	defer func() { *orphaned = e.finish(j, permit, time.Since(began), err) }()
+	err = e.callHandler(j)
+}
+
+func (e *engine) callHandler(j job) (err error) {
+	returned := false
+	defer func() {
+		if v := recover(); v != nil && !returned {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+			e.mu.Lock()
+			e.stats.Panics++
+			e.mu.Unlock()
+			e.cfg.Logger.Error("queue: handler panicked", "consumer", e.cfg.Name, "message", j.m.ID,
+				"panic", fmt.Sprint(v), "stack", string(err.(*PanicError).Stack))
+		}
+	}()
+	err = e.handler.Handle(j.ctx, j.m.Clone())
+	returned = true
+	return err
+}

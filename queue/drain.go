@@ -1,0 +1,106 @@
+package queue
+
+import (
+	"slices"
+	"time"
+)
+
+// drain stops receiving and starting, and gives back what has not started.
+func (e *engine) drain() {
+	e.tell(ByDrain, time.Time{})
+	e.mu.Lock()
+	e.draining = true
+	full := e.releaseWaiting()
+	for _, s := range []signal{e.wakeIntake, e.wakeDispatch, e.wakeFlush, e.wakeRun} {
+		s.set()
+	}
+	e.mu.Unlock()
+	e.endStart()
+	for _, b := range full {
+		e.wg.Go(func() { e.send(b) })
+	}
+}
+
+// releaseWaiting gives back everything in hand that does not run: at once what
+// has not started, after the rest of its wait what was held. The caller holds mu.
+func (e *engine) releaseWaiting() (full []*batch) {
+	for _, d := range slices.Clone(e.all) { // in the order of arrival as far as it matters: groups are in order
+		switch d.state {
+		case waiting:
+			full = append(full, e.settle(d, settlement{op: opNack, outcome: Released})...)
+		case held:
+			full = append(full, e.settle(d, settlement{op: opNack, delay: max(0, time.Until(d.due)), outcome: Released})...)
+		}
+	}
+	return full
+}
+
+// waitIdle waits until nothing is in hand, unsettled or being received, and
+// reports whether that came before the timeout.
+func (e *engine) waitIdle(timeout <-chan time.Time) bool {
+	for {
+		e.mu.Lock()
+		idle := len(e.all) == 0 && e.nPolls == 0
+		e.mu.Unlock()
+		if idle {
+			return true
+		}
+		select {
+		case <-e.wakeRun:
+		case <-timeout:
+			return false
+		}
+	}
+}
+
+// cancelAll ends the receives and the handlers that are still under way.
+func (e *engine) cancelAll() {
+	e.endPolls()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, d := range e.all {
+		if d.state == running {
+			d.cancel(ErrDrainTimeout)
+		}
+	}
+}
+
+// abandon leaves the handlers that still run on their own, and returns their
+// messages' ids. Their permits stay taken until they return.
+func (e *engine) abandon() (ids []string) {
+	var told []func()
+	e.mu.Lock()
+	for _, d := range slices.Clone(e.all) {
+		if d.state != running {
+			continue
+		}
+		ids = append(ids, d.msg.ID)
+		d.orphaned = true
+		told = append(told, e.end(d, Abandoned))
+		e.wg.Done() // in place of its goroutine
+	}
+	e.mu.Unlock()
+	for _, f := range told {
+		f()
+	}
+	return ids
+}
+
+// giveUp ends all calls and waits for every goroutine. It returns how many
+// results were left unsettled: the queue will deliver their messages again.
+func (e *engine) giveUp() (unsettled int) {
+	e.endPolls()
+	e.endCalls()
+	e.wg.Wait()
+	var told []func()
+	e.mu.Lock()
+	for _, d := range slices.Clone(e.all) {
+		unsettled++
+		told = append(told, e.end(d, LostLease))
+	}
+	e.mu.Unlock()
+	for _, f := range told {
+		f()
+	}
+	return unsettled
+}

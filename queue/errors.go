@@ -1,0 +1,97 @@
+package queue
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+var (
+	// ErrLeaseLost says that a delivery is no longer ours: its lease ran out,
+	// and the queue has given the message to somebody else or is about to. It is
+	// the cause of the handler's context then, and per message in a
+	// [BatchError].
+	ErrLeaseLost = errors.New("queue: lease lost")
+
+	// ErrDrainTimeout is the cause of a handler's context when the consumer's
+	// DrainTimeout is over and the handler still runs.
+	ErrDrainTimeout = errors.New("queue: drain timeout is over")
+)
+
+// A BatchError is the error of a call for several messages that failed for
+// some of them. Messages that it does not name were done.
+type BatchError struct {
+	// Op is the call, for example "ack".
+	Op string
+	// Failed has an entry for each message that failed, by its index in the
+	// call's arguments.
+	Failed map[int]error
+}
+
+// Error names the call, how many messages failed, and one of the reasons.
+func (e *BatchError) Error() string {
+	first := -1
+	for i := range e.Failed {
+		if first < 0 || i < first {
+			first = i
+		}
+	}
+	if first < 0 {
+		return fmt.Sprintf("queue: %s: no message failed", e.Op)
+	}
+	return fmt.Sprintf("queue: %s: %d of the messages failed, message %d: %v", e.Op, len(e.Failed), first, e.Failed[first])
+}
+
+// Unwrap returns the messages' errors, so that errors.Is and errors.As find
+// what any of them failed with.
+func (e *BatchError) Unwrap() []error {
+	errs := make([]error, 0, len(e.Failed))
+	for _, err := range e.Failed {
+		errs = append(errs, err)
+	}
+	return errs
+}
+
+// errorOf returns what a batch call's error says about the message at index i.
+func errorOf(err error, i int) error {
+	var batch *BatchError
+	if errors.As(err, &batch) {
+		return batch.Failed[i]
+	}
+	return err
+}
+
+// A PanicError is a handler's panic, recovered. It counts as an ordinary
+// failure: the message is tried again with backoff.
+type PanicError struct {
+	Value any    // what was passed to panic
+	Stack []byte // where, as runtime/debug.Stack tells it
+}
+
+// Error gives the panic's value; the stack is in the log.
+func (e *PanicError) Error() string { return fmt.Sprintf("queue: handler panicked: %v", e.Value) }
+
+// Unwrap returns the panic's value if it was an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// An AbandonedError is what [Consumer.Run] returns when handlers ignored the
+// end of their context: they still run, their messages' leases are left to run
+// out, and their permits stay taken until they return.
+type AbandonedError struct {
+	IDs   []string      // the messages' ids
+	After time.Duration // how long the drain had waited
+}
+
+// Error names the messages, at most ten of them.
+func (e *AbandonedError) Error() string {
+	ids, more := e.IDs, ""
+	if len(ids) > 10 {
+		ids, more = ids[:10], fmt.Sprintf(" and %d more", len(e.IDs)-10)
+	}
+	return fmt.Sprintf("queue: drain: %d handlers still ran %v after the drain began, ignoring their context: messages %s%s",
+		len(e.IDs), e.After, strings.Join(ids, ", "), more)
+}

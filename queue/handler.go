@@ -1,0 +1,97 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// A Handler does the work for one message. Its result decides what becomes of
+// the message; the package documentation has the table. It may be called
+// concurrently, and more than once for the same message, so it must be
+// idempotent.
+//
+// The context ends with the message's lease ([ErrLeaseLost]) and at the end of
+// a drain ([ErrDrainTimeout]), not when the drain begins; context.Cause tells.
+type Handler interface {
+	Handle(ctx context.Context, m *Message) error
+}
+
+// HandlerFunc makes a function a [Handler].
+type HandlerFunc func(ctx context.Context, m *Message) error
+
+// Handle calls f.
+func (f HandlerFunc) Handle(ctx context.Context, m *Message) error { return f(ctx, m) }
+
+// A Middleware wraps a handler in another one, for what is done round every
+// message: spans, logs, deadlines, idempotency. Limits, retries and leases are
+// no middleware: they need the source, and are the [Consumer]'s.
+type Middleware func(Handler) Handler
+
+// Chain wraps h in the given middlewares; the first is the outermost.
+func Chain(h Handler, with ...Middleware) Handler {
+	for i := len(with) - 1; i >= 0; i-- {
+		h = with[i](h)
+	}
+	return h
+}
+
+// Timeout returns a middleware that ends the handler's context d after the
+// handler was started. It panics if d is not positive. The handler's error is
+// passed on as it is, so a handler that returns its context's error after a
+// timeout counts as unavailable; see [limiter.Classify].
+func Timeout(d time.Duration) Middleware {
+	if d <= 0 {
+		panic(fmt.Sprintf("queue: Timeout(%v): must be positive", d))
+	}
+	return func(next Handler) Handler {
+		return HandlerFunc(func(ctx context.Context, m *Message) error {
+			ctx, cancel := context.WithTimeout(ctx, d)
+			defer cancel()
+			return next.Handle(ctx, m)
+		})
+	}
+}
+
+// Decode makes a typed function a [Handler]: unmarshal (json.Unmarshal,
+// xml.Unmarshal, anything of that shape) fills a T from the body. A body
+// that does not decode is a permanent error: the message goes to the
+// dead-letter queue with the reason "undecodable". A panic of unmarshal is
+// such an error too.
+func Decode[T any](unmarshal func(data []byte, v any) error, f func(ctx context.Context, m *Message, v T) error) Handler {
+	return HandlerFunc(func(ctx context.Context, m *Message) error {
+		var v T
+		if err := decode(unmarshal, m.Body, &v); err != nil {
+			return &DecodeError{Err: err}
+		}
+		return f(ctx, m, v)
+	})
+}
+
+func decode(unmarshal func([]byte, any) error, body []byte, v any) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("unmarshal panicked: %v", p)
+		}
+	}()
+	return unmarshal(body, v)
+}
+
+// A DecodeError says that a message's body could not be decoded. It is
+// permanent: errors.Is(err, retry.ErrPermanent).
+type DecodeError struct{ Err error }
+
+// Error gives the reason.
+func (e *DecodeError) Error() string { return fmt.Sprintf("queue: decode body: %v", e.Err) }
+
+// Unwrap returns the reason.
+func (e *DecodeError) Unwrap() error { return e.Err }
+
+// Is reports whether target is [retry.ErrPermanent].
+func (e *DecodeError) Is(target error) bool { return errors.Is(target, retry.ErrPermanent) }
+
+// Reason is what the dead-letter record says.
+func (e *DecodeError) Reason() string { return retry.ReasonUndecodable }

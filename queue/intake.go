@@ -1,0 +1,307 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+// A plan says what the intake would do now: ask for so many messages, or wait,
+// and why.
+type plan struct {
+	ask   int
+	by    string        // what blocks receiving; "" if nothing does
+	until time.Time     // until when, if that is known
+	wait  time.Duration // look again after this; 0: when something changes
+	look  outlook
+}
+
+// plan decides whether a receive is due, by everything but the limits. The
+// caller holds mu.
+func (e *engine) plan(now time.Time) plan {
+	until := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
+	slots, look := e.slots(), e.pace.outlook(now, e.cfg.Concurrency)
+	if e.cfg.NoLookAhead || e.guard.tripped {
+		look.lookAhead = 0
+	}
+	switch {
+	case e.draining || e.eof:
+		return plan{by: ByDrain}
+	case e.receiveAt.After(now):
+		return plan{by: ByErrors, until: e.receiveAt, wait: until(e.receiveAt)}
+	case e.guard.tripped && e.guard.probeAt.After(now):
+		return plan{by: ByGuard, until: e.guard.probeAt, wait: until(e.guard.probeAt)}
+	case e.unsettled() >= e.maxUnsettled():
+		return plan{by: ByUnsettled}
+	case e.counts[held] > 0 && e.counts[held] >= e.heldLimit:
+		return plan{by: ByHeld, until: e.firstDue()}
+	case e.nPolls >= e.pollLimit:
+		return plan{}
+	}
+	wanted := slots + look.lookAhead - e.counts[running] - e.demand(now)
+	if wanted < 1 {
+		e.wantedSince = time.Time{}
+		by := ByConcurrency
+		if e.guard.tripped {
+			by = ByGuard
+		}
+		return plan{by: by}
+	}
+	if e.wantedSince.IsZero() {
+		e.wantedSince = now
+	}
+	if ripe := e.wantedSince.Add(look.hold); wanted < look.worth && ripe.After(now) {
+		return plan{wait: until(ripe)} // more slots will come free for the same call
+	}
+	return plan{ask: min(wanted, batchSize), look: look}
+}
+
+func (e *engine) firstDue() (t time.Time) {
+	for _, d := range e.holds {
+		if t.IsZero() || d.due.Before(t) {
+			t = d.due
+		}
+	}
+	return t
+}
+
+// nudgeIntake wakes the intake if there is something new to do. The caller
+// holds mu. It is called for every message, so it is cheap, and does not wake
+// the intake for what its timer will wake it for anyway.
+func (e *engine) nudgeIntake() {
+	since := e.wantedSince
+	if p := e.plan(time.Now()); p.ask > 0 || p.wait > 0 && since.IsZero() || e.draining || e.eof {
+		e.wakeIntake.set()
+	}
+}
+
+// intake is the loop that decides when to receive, and how much. It ends when
+// the drain begins or the source has ended.
+func (e *engine) intake() {
+	timer := newTimer()
+	var short time.Time // since when the limits have admitted less than is worth a call
+	for {
+		e.mu.Lock()
+		p := e.plan(time.Now())
+		before := e.demand(time.Now())
+		stop := e.draining || e.eof
+		e.mu.Unlock()
+		if stop {
+			return
+		}
+		if p.ask == 0 {
+			e.tell(p.by, p.until)
+			if !e.wakeIntake.sleep(e.starts, timer, p.wait) {
+				return
+			}
+			continue
+		}
+
+		if by, until := e.limits.Blocked(); by != "" {
+			e.tell(by, until)
+		}
+		// What is in hand and due will take its permits first, so the limits are
+		// asked for that and for what is wanted on top of it.
+		n, err := e.limits.Ready(e.starts, before+p.ask, p.look.horizon)
+		if e.starts.Err() != nil {
+			return
+		}
+		if err != nil { // only a foreign limiter fails for another reason
+			e.failed("ready", err, time.Second)
+			n = 0
+		}
+
+		now := time.Now()
+		e.mu.Lock()
+		p = e.plan(now)
+		ask := min(p.ask, n-e.demand(now))
+		switch {
+		case p.ask == 0: // something has changed meanwhile
+			e.mu.Unlock()
+			continue
+		case ask < 1:
+			short = time.Time{}
+		case ask < min(p.ask, p.look.worth):
+			if short.IsZero() {
+				short = now
+			}
+			if now.Sub(short) < p.look.hold {
+				ask = 0
+			}
+		}
+		if ask < 1 {
+			e.limited = true // a start or the end of a receive wakes us sooner
+			e.mu.Unlock()
+			if !e.wakeIntake.sleep(e.starts, timer, holdTime/4) {
+				return
+			}
+			continue
+		}
+		short, e.wantedSince = time.Time{}, time.Time{}
+		e.asked += ask
+		e.nPolls++
+		failures := e.failures
+		e.mu.Unlock()
+		e.wg.Go(func() { e.receive(ask, failures) })
+	}
+}
+
+// receive makes one call for up to n messages and takes in what it brings.
+// failures is how many had failed in a row when it was decided.
+func (e *engine) receive(n, failures int) {
+	e.tell("", time.Time{})
+	began := time.Now()
+	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease})
+	now := time.Now()
+	took := now.Sub(began)
+	live := msgs[:0]
+	for _, m := range msgs {
+		if m != nil {
+			live = append(live, m)
+		}
+	}
+	call(e.cfg.Trace.Received, ReceivedInfo{Asked: n, Messages: live, Took: took, Err: err})
+
+	e.mu.Lock()
+	e.nPolls--
+	e.asked -= n
+	e.stats.ReceiveCalls++
+	deliveries := make([]delivery, len(live))
+	for i, m := range live {
+		e.accept(&deliveries[i], m, now)
+	}
+	var retryIn time.Duration
+	failed := false
+	switch {
+	case errors.Is(err, io.EOF):
+		e.eof = true
+		e.wakeFlush.set()
+	case err != nil && (e.draining || e.polls.Err() != nil):
+		// The drain has ended it.
+	case err != nil:
+		failed = true
+		retryIn = e.backOff(now, failures)
+		if !e.everWorked && errors.Is(err, limiter.ErrMisconfigured) && e.fatal == nil {
+			e.fatal = err
+			if !e.isFinished {
+				e.isFinished = true
+				close(e.finished)
+			}
+		}
+	case len(live) == 0:
+		e.stats.EmptyReceives++
+		e.everWorked = true
+		e.pollLimit = 1
+		e.failures = 0
+		if took < minPoll && !e.draining {
+			e.idle(now)
+		}
+	default:
+		e.everWorked = true
+		e.failures, e.idles = 0, 0
+		e.pace.received(took)
+		if len(live) >= n {
+			// The queue may hold more than one receive at a time brings.
+			e.pollLimit = min(e.pollLimit+1, e.maxPolls())
+		}
+	}
+	var full []*batch
+	if e.draining {
+		full = e.releaseWaiting()
+	}
+	e.wakeDispatch.set()
+	e.wakeIntake.set()
+	e.changed()
+	e.mu.Unlock()
+	e.sendAll(full)
+	if failed {
+		e.failed("receive", err, retryIn)
+	}
+}
+
+const (
+	minPoll     = 50 * time.Millisecond // a receive that comes back empty sooner does not wait for messages
+	minBackoff  = 50 * time.Millisecond
+	maxBackoff  = 20 * time.Second
+	shortPoll   = 20 * time.Millisecond // first pause after an empty receive of a source that does not wait
+	longestIdle = time.Second           // and the longest
+)
+
+// backOff notes a failed receive and returns how long the next one waits. One
+// failure among successes costs nothing but its own call, and half of the
+// parallel receives; receives that fail one after the other wait longer and
+// longer. The caller holds mu.
+func (e *engine) backOff(now time.Time, before int) time.Duration {
+	e.pollLimit = max(1, e.pollLimit/2)
+	if before != e.failures {
+		return max(0, e.receiveAt.Sub(now)) // began before the last failure, and met the same trouble
+	}
+	e.failures++
+	if e.failures == 1 {
+		return 0
+	}
+	e.pollLimit = 1
+	d := maxBackoff
+	if n := e.failures - 2; n < 10 {
+		d = min(d, minBackoff<<n)
+	}
+	d = d/2 + rand.N(d/2+1)
+	e.receiveAt = now.Add(d)
+	return d
+}
+
+// idle slows down on a source that returns at once when it has nothing. The
+// caller holds mu.
+func (e *engine) idle(now time.Time) {
+	e.idles = min(e.idles+1, 10)
+	e.receiveAt = now.Add(min(longestIdle, shortPoll<<(e.idles-1)))
+}
+
+// maxPolls is how many receives at once can ever be of use. The caller holds mu.
+func (e *engine) maxPolls() int {
+	return (e.cfg.Concurrency+e.pace.outlook(time.Now(), e.cfg.Concurrency).lookAhead)/batchSize + 1
+}
+
+// tell reports a change of what blocks receiving to Trace and log.
+func (e *engine) tell(by string, until time.Time) {
+	now := time.Now()
+	e.mu.Lock()
+	was, since := e.blockedBy, e.blockedAt
+	if by == was || by != "" && e.nPolls > 0 {
+		e.mu.Unlock()
+		return
+	}
+	e.blockedBy, e.blockedAt = by, now
+	e.mu.Unlock()
+	if was != "" {
+		call(e.cfg.Trace.Unblocked, UnblockedInfo{By: was, After: now.Sub(since)})
+		if worthALine(was) && now.Sub(since) >= time.Second {
+			e.cfg.Logger.Info("queue: receiving again", "consumer", e.cfg.Name, "was_blocked_by", was, "after", now.Sub(since))
+		}
+	}
+	if by != "" {
+		call(e.cfg.Trace.Blocked, BlockedInfo{By: by, Until: until})
+		if worthALine(by) {
+			e.cfg.Logger.Warn("queue: receiving nothing", "consumer", e.cfg.Name, "blocked_by", by, "until", until)
+		}
+	}
+}
+
+// worthALine tells trouble from the ordinary working of limits.
+func worthALine(by string) bool {
+	return strings.HasPrefix(by, limiter.ByBreaker) || by == ByHeld || by == ByUnsettled || by == ByGuard
+}
+
+// failed reports a call that failed and will be tried again.
+func (e *engine) failed(op string, err error, retryIn time.Duration) {
+	e.mu.Lock()
+	e.stats.Errors++
+	e.mu.Unlock()
+	call(e.cfg.Trace.Error, ErrorInfo{Op: op, Err: err, RetryIn: retryIn})
+	e.cfg.Logger.LogAttrs(context.Background(), levelOf(err), "queue: "+op+" failed", attrs(e.cfg.Name, err, retryIn)...)
+}

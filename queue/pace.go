@@ -1,0 +1,115 @@
+package queue
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+const (
+	// batchSize is how many messages one call receives, acks, gives back or
+	// extends: SQS's limit, and enough to make calls cheap elsewhere.
+	batchSize = 10
+
+	// holdTime is the most that the look-ahead lets a message wait for its
+	// slot, and that a free slot waits to be filled by the same receive as the
+	// next one.
+	holdTime = 20 * time.Millisecond
+
+	// paceMemory is how quickly the observed rate forgets. Shorter makes the
+	// look-ahead jump about with every burst; longer makes it late when
+	// handlers turn slow.
+	paceMemory = 300 * time.Millisecond
+
+	// maxRoundTrip bounds what is believed of a receive's round-trip, since a
+	// long poll on a quiet queue can't be told from a slow network.
+	maxRoundTrip = time.Second
+)
+
+// A pace observes how fast handlers start and end and how long a receive
+// takes, and computes from it how many messages to ask for beyond the free
+// slots (Little's law): what will be started while the next receive is under
+// way. All methods take the present time and are called under Consumer.mu.
+type pace struct {
+	starts fading // one for each start
+	ends   fading // one for each end
+	time   fading // the handler's time, in seconds, for each end
+	trips  [16]time.Duration
+	nTrips int
+	trip   time.Duration // the round-trip that trips suggest
+}
+
+func (p *pace) started(now time.Time) { p.starts.add(now, 1) }
+
+func (p *pace) ended(now time.Time, took time.Duration) {
+	p.ends.add(now, 1)
+	p.time.add(now, took.Seconds())
+}
+
+// received notes the duration of a receive that brought something. The
+// round-trip is the lower quartile of the last ones: some of them waited for a
+// message to arrive, and those say nothing of the network.
+func (p *pace) received(took time.Duration) {
+	p.trips[p.nTrips%len(p.trips)] = min(took, maxRoundTrip)
+	p.nTrips++
+	n := min(p.nTrips, len(p.trips))
+	trips := p.trips
+	slices.Sort(trips[:n])
+	p.trip = trips[(n-1)/4]
+}
+
+// rate is how many messages per second will be started as long as there are
+// enough: what was seen, but no more than the slots can do at the handler's
+// mean time, which leaves out the moment in which empty slots were filled.
+func (p *pace) rate(now time.Time, slots int) float64 {
+	ends := p.ends.sum(now)
+	if ends <= 0 {
+		return 0
+	}
+	seen := p.starts.sum(now) / paceMemory.Seconds()
+	return min(seen, float64(slots)*ends/max(p.time.sum(now), 1e-9))
+}
+
+// An outlook is what a pace says of the near future.
+type outlook struct {
+	lookAhead int           // messages to have in hand or asked for beyond the slots
+	worth     int           // how many must be wanted for a receive to be worth its call
+	hold      time.Duration // how long to wait for that many
+	horizon   time.Duration // how far ahead the limits are asked
+}
+
+func (p *pace) outlook(now time.Time, slots int) outlook {
+	rate, trip := p.rate(now, slots), p.trip
+	hold := holdTime
+	if rate > 0 {
+		// Long enough for a full receive to be wanted, or for one to return.
+		hold = min(hold, max(trip, time.Duration(batchSize/rate*float64(time.Second))))
+	}
+	ahead := rate * (trip + hold).Seconds()
+	return outlook{
+		lookAhead: int(ahead),
+		worth:     int(min(batchSize, max(1, rate*hold.Seconds()))),
+		hold:      hold,
+		horizon:   trip + hold,
+	}
+}
+
+// A fading sum forgets what was added by a factor of e every paceMemory.
+type fading struct {
+	value float64
+	at    time.Time
+}
+
+func (f *fading) sum(now time.Time) float64 {
+	if f.value == 0 || !now.After(f.at) {
+		return f.value
+	}
+	return f.value * math.Exp(-float64(now.Sub(f.at))/float64(paceMemory))
+}
+
+func (f *fading) add(now time.Time, x float64) {
+	f.value = f.sum(now) + x
+	if now.After(f.at) {
+		f.at = now
+	}
+}

@@ -1,0 +1,234 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// A verdict is what a handler's result means for its message.
+type verdict struct {
+	kind   verdictKind
+	delay  time.Duration // hold, giveBack: how long
+	reason string        // bury: for the dead-letter record
+	as     Outcome       // giveBack: what it counts as
+}
+
+type verdictKind uint8
+
+const (
+	ackIt    verdictKind = iota // done
+	bury                        // failed for good: to the dead-letter sink
+	keep                        // trouble at the far side: stays in hand
+	giveBack                    // to be delivered again after a delay
+	drop                        // no longer ours: settle nothing
+)
+
+// judge is the table of results of the package documentation. The permit has
+// been released with err before, so a breaker that err opened is open. The
+// caller does not hold mu.
+func (e *engine) judge(j job, err error, now time.Time) verdict {
+	e.mu.Lock()
+	lost, heldSince, attempt := j.d.lost, j.d.heldSince, max(j.d.msg.Attempt, 1)
+	e.mu.Unlock()
+	if lost {
+		return verdict{kind: drop}
+	}
+	if err == nil {
+		return verdict{kind: ackIt}
+	}
+	if errors.Is(err, retry.ErrPermanent) {
+		return verdict{kind: bury, reason: retry.Reason(err)}
+	}
+	if errors.Is(context.Cause(j.ctx), ErrDrainTimeout) {
+		return verdict{kind: giveBack, as: Released}
+	}
+	class := limiter.Classify(err)
+	if class == limiter.ErrOverload || class == limiter.ErrMisconfigured ||
+		class == limiter.ErrUnavailable && e.farSideDown() {
+		delay, _ := e.patient.Next(j.run, err)
+		heldFor := time.Duration(0)
+		if !heldSince.IsZero() {
+			heldFor = now.Sub(heldSince)
+		}
+		if heldFor+delay > e.cfg.MaxHold {
+			return verdict{kind: giveBack, delay: delay, as: Released}
+		}
+		return verdict{kind: keep, delay: delay}
+	}
+	delay, ok := e.cfg.Retry.Next(attempt, err)
+	switch {
+	case ok:
+		return verdict{kind: giveBack, delay: delay, as: Retried}
+	case e.cfg.Retry.Retryable != nil && !e.cfg.Retry.Retryable(err):
+		return verdict{kind: bury, reason: retry.Reason(err)}
+	}
+	return verdict{kind: bury, reason: retry.ReasonExhausted}
+}
+
+// finish gives the permit and the slot back, then does what the result means.
+// It reports whether Run has given the handler up meanwhile.
+func (e *engine) finish(j job, permit limiter.Permit, took time.Duration, err error) (orphaned bool) {
+	permit.Release(err)
+	d, now := j.d, time.Now()
+	v := e.judge(j, err, now)
+	j.cancel(nil)
+
+	e.mu.Lock()
+	if d.orphaned {
+		e.mu.Unlock()
+		return true
+	}
+	if d.lost {
+		v = verdict{kind: drop}
+	}
+	e.pace.ended(now, took)
+	d.err, d.cancel = err, nil
+	inHand := e.inHand() // before this one leaves
+	var full []*batch
+	told := nothing
+	var guarded bool
+	switch v.kind {
+	case ackIt, bury, giveBack:
+		allowed := true
+		if v.kind != giveBack || v.as == Retried {
+			allowed, guarded = e.guard.result(now, v.kind == bury)
+		}
+		switch {
+		case v.kind == ackIt:
+			full = e.settle(d, settlement{op: opAck, outcome: Done})
+		case v.kind == bury && allowed && e.cfg.DeadLetter != nil:
+			e.move(d, handing)
+		case v.kind == bury:
+			v = verdict{kind: giveBack, delay: e.cfg.Retry.WithDefaults().MaxDelay, as: Retried}
+			fallthrough
+		default:
+			full = e.returnGroup(d)
+			full = append(full, e.settle(d, settlement{op: opNack, delay: v.delay, outcome: v.as})...)
+		}
+	case keep:
+		e.hold(d, now, v.delay, inHand)
+	case drop:
+		full = e.returnGroup(d)
+		told = e.end(d, LostLease)
+	}
+	due := d.due
+	e.wakeDispatch.set()
+	e.changed()
+	e.mu.Unlock()
+
+	e.report(j, v, took, err, due)
+	told()
+	if guarded {
+		e.reportGuard()
+	}
+	e.sendAll(full)
+	if v.kind == bury {
+		e.handOver(j, v.reason, err)
+	}
+	return false
+}
+
+func (e *engine) report(j job, v verdict, took time.Duration, err error, due time.Time) {
+	if f := e.cfg.Trace.Finished; f != nil {
+		o := map[verdictKind]Outcome{ackIt: Done, bury: DeadLettered, giveBack: v.as, drop: LostLease}[v.kind]
+		f(FinishedInfo{Message: j.m, Run: j.run, Took: took, Err: err, Outcome: o})
+	}
+	switch v.kind {
+	case keep:
+		call(e.cfg.Trace.Held, HeldInfo{Message: j.m, Err: err, Until: due})
+	case drop:
+		e.cfg.Logger.Warn("queue: lease lost while the handler ran; nothing is settled", "consumer", e.cfg.Name, "message", j.m.ID, "took", took)
+	}
+}
+
+func (e *engine) reportGuard() {
+	e.mu.Lock()
+	tripped := e.guard.tripped
+	e.mu.Unlock()
+	if tripped {
+		e.cfg.Logger.Error("queue: dead-letter guard: more than half of the last results would be dead-lettered, "+
+			"which points at this program rather than at the messages; the hand-off stops and one message at a time is tried",
+			"consumer", e.cfg.Name)
+		return
+	}
+	e.cfg.Logger.Info("queue: dead-letter guard: results are normal again", "consumer", e.cfg.Name)
+}
+
+// hold keeps a message in hand until the far side may be better. The caller
+// holds mu; inHand is what was in hand with it.
+func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, inHand int) {
+	if e.counts[held] == 0 {
+		e.heldLimit = e.cfg.MaxHeld
+		if e.heldLimit == 0 {
+			e.heldLimit = inHand
+		}
+	}
+	if d.heldSince.IsZero() {
+		d.heldSince = now
+	}
+	d.due, d.since = now.Add(delay), now
+	e.move(d, held)
+	e.holds = append(e.holds, d)
+	e.keepBy(d.heldSince.Add(e.cfg.MaxHold))
+}
+
+// handOver sends a copy of the message to the dead-letter sink and acks the
+// message if the sink has accepted it. The lease is kept meanwhile.
+func (e *engine) handOver(j job, reason string, cause error) {
+	e.mu.Lock()
+	m := j.d.msg
+	e.mu.Unlock()
+	record := retry.DeadLetter{
+		Reason: reason, Error: fmt.Sprint(cause), Attempts: m.Attempt, Source: e.cfg.Name, MessageID: m.ID,
+		First: m.FirstReceivedAt, Last: time.Now(),
+	}
+	if record.First.IsZero() {
+		record.First = m.ReceivedAt
+	}
+	copied := m.Clone()
+	copied.Delay = 0
+	if m.ordered() {
+		copied.Dedup = m.ID // a copy sent twice arrives once
+	}
+	if copied.Attributes == nil {
+		copied.Attributes = make(map[string]string, 1)
+	}
+	copied.Attributes[retry.DeadLetterAttribute] = record.Encode()
+
+	ctx, cancel := context.WithTimeout(e.calls, callLimit)
+	err := errorOf(e.cfg.DeadLetter.Send(ctx, copied), 0)
+	cancel()
+	retryIn := time.Duration(0)
+	if err != nil {
+		retryIn, _ = e.patient.Next(max(m.Attempt, 1), nil)
+		e.failed("dead-letter", err, retryIn)
+	} else {
+		call(e.cfg.Trace.DeadLettered, DeadLetteredInfo{Message: m, Record: record})
+		e.cfg.Logger.Warn("queue: message dead-lettered", "consumer", e.cfg.Name, "message", m.ID,
+			"reason", reason, "error", cause, "attempts", m.Attempt)
+	}
+
+	e.mu.Lock()
+	e.stats.DeadLetterCalls++
+	d := j.d
+	var full []*batch
+	told := nothing
+	switch {
+	case d.lost:
+		full = e.returnGroup(d)
+		told = e.end(d, LostLease)
+	case err != nil:
+		full = e.returnGroup(d)
+		full = append(full, e.settle(d, settlement{op: opNack, delay: retryIn, outcome: Retried})...)
+	default:
+		full = e.settle(d, settlement{op: opAck, outcome: DeadLettered})
+	}
+	e.mu.Unlock()
+	told()
+	e.sendAll(full)
+}

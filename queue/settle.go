@@ -1,0 +1,236 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+)
+
+type settleOp uint8
+
+const (
+	opAck settleOp = iota
+	opNack
+)
+
+func (o settleOp) String() string { return [...]string{"ack", "nack"}[o] }
+
+// A settlement is how a delivery is to be settled, and what it then counts as.
+type settlement struct {
+	op      settleOp
+	delay   time.Duration // of a nack
+	outcome Outcome
+}
+
+// A batchKey says which results can share a call. Ordered messages share one
+// only with their group, so that what goes back goes back in order.
+type batchKey struct {
+	op    settleOp
+	delay time.Duration
+	group string
+}
+
+// A batch is the results that wait for the same call.
+type batch struct {
+	key        batchKey
+	deliveries []*delivery
+	since      time.Time // when the first one came
+}
+
+const (
+	maxLinger      = 500 * time.Millisecond
+	minSettleRetry = 50 * time.Millisecond
+	maxSettleRetry = 5 * time.Second
+)
+
+// linger is how long a result waits for others to share its call.
+func (e *engine) linger(key batchKey) time.Duration {
+	if e.draining || e.eof || key.group != "" {
+		return 0
+	}
+	return min(maxLinger, e.cfg.Lease/4)
+}
+
+// settle takes d out of hand, to be acked or given back. It returns batches
+// that are full, for the caller to send once it has let go of mu.
+func (e *engine) settle(d *delivery, s settlement) (full []*batch) {
+	if s.delay > time.Second {
+		s.delay = (s.delay + time.Second - 1).Truncate(time.Second) // so that delays meet, and share a call
+	}
+	e.move(d, settling)
+	d.settle, d.since, d.tries, d.receipt = s, time.Now(), 0, ""
+	if d.extending {
+		return nil // the extension might overtake it; extend goes on from here
+	}
+	return e.enqueue(d)
+}
+
+// enqueue puts a settling delivery into its batch. The caller holds mu.
+func (e *engine) enqueue(d *delivery) (full []*batch) {
+	key := batchKey{op: d.settle.op, delay: d.settle.delay}
+	if d.msg.ordered() {
+		key.group = d.msg.Group
+	}
+	b := e.pending[key]
+	if b == nil {
+		b = &batch{key: key, since: time.Now(), deliveries: make([]*delivery, 0, batchSize)}
+		e.pending[key] = b
+		e.wakeFlush.set()
+	}
+	b.deliveries = append(b.deliveries, d)
+	if len(b.deliveries) < batchSize || key.group != "" {
+		return nil
+	}
+	delete(e.pending, key)
+	return []*batch{b}
+}
+
+// flush is the loop that sends batches which do not fill up in time, and tries
+// failed settlements again. Full ones are sent by whoever fills them. It ends
+// when Run gives up.
+func (e *engine) flush() {
+	timer := newTimer()
+	for {
+		now := time.Now()
+		var full []*batch
+		var next time.Time
+		wakeAt := func(t time.Time) {
+			if next.IsZero() || t.Before(next) {
+				next = t
+			}
+		}
+		e.mu.Lock()
+		later := e.retrying[:0]
+		for _, d := range e.retrying {
+			if d.retryAt.After(now) {
+				later = append(later, d)
+				wakeAt(d.retryAt)
+			} else {
+				full = append(full, e.enqueue(d)...)
+			}
+		}
+		clear(e.retrying[len(later):])
+		e.retrying = later
+		for key, b := range e.pending {
+			if ripe := b.since.Add(e.linger(key)); ripe.After(now) {
+				wakeAt(ripe)
+				continue
+			}
+			delete(e.pending, key)
+			full = append(full, b)
+		}
+		e.mu.Unlock()
+		for _, b := range full {
+			e.wg.Go(func() { e.send(b) })
+		}
+		wait := time.Duration(0)
+		if !next.IsZero() {
+			wait = max(next.Sub(now), time.Microsecond)
+		}
+		if !e.wakeFlush.sleep(e.calls, timer, wait) {
+			return
+		}
+	}
+}
+
+// sendAll sends batches, the last one on the caller's goroutine.
+func (e *engine) sendAll(full []*batch) {
+	for i, b := range full {
+		if i < len(full)-1 {
+			e.wg.Go(func() { e.send(b) })
+		} else {
+			e.send(b)
+		}
+	}
+}
+
+// send settles a batch: one call, but for a group that has more to give back
+// than fits into one; those go one after the other, in order.
+func (e *engine) send(b *batch) {
+	for len(b.deliveries) > batchSize {
+		e.sendOne(b.key, b.deliveries[:batchSize])
+		b.deliveries = b.deliveries[batchSize:]
+	}
+	e.sendOne(b.key, b.deliveries)
+}
+
+func (e *engine) sendOne(key batchKey, ds []*delivery) {
+	msgs := make([]*Message, len(ds))
+	e.mu.Lock()
+	for i, d := range ds {
+		msgs[i], d.receipt = d.msg, d.msg.Receipt
+	}
+	if key.op == opAck {
+		e.stats.AckCalls++
+	} else {
+		e.stats.NackCalls++
+	}
+	e.mu.Unlock()
+
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(e.calls, callLimit)
+	var err error
+	if key.op == opAck {
+		err = e.src.Ack(ctx, msgs...)
+	} else {
+		err = e.src.Nack(ctx, key.delay, msgs...)
+	}
+	cancel()
+	now := time.Now()
+	call(e.cfg.Trace.Settled, SettledInfo{Op: key.op.String(), Delay: key.delay, Messages: msgs, Took: now.Sub(began), Err: err})
+
+	var told []func()
+	var full []*batch
+	var unsettled error
+	retryIn := time.Duration(0)
+	e.mu.Lock()
+	for i, d := range ds {
+		err := errorOf(err, i)
+		d.receipt = ""
+		switch {
+		case d.resettle:
+			d.resettle = false
+			full = append(full, e.enqueue(d)...)
+		case err == nil:
+			told = append(told, e.end(d, d.settle.outcome))
+		case errors.Is(err, ErrLeaseLost) || now.After(e.giveUpAt(d)):
+			told = append(told, e.end(d, LostLease))
+		default:
+			unsettled = err
+			retryIn = e.trySettleLater(d, now)
+		}
+	}
+	e.mu.Unlock()
+	for _, f := range told {
+		f()
+	}
+	if unsettled != nil {
+		e.failed(key.op.String(), unsettled, retryIn)
+	}
+	e.sendAll(full)
+}
+
+// trySettleLater puts a delivery whose call has failed aside for a while. The
+// caller holds mu.
+func (e *engine) trySettleLater(d *delivery, now time.Time) time.Duration {
+	delay := min(minSettleRetry<<min(d.tries, 10), maxSettleRetry)
+	delay = delay/2 + rand.N(delay/2+1)
+	d.tries++
+	d.retryAt = now.Add(delay)
+	e.retrying = append(e.retrying, d)
+	e.wakeFlush.set()
+	return delay
+}
+
+// giveUpAt is until when a settlement is tried. A nack is pointless once the
+// lease has ended; an ack may still find the message unclaimed for a while.
+func (e *engine) giveUpAt(d *delivery) time.Time {
+	switch {
+	case d.leaseUntil.IsZero():
+		return d.since.Add(e.cfg.MaxHold)
+	case d.settle.op == opAck:
+		return d.leaseUntil.Add(e.cfg.Lease)
+	}
+	return d.leaseUntil
+}

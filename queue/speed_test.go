@@ -1,0 +1,177 @@
+package queue_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+)
+
+// A endless source always has messages. Every call takes a round-trip.
+type endless struct {
+	roundTrip time.Duration
+	mu        sync.Mutex
+	n         int
+}
+
+func (s *endless) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	time.Sleep(s.roundTrip)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	msgs := make([]*queue.Message, min(o.Max, 10))
+	for i := range msgs {
+		s.n++
+		msgs[i] = &queue.Message{ID: strconv.Itoa(s.n), Receipt: strconv.Itoa(s.n), ReceivedAt: now, LeaseUntil: now.Add(o.Lease)}
+	}
+	return msgs, ctx.Err()
+}
+
+func (s *endless) Ack(context.Context, ...*queue.Message) error {
+	time.Sleep(s.roundTrip)
+	return nil
+}
+
+func (s *endless) Nack(context.Context, time.Duration, ...*queue.Message) error {
+	time.Sleep(s.roundTrip)
+	return nil
+}
+
+func (s *endless) Extend(_ context.Context, lease time.Duration, msgs ...*queue.Message) error {
+	time.Sleep(s.roundTrip)
+	for _, m := range msgs {
+		m.LeaseUntil = time.Now().Add(lease)
+	}
+	return nil
+}
+
+// A measure is what a consumer did in a span of virtual time.
+type measure struct {
+	perSecond float64
+	calls     float64 // receives and acks per message
+	p99       time.Duration
+}
+
+func (m measure) String() string {
+	return fmt.Sprintf("%.0f messages/s, %.2f calls per message, p99 from receive to start %v", m.perSecond, m.calls, m.p99)
+}
+
+// watch runs a consumer and measures it for span, after a second of warm-up.
+func watch(t *testing.T, src queue.Source, cfg queue.Config, span time.Duration, h queue.HandlerFunc) measure {
+	var mu sync.Mutex
+	var waits []time.Duration
+	measuring := false
+	cfg.Trace = &queue.Trace{Started: func(i queue.StartedInfo) {
+		mu.Lock()
+		defer mu.Unlock()
+		if measuring {
+			waits = append(waits, i.Waited)
+		}
+	}}
+	c, err := queue.NewConsumer(src, h, cfg)
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+
+	time.Sleep(time.Second)
+	mu.Lock()
+	measuring = true
+	mu.Unlock()
+	before := c.Stats()
+	time.Sleep(span)
+	after := c.Stats()
+	mu.Lock()
+	measuring = false
+	slices.Sort(waits)
+	mu.Unlock()
+	cancel()
+	require.NoError(t, <-ended)
+	require.NotEmpty(t, waits)
+	calls := after.ReceiveCalls + after.AckCalls - before.ReceiveCalls - before.AckCalls
+	return measure{
+		perSecond: float64(len(waits)) / span.Seconds(),
+		calls:     float64(calls) / float64(len(waits)),
+		p99:       waits[len(waits)*99/100],
+	}
+}
+
+func constant(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+
+func exponential(mean time.Duration, seed uint64) func() time.Duration {
+	var mu sync.Mutex
+	r := rand.New(rand.NewPCG(seed, seed))
+	return func() time.Duration {
+		mu.Lock()
+		defer mu.Unlock()
+		return time.Duration(-math.Log(1-r.Float64()) * float64(mean))
+	}
+}
+
+func sleeper(d func() time.Duration) queue.HandlerFunc {
+	return func(context.Context, *queue.Message) error {
+		time.Sleep(d())
+		return nil
+	}
+}
+
+func TestFastHandlersKeepEverySlotBusy(t *testing.T) {
+	const mean = 10 * time.Millisecond
+	for _, concurrency := range []int{10, 50, 200} {
+		for name, d := range map[string]func() time.Duration{
+			"constant":    constant(mean),
+			"exponential": exponential(mean, 1),
+		} {
+			t.Run(fmt.Sprint(concurrency, " ", name), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := watch(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: concurrency}, time.Minute, sleeper(d))
+					t.Log(m)
+					ideal := float64(concurrency) / mean.Seconds()
+					require.GreaterOrEqual(t, m.perSecond, 0.95*ideal)
+					require.LessOrEqual(t, m.calls, 0.25)
+					require.LessOrEqual(t, m.p99, 50*time.Millisecond)
+				})
+			})
+		}
+	}
+}
+
+func TestSlowHandlersAreNotReceivedAheadOf(t *testing.T) {
+	for _, mean := range []time.Duration{100 * time.Millisecond, 2 * time.Second} {
+		for _, concurrency := range []int{1, 10, 50, 200} {
+			t.Run(fmt.Sprint(mean, " ", concurrency), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					m := watch(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: concurrency}, time.Minute, sleeper(exponential(mean, 1)))
+					t.Log(m)
+					ideal := float64(concurrency) / mean.Seconds()
+					require.GreaterOrEqual(t, m.perSecond, 0.75*ideal)
+				})
+			})
+		}
+	}
+}
+
+func TestRateLimitWithASmallBurstIsUsedInFull(t *testing.T) {
+	for _, burst := range []int{1, 4, 20} {
+		t.Run(strconv.Itoa(burst), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bucket, err := limiter.NewTokenBucket(200, burst)
+				require.NoError(t, err)
+				m := watch(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: 50, Limiter: bucket}, time.Minute, sleeper(constant(10*time.Millisecond)))
+				t.Log(m)
+				require.GreaterOrEqual(t, m.perSecond, 0.95*200)
+			})
+		})
+	}
+}

@@ -1,0 +1,84 @@
+package queue
+
+import "time"
+
+// An Outcome is what became of a delivery. Each delivery has exactly one.
+type Outcome string
+
+// The outcomes.
+const (
+	// Done: the handler succeeded and the message was acked.
+	Done Outcome = "done"
+	// DeadLettered: the dead-letter sink accepted a copy and the message was acked.
+	DeadLettered Outcome = "dead-lettered"
+	// Retried: the message failed and was given back with a delay.
+	Retried Outcome = "retried"
+	// Released: the message was given back without a verdict, mostly by a drain.
+	Released Outcome = "released"
+	// Abandoned: the handler outlived the drain.
+	Abandoned Outcome = "abandoned"
+	// LostLease: the lease ended before the result could be settled; the queue
+	// delivers the message again.
+	LostLease Outcome = "lost lease"
+	// Superseded: the queue delivered the message again while it was in hand,
+	// and the newer delivery took over.
+	Superseded Outcome = "superseded"
+)
+
+// Stats is a snapshot of what a [Consumer] has done since it was made, and of
+// what it is doing. Received is the sum of the outcomes and of what is in hand
+// and unsettled.
+type Stats struct {
+	Received int64 // deliveries
+
+	Done, DeadLettered, Retried, Released, Abandoned, LostLease, Superseded int64
+
+	Reruns int64 // runs of held messages, beyond the first run of a delivery
+	Panics int64 // handlers that panicked
+
+	InHand    int // received and not finished: waiting, running and held
+	Waiting   int // of these, received and not yet started
+	Running   int // of these, handlers that run
+	Held      int // of these, waiting out trouble at the far side
+	Unsettled int // finished, with the ack, the nack or the hand-off to the dead-letter sink still to be confirmed
+
+	// BlockedBy says why no receive is under way: "" while one is, or is about
+	// to be; otherwise what [limiter.Limiter].Blocked answers ("breaker …",
+	// "rate …"), or one of the By constants of this package. BlockedUntil is
+	// until when, where that is known.
+	BlockedBy    string
+	BlockedUntil time.Time
+
+	ReceiveCalls, EmptyReceives, AckCalls, NackCalls, ExtendCalls, DeadLetterCalls int64
+	Errors                                                                         int64 // calls that failed, in whole or in part
+}
+
+// What keeps a consumer from receiving, beside its limiters.
+const (
+	ByConcurrency = "concurrency"       // all slots are taken
+	ByHeld        = "held messages"     // too many messages wait out trouble at the far side
+	ByUnsettled   = "unsettled results" // the source does not confirm acks and nacks
+	ByGuard       = "dead-letter guard" // most results would be dead-lettered
+	ByErrors      = "receive errors"    // the source fails, or returns nothing without waiting
+	ByDrain       = "drain"             // the consumer is stopping, or its source has ended
+	ByIdle        = "not running"       // Run has not been called, or has returned
+)
+
+func (s *Stats) add(o Outcome) {
+	switch o {
+	case Done:
+		s.Done++
+	case DeadLettered:
+		s.DeadLettered++
+	case Retried:
+		s.Retried++
+	case Released:
+		s.Released++
+	case Abandoned:
+		s.Abandoned++
+	case LostLease:
+		s.LostLease++
+	case Superseded:
+		s.Superseded++
+	}
+}
