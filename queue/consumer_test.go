@@ -353,7 +353,7 @@ func TestALostLeaseCancelsItsHandler(t *testing.T) {
 		fill(t, q, 1)
 		var causes []error
 		began := time.Now()
-		r := start(t, q, queue.Config{}, func(ctx context.Context, m *queue.Message) error {
+		r := start(t, q, queue.Config{Concurrency: 1}, func(ctx context.Context, m *queue.Message) error {
 			if m.Attempt > 1 {
 				return nil
 			}
@@ -415,6 +415,30 @@ func TestAMessageDeliveredAgainWhileInHandIsNotRunTwice(t *testing.T) {
 		require.Equal(t, 1, runs)
 		require.Equal(t, []string{"new"}, acked)
 		require.EqualValues(t, 1, r.Stats().Superseded)
+	})
+}
+
+func TestALeaseThatEndsAndComesBackToUs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{})
+		fill(t, q, 1)
+		src := &queuetest.Faulty{Source: q, Plan: queuetest.On(queuetest.OpExtend, queuetest.Fault{Mode: queuetest.Refuse})}
+		running := 0
+		r := start(t, src, queue.Config{}, func(ctx context.Context, m *queue.Message) error {
+			running++
+			defer func() { running-- }()
+			require.Equal(t, 1, running, "the message runs twice at once")
+			if m.Attempt == 1 {
+				<-ctx.Done()
+				time.Sleep(time.Second)
+				return context.Cause(ctx)
+			}
+			return nil
+		})
+		time.Sleep(time.Minute)
+		require.NoError(t, r.drain())
+		require.EqualValues(t, 1, r.Stats().Done)
+		require.EqualValues(t, 2, r.Stats().Received-r.Stats().Superseded)
 	})
 }
 
@@ -847,10 +871,11 @@ func TestTraceTellsEveryStep(t *testing.T) {
 		for _, what := range []string{
 			"received", "started", "finished done", "finished retried", "finished dead-lettered", "finished ", "held",
 			"dead-lettered permanent", "settled ack", "settled nack", "extended", "ended done", "ended retried", "ended dead-lettered",
-			"blocked by concurrency", "unblocked from concurrency", "blocked by breaker", "unblocked from breaker", "blocked by drain", "error ack",
+			"blocked by concurrency", "unblocked from concurrency", "blocked by drain", "error ack",
 		} {
 			require.NotZero(t, seen[what], "%s: %v", what, seen)
 		}
+		require.NotZero(t, seen["blocked by breaker"]+seen["blocked by held messages"])
 		require.Equal(t, 19, seen["ended done"])
 		require.Equal(t, int(r.Stats().Received), seen["ended done"]+seen["ended retried"]+seen["ended dead-lettered"])
 	})

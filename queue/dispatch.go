@@ -17,6 +17,14 @@ type job struct {
 	cancel context.CancelCauseFunc
 	run    int
 	waited time.Duration
+	held   time.Time // since when the message has been held on and off; zero: never
+}
+
+func (j job) heldFor(now time.Time) time.Duration {
+	if j.held.IsZero() {
+		return 0
+	}
+	return now.Sub(j.held)
 }
 
 // dispatch is the loop that starts handlers: it waits for a free slot and a
@@ -99,7 +107,7 @@ func (e *engine) next() (job, bool) {
 	if d.runs > 1 {
 		e.stats.Reruns++
 	}
-	j := job{d: d, m: d.msg, run: d.runs, waited: now.Sub(d.since)}
+	j := job{d: d, m: d.msg, run: d.runs, waited: now.Sub(d.since), held: d.heldSince}
 	j.ctx, j.cancel = context.WithCancelCause(e.base)
 	d.cancel = j.cancel
 	if e.limited {
@@ -140,12 +148,14 @@ func (e *engine) work(j job, permit limiter.Permit) {
 	}
 }
 
+var errGoexit error = &PanicError{Value: "runtime.Goexit was called"}
+
 // runJob calls the handler and passes on its result, also when the handler
 // ends its goroutine with runtime.Goexit, as a failing test does.
 func (e *engine) runJob(j job, permit limiter.Permit, orphaned *bool) {
 	call(e.cfg.Trace.Started, StartedInfo{Message: j.m, Run: j.run, Waited: j.waited})
 	began := time.Now()
-	err := error(&PanicError{Value: "runtime.Goexit was called"})
+	err := errGoexit
 	defer func() { *orphaned = e.finish(j, permit, time.Since(began), err) }()
 	err = e.callHandler(j)
 }

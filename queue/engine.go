@@ -158,10 +158,14 @@ func (e *engine) accept(d *delivery, m *Message, now time.Time) {
 
 // supersede gives a delivery in hand the newest receipt of its message: the
 // queue has handed it out again, so the older receipt is worth nothing. The
-// work goes on, and is not done twice.
+// work goes on, and is not done twice. A handler whose lease had run out is
+// still told, but its result counts, since the message is ours again.
 func (e *engine) supersede(d *delivery, m *Message, now time.Time) {
 	e.stats.Superseded++
-	d.msg, d.lost = m, d.lost && d.state == running // a handler that was told of the loss stays told
+	if d.state == running && !d.leaseUntil.IsZero() && !now.Before(d.leaseUntil) {
+		d.cancel(ErrLeaseLost)
+	}
+	d.msg, d.lost = m, false
 	e.lease(d, m.LeaseUntil, now)
 	if d.state == settling && d.receipt != "" {
 		d.resettle = true
@@ -192,10 +196,13 @@ func (e *engine) move(d *delivery, to state) {
 // end brings a delivery to its outcome. It returns what tells Trace, to be
 // called without mu, which the caller holds.
 func (e *engine) end(d *delivery, o Outcome) (told func()) {
+	full := e.unsettled() >= e.maxUnsettled()
 	e.stats.add(o)
 	e.leaveGroup(d)
 	e.move(d, ended)
-	e.changed()
+	if full || e.draining || e.eof {
+		e.changed() // else this frees nothing that the intake waits for
+	}
 	if e.cfg.Trace.Ended == nil {
 		return nothing
 	}

@@ -55,6 +55,9 @@ func (e *BatchError) Unwrap() []error {
 
 // errorOf returns what a batch call's error says about the message at index i.
 func errorOf(err error, i int) error {
+	if err == nil {
+		return nil
+	}
 	var batch *BatchError
 	if errors.As(err, &batch) {
 		return batch.Failed[i]

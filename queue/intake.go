@@ -272,7 +272,7 @@ func (e *engine) tell(by string, until time.Time) {
 	now := time.Now()
 	e.mu.Lock()
 	was, since := e.blockedBy, e.blockedAt
-	if by == was || by != "" && e.nPolls > 0 {
+	if by == was || by != "" && by != ByDrain && e.nPolls > 0 {
 		e.mu.Unlock()
 		return
 	}

@@ -37,6 +37,9 @@ type pace struct {
 	trips  [16]time.Duration
 	nTrips int
 	trip   time.Duration // the round-trip that trips suggest
+
+	last   outlook // as computed at lastAt, good for outlookAge
+	lastAt time.Time
 }
 
 func (p *pace) started(now time.Time) { p.starts.add(now, 1) }
@@ -78,7 +81,17 @@ type outlook struct {
 	horizon   time.Duration // how far ahead the limits are asked
 }
 
+// outlookAge is how old an outlook may be: it is asked for at every message.
+const outlookAge = time.Millisecond
+
 func (p *pace) outlook(now time.Time, slots int) outlook {
+	if p.lastAt.IsZero() || now.Sub(p.lastAt) >= outlookAge {
+		p.last, p.lastAt = p.look(now, slots), now
+	}
+	return p.last
+}
+
+func (p *pace) look(now time.Time, slots int) outlook {
 	rate, trip := p.rate(now, slots), p.trip
 	hold := holdTime
 	if rate > 0 {
@@ -104,7 +117,11 @@ func (f *fading) sum(now time.Time) float64 {
 	if f.value == 0 || !now.After(f.at) {
 		return f.value
 	}
-	return f.value * math.Exp(-float64(now.Sub(f.at))/float64(paceMemory))
+	x := float64(now.Sub(f.at)) / float64(paceMemory)
+	if x < 1e-3 {
+		return f.value * (1 - x) // as good, and this is called for every message
+	}
+	return f.value * math.Exp(-x)
 }
 
 func (f *fading) add(now time.Time, x float64) {

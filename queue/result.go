@@ -32,35 +32,25 @@ const (
 // been released with err before, so a breaker that err opened is open. The
 // caller does not hold mu.
 func (e *engine) judge(j job, err error, now time.Time) verdict {
-	e.mu.Lock()
-	lost, heldSince, attempt := j.d.lost, j.d.heldSince, max(j.d.msg.Attempt, 1)
-	e.mu.Unlock()
-	if lost {
-		return verdict{kind: drop}
-	}
 	if err == nil {
 		return verdict{kind: ackIt}
 	}
 	if errors.Is(err, retry.ErrPermanent) {
 		return verdict{kind: bury, reason: retry.Reason(err)}
 	}
-	if errors.Is(context.Cause(j.ctx), ErrDrainTimeout) {
-		return verdict{kind: giveBack, as: Released}
+	if cause := context.Cause(j.ctx); cause == ErrDrainTimeout || cause == ErrLeaseLost {
+		return verdict{kind: giveBack, as: Released} // we have ended it, so its error is no verdict
 	}
 	class := limiter.Classify(err)
 	if class == limiter.ErrOverload || class == limiter.ErrMisconfigured ||
 		class == limiter.ErrUnavailable && e.farSideDown() {
 		delay, _ := e.patient.Next(j.run, err)
-		heldFor := time.Duration(0)
-		if !heldSince.IsZero() {
-			heldFor = now.Sub(heldSince)
-		}
-		if heldFor+delay > e.cfg.MaxHold {
+		if j.heldFor(now)+delay > e.cfg.MaxHold {
 			return verdict{kind: giveBack, delay: delay, as: Released}
 		}
 		return verdict{kind: keep, delay: delay}
 	}
-	delay, ok := e.cfg.Retry.Next(attempt, err)
+	delay, ok := e.cfg.Retry.Next(max(j.m.Attempt, 1), err)
 	switch {
 	case ok:
 		return verdict{kind: giveBack, delay: delay, as: Retried}
@@ -83,8 +73,11 @@ func (e *engine) finish(j job, permit limiter.Permit, took time.Duration, err er
 		e.mu.Unlock()
 		return true
 	}
-	if d.lost {
+	switch {
+	case d.lost:
 		v = verdict{kind: drop}
+	case e.draining && v.kind == keep:
+		v = verdict{kind: giveBack, delay: v.delay, as: Released} // nobody is left to run it again
 	}
 	e.pace.ended(now, took)
 	d.err, d.cancel = err, nil

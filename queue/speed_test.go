@@ -16,6 +16,8 @@ import (
 
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/memqueue"
+	"github.com/rampmeter/rampmeter/queue/queuetest"
 )
 
 // A endless source always has messages. Every call takes a round-trip.
@@ -174,4 +176,35 @@ func TestRateLimitWithASmallBurstIsUsedInFull(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A message that arrives on a quiet queue meets a receive that waits for it;
+// it then takes half a round-trip for the reply, which nobody can save.
+func TestATrickleIsNotDelayed(t *testing.T) {
+	const roundTrip = 20 * time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{})
+		src := &queuetest.Faulty{Source: q, Latency: roundTrip}
+		var mu sync.Mutex
+		var added []time.Duration
+		r := start(t, src, queue.Config{Concurrency: 50}, func(_ context.Context, m *queue.Message) error {
+			mu.Lock()
+			added = append(added, time.Since(m.SentAt)-roundTrip/2)
+			mu.Unlock()
+			time.Sleep(10 * time.Millisecond)
+			return nil
+		})
+		gap := exponential(time.Second/20, 1)
+		for range 20 * 120 {
+			time.Sleep(gap())
+			require.NoError(t, q.Send(t.Context(), &queue.Message{}))
+		}
+		time.Sleep(time.Second)
+		require.NoError(t, r.drain())
+		slices.Sort(added)
+		calls := float64(r.Stats().ReceiveCalls+r.Stats().AckCalls) / float64(len(added))
+		t.Logf("added latency: median %v, p99 %v, most %v; %.2f calls per message", added[len(added)/2], added[len(added)*99/100], added[len(added)-1], calls)
+		require.LessOrEqual(t, added[len(added)-1], roundTrip)
+		require.LessOrEqual(t, calls, 1.2)
+	})
 }
