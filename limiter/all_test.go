@@ -58,8 +58,7 @@ func TestAllHoardsNoTokens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, b := newSemaphore(t, 1), newBucket(t, 10, 1)
-				l := limiter.All(s, b)
-				l = order(s, b)
+				l := order(s, b)
 				busy := acquire(t, s)
 				c := newCrowd()
 				c.joinAll(t.Context(), l, 100)
@@ -228,6 +227,7 @@ func TestAllReady(t *testing.T) {
 		require.Len(t, c.order, 4)
 		require.Equal(t, 1, s.Stats().Waiting)
 		require.NoError(t, s.Resize(100))
+		synctest.Wait() // it waits in the bucket now
 		require.Equal(t, 2, ready(t, l, 100, 40*ms), "8 tokens will come, and six in line are first")
 	})
 }

@@ -12,13 +12,13 @@ import (
 
 // benchLimiters are limiters that never make anybody wait.
 func benchLimiters(b *testing.B) map[string]limiter.Limiter {
-	const plenty = 1e12
+	const plenty, fast = 1 << 30, 1e12
 	return map[string]limiter.Limiter{
 		"Semaphore":                     newSemaphore(b, plenty),
-		"TokenBucket":                   newBucket(b, plenty, plenty),
+		"TokenBucket":                   newBucket(b, fast, plenty),
 		"Breaker":                       newBreaker(b, limiter.BreakerConfig{}),
-		"All(Semaphore,TokenBucket)":    limiter.All(newSemaphore(b, plenty), newBucket(b, plenty, plenty)),
-		"All(Semaphore,Bucket,Breaker)": limiter.All(newSemaphore(b, plenty), newBucket(b, plenty, plenty), newBreaker(b, limiter.BreakerConfig{})),
+		"All(Semaphore,TokenBucket)":    limiter.All(newSemaphore(b, plenty), newBucket(b, fast, plenty)),
+		"All(Semaphore,Bucket,Breaker)": limiter.All(newSemaphore(b, plenty), newBucket(b, fast, plenty), newBreaker(b, limiter.BreakerConfig{})),
 	}
 }
 
@@ -54,7 +54,7 @@ func BenchmarkContended(b *testing.B) {
 	ctx := context.Background()
 	for name, l := range map[string]limiter.Limiter{
 		"Semaphore":                  newSemaphore(b, places),
-		"All(Semaphore,TokenBucket)": limiter.All(newSemaphore(b, places), newBucket(b, 1e12, 1e12)),
+		"All(Semaphore,TokenBucket)": limiter.All(newSemaphore(b, places), newBucket(b, 1e12, 1<<30)),
 	} {
 		b.Run(fmt.Sprintf("%s/goroutines=%d", name, goroutines), func(b *testing.B) {
 			b.ReportAllocs()

@@ -76,6 +76,7 @@ func TestBreakerOpensAtOnce(t *testing.T) {
 		"overload with a long Retry-After":  {err: overload(time.Hour), exact: time.Hour},
 		"overload with Retry-After 0":       {err: overload(0)},
 		"wrapped overload":                  {err: fmt.Errorf("adjust: %w", overload(time.Minute)), exact: time.Minute},
+		"misconfigured with a Retry-After":  {err: later{limiter.ErrMisconfigured, time.Hour}},
 		"misconfigured":                     {err: fmt.Errorf("token: %w", limiter.ErrMisconfigured)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -343,6 +344,8 @@ func TestBreakerOldOperationsHaveNoSay(t *testing.T) {
 		old[1].Release(limiter.ErrUnavailable)
 		old[2].Release(limiter.ErrOverload)
 		old[3].Cancel()
+		old[16].Release(later{errPoison, time.Hour})
+		old[17].Release(later{limiter.ErrUnavailable, time.Hour})
 		require.Equal(t, time.Second, opened(t, b))
 
 		t.Log("but what the far side asked for holds")
@@ -464,10 +467,10 @@ func TestBreakerOnChange(t *testing.T) {
 		var b *limiter.Breaker
 		b = newBreaker(t, limiter.BreakerConfig{OnChange: func(from limiter.State, now limiter.BreakerStats) {
 			_ = b.Stats() // it may use the breaker
-			changes = append(changes, change{from, now})
 			if len(changes)%3 == 0 {
-				time.Sleep(ms) // and keep others from telling
+				time.Sleep(ms) // others must not tell meanwhile
 			}
+			changes = append(changes, change{from, now})
 		}})
 		var wg sync.WaitGroup
 		for i := range 20 {

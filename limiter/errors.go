@@ -13,16 +13,16 @@ import (
 // about the far side as a whole, not about one request. A typed error of a
 // client answers errors.Is for the one that fits. Test with [Classify].
 var (
-	// ErrOverload: the far side says slow down (429, or 503 with a
+	// ErrOverload is the far side saying slow down (429, or 503 with a
 	// Retry-After). For how long: RetryAfter() time.Duration of any error in
 	// the same tree.
 	ErrOverload = errors.New("limiter: the far side is overloaded")
 
-	// ErrUnavailable: the far side can't be reached or is broken (connection
+	// ErrUnavailable means that the far side can't be reached or is broken (connection
 	// refused or reset, timeout, 5xx).
 	ErrUnavailable = errors.New("limiter: the far side is unavailable")
 
-	// ErrMisconfigured: nothing will succeed until someone acts (401, 403, TLS,
+	// ErrMisconfigured means that nothing will succeed until someone acts (401, 403, TLS,
 	// a host name that does not exist, a missing table or secret).
 	ErrMisconfigured = errors.New("limiter: the far side refuses us until someone acts")
 )

@@ -170,6 +170,15 @@ func (o overload) Error() string             { return "slow down" }
 func (o overload) Is(target error) bool      { return target == limiter.ErrOverload }
 func (o overload) RetryAfter() time.Duration { return time.Duration(o) }
 
+// later delays one request, whatever its class.
+type later struct {
+	error
+	after time.Duration
+}
+
+func (l later) Unwrap() error             { return l.error }
+func (l later) RetryAfter() time.Duration { return l.after }
+
 var (
 	errGaveUp = errors.New("gave up")
 	errPoison = errors.New("no such item") // says nothing about the far side

@@ -93,7 +93,6 @@ func (b *TokenBucket) SetBurst(burst int) error {
 	now := time.Now()
 	b.history.add(b.room(now))
 	b.bucket.SetBurstAt(b.time(now), burst)
-	b.history.add(b.room(now))
 	b.line.stir()
 	return nil
 }
@@ -290,7 +289,7 @@ const maxHistory = 1024
 // so it is enough to know it before each.
 type history struct {
 	first uint64    // number of the first take in rooms
-	rooms []float64 // the room before each take
+	rooms []float64 // the room before each
 }
 
 // add appends a take, or a change of the burst, which is one of nothing.

@@ -61,6 +61,14 @@ func TestTokenBucketTryAcquireNeverOvertakes(t *testing.T) {
 		}
 		c.wg.Wait()
 		require.Equal(t, []int{0, 1}, c.order)
+
+		c.permits[1].Cancel()
+		p := tryAcquire(t, b)
+		c.join(t.Context(), b, 2)
+		p.Cancel()
+		refused(t, b) // the token is the waiter's though it may not have run yet
+		c.wg.Wait()
+		require.Equal(t, []int{0, 1, 2}, c.order)
 	})
 }
 
@@ -210,6 +218,13 @@ func TestTokenBucketCancelAddsNothing(t *testing.T) {
 		require.NoError(t, b.SetBurst(5))
 		p.Cancel()
 		require.InDelta(t, 1, b.Stats().Tokens, 1e-6)
+		pass(time.Hour)
+		require.NoError(t, b.SetBurst(1))
+		p = tryAcquire(t, b)
+		pass(time.Hour)
+		require.NoError(t, b.SetBurst(5))
+		p.Cancel()
+		require.InDelta(t, 1, b.Stats().Tokens, 1e-6, "there was no room for it then")
 		p = tryAcquire(t, b)
 		pass(4500 * ms)
 		require.NoError(t, b.SetBurst(2))

@@ -80,7 +80,7 @@ func (c *Consumer) Stats() Stats {
 //
 // A consumer runs once at a time; Run may be called again after it returned.
 func (c *Consumer) Run(ctx context.Context) error {
-	e := newEngine(c, ctx)
+	e := newEngine(ctx, c)
 	c.mu.Lock()
 	if c.active != nil {
 		c.mu.Unlock()

@@ -164,12 +164,13 @@ func (e *engine) callHandler(j job) (err error) {
 	returned := false
 	defer func() {
 		if v := recover(); v != nil && !returned {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
+			stack := debug.Stack()
+			err = &PanicError{Value: v, Stack: stack}
 			e.mu.Lock()
 			e.stats.Panics++
 			e.mu.Unlock()
 			e.cfg.Logger.Error("queue: handler panicked", "consumer", e.cfg.Name, "message", j.m.ID,
-				"panic", fmt.Sprint(v), "stack", string(err.(*PanicError).Stack))
+				"panic", fmt.Sprint(v), "stack", string(stack))
 		}
 	}()
 	err = e.handler.Handle(j.ctx, j.m.Clone())

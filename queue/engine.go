@@ -110,7 +110,7 @@ type engine struct {
 	blockedAt                 time.Time
 }
 
-func newEngine(c *Consumer, ctx context.Context) *engine {
+func newEngine(ctx context.Context, c *Consumer) *engine {
 	e := &engine{
 		Consumer:     c,
 		base:         context.WithoutCancel(ctx),

@@ -7,11 +7,11 @@ import (
 )
 
 var (
-	// ErrPermanent: this will never succeed, however often it is tried. Errors
+	// ErrPermanent means that this will never succeed, however often it is tried. Errors
 	// become permanent by [Permanent] or by an Is method that answers for it.
 	ErrPermanent = errors.New("retry: permanent error")
 
-	// ErrExhausted: all attempts that the policy allows were made. It is the
+	// ErrExhausted means that all attempts that the policy allows were made. It is the
 	// Cause of an [*Error].
 	ErrExhausted = errors.New("retry: attempts used up")
 )

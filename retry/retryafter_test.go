@@ -45,8 +45,18 @@ func TestParseRetryAfter(t *testing.T) {
 		{value: "Sun, 01 Mar 2026 12:00:30 GMT", date: "yesterday", want: 30 * time.Second, ok: true},
 		{value: "30", date: "Sun, 01 Mar 2026 13:00:00 GMT", want: 30 * time.Second, ok: true},
 
-		{value: ""}, {value: "soon"}, {value: "1e3"}, {value: "0x10"}, {value: "NaN"}, {value: "Inf"}, {value: "1_000"},
-		{value: "1.2.3"}, {value: "-"}, {value: "."}, {value: "5s"}, {value: "1, 2"},
+		{value: ""},
+		{value: "soon"},
+		{value: "1e3"},
+		{value: "0x10"},
+		{value: "NaN"},
+		{value: "Inf"},
+		{value: "1_000"},
+		{value: "1.2.3"},
+		{value: "-"},
+		{value: "."},
+		{value: "5s"},
+		{value: "1, 2"},
 	} {
 		h := http.Header{}
 		h.Set("Retry-After", c.value)

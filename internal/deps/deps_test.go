@@ -1,0 +1,100 @@
+// Package deps_test keeps the packages' imports as the design has them: leaves
+// stay leaves, heavy dependencies stay out of the root module, and nothing but
+// tests imports testing.
+package deps_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const module = "github.com/rampmeter/rampmeter"
+
+// allowed says what each package of the root module may import beside the
+// standard library. A package that is not here may not exist.
+var allowed = map[string][]string{
+	"limiter":                 {"golang.org/x/time/rate"},
+	"retry":                   {"github.com/cenkalti/backoff/v4"},
+	"queue":                   {module + "/limiter", module + "/retry"},
+	"queue/memqueue":          {module + "/queue"},
+	"queue/queuetest":         {module + "/queue"},
+	"inventory":               {module + "/limiter", module + "/retry"},
+	"inventory/inventorytest": {module + "/inventory"},
+	"internal/deps":           {},
+}
+
+// mayTest names the packages that are made for tests and may import testing.
+var mayTest = []string{"queue/queuetest"}
+
+// required are the modules that the root may depend on.
+var required = []string{
+	"github.com/cenkalti/backoff/v4",
+	"github.com/stretchr/testify",
+	"golang.org/x/time",
+	"go.yaml.in/yaml/v3", // of testify
+}
+
+func goList(t *testing.T, v any, args ...string) func() bool {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Dir = "../.."
+	cmd.Env = append(cmd.Environ(), "GOWORK=off")
+	out, err := cmd.Output()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		t.Fatalf("%v: %s", cmd, exit.Stderr)
+	}
+	require.NoError(t, err)
+	d := json.NewDecoder(strings.NewReader(string(out)))
+	return func() bool {
+		err := d.Decode(v)
+		if !errors.Is(err, io.EOF) {
+			require.NoError(t, err)
+		}
+		return err == nil
+	}
+}
+
+func TestPackagesImportOnlyWhatTheyMay(t *testing.T) {
+	type pkg struct {
+		ImportPath string
+		Imports    []string
+	}
+	var p pkg
+	seen := 0
+	next := goList(t, &p, "-json=ImportPath,Imports", "./...")
+	for ; next(); p = (pkg{}) {
+		name := strings.TrimPrefix(p.ImportPath, module+"/")
+		may, ok := allowed[name]
+		require.True(t, ok, "package %s is not in the table of this test: say what it may import", name)
+		seen++
+		for _, i := range p.Imports {
+			first, _, _ := strings.Cut(i, "/")
+			switch {
+			case i == "testing" || strings.HasPrefix(i, "testing/"):
+				require.Contains(t, mayTest, name, "%s imports %s", name, i)
+			case strings.Contains(first, "."):
+				require.Contains(t, may, i, "%s imports %s", name, i)
+			}
+		}
+	}
+	require.Equal(t, len(allowed), seen, "a package of the table is gone")
+}
+
+func TestTheRootModuleStaysLight(t *testing.T) {
+	cmd := exec.Command("go", "mod", "edit", "-json")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	var file struct{ Require []struct{ Path string } }
+	require.NoError(t, json.Unmarshal(out, &file))
+	for _, r := range file.Require {
+		require.Contains(t, required, r.Path)
+	}
+	require.Len(t, file.Require, len(required))
+}

@@ -1,0 +1,356 @@
+package inventory
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+	maxBody        = 1 << 20   // bytes of a response's body, decompressed
+	maxHeader      = 64 << 10  // bytes of a response's header
+	maxMessage     = 512       // bytes of an error's message
+	maxWord        = 64        // bytes of an error's code and request id
+	redaction      = "[token]" // stands for the token in texts that others wrote
+)
+
+// Config says where the API is and how to call it.
+type Config struct {
+	// BaseURL is where the API is: http or https, a host, and a path if it
+	// needs one. It must not have a user, a query or a fragment. Over http, the
+	// token can be read by everyone on the way. Required.
+	BaseURL string
+
+	// Token is sent as a bearer token. One of Token and TokenSource is required.
+	Token string
+
+	// TokenSource returns the token, for tokens that change. It is called for
+	// each request, concurrently, within Timeout, and should cache. Its error
+	// ends the call and is what the limiter hears.
+	TokenSource func(ctx context.Context) (string, error)
+
+	// Timeout is how long one HTTP request may take, from its start to the
+	// last byte of the response. The wait for the limiter is not in it. It must
+	// not be negative. Default 10 s.
+	Timeout time.Duration
+
+	// Limiter is acquired for each HTTP request. Default: no limit.
+	Limiter limiter.Limiter
+
+	// Retry says how failed requests are repeated within a call. Under a
+	// queue's consumer leave it off, or attempts multiply. Unless its Retryable
+	// says otherwise, nothing is repeated that needs someone to act
+	// (limiter.ErrMisconfigured). Default: nil, one request for each call.
+	Retry *retry.Policy
+
+	// Transport makes the requests. Default: one like http.DefaultTransport
+	// with more idle connections to one host, and response headers of 64 KiB at
+	// most.
+	Transport http.RoundTripper
+}
+
+// A Client calls the API. It may be used concurrently.
+type Client struct {
+	base      string // without a slash at its end
+	token     func(ctx context.Context) (string, error)
+	timeout   time.Duration
+	limiter   limiter.Limiter
+	retry     retry.Policy
+	transport http.RoundTripper
+}
+
+// New returns a client for the API at cfg.BaseURL. The error names the field
+// that is wrong. Nothing is sent.
+func New(cfg Config) (*Client, error) {
+	c := &Client{
+		token:     cfg.TokenSource,
+		timeout:   cfg.Timeout,
+		limiter:   cfg.Limiter,
+		retry:     retry.Policy{MaxAttempts: 1},
+		transport: cfg.Transport,
+	}
+	var err error
+	if c.base, err = parseBase(cfg.BaseURL); err != nil {
+		return nil, fmt.Errorf("inventory: Config: BaseURL %w", err)
+	}
+	switch {
+	case cfg.Token == "" && cfg.TokenSource == nil:
+		return nil, errors.New("inventory: Config: Token is empty and TokenSource is nil: one of them is required")
+	case cfg.Token != "" && cfg.TokenSource != nil:
+		return nil, errors.New("inventory: Config: Token and TokenSource are both set: only one can be used")
+	case cfg.Token != "" && !isHeaderWord(cfg.Token):
+		return nil, errors.New("inventory: Config: Token has a character that is not printable ASCII, or a space")
+	case cfg.Timeout < 0:
+		return nil, fmt.Errorf("inventory: Config: Timeout is %v: must not be negative", cfg.Timeout)
+	}
+	if c.token == nil {
+		c.token = func(context.Context) (string, error) { return cfg.Token, nil }
+	}
+	if c.timeout == 0 {
+		c.timeout = defaultTimeout
+	}
+	if cfg.Retry != nil {
+		if err := cfg.Retry.Validate(); err != nil {
+			return nil, fmt.Errorf("inventory: Config: Retry: %w", err)
+		}
+		c.retry = *cfg.Retry
+	}
+	if c.retry.Retryable == nil {
+		c.retry.Retryable = func(err error) bool { return limiter.Classify(err) != limiter.ErrMisconfigured }
+	}
+	if c.transport == nil {
+		c.transport = newTransport()
+	}
+	return c, nil
+}
+
+// CloseIdleConnections closes connections that no call uses now, if the
+// transport knows how to.
+func (c *Client) CloseIdleConnections() {
+	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
+	}
+}
+
+// parseBase checks a base URL. Its errors don't quote it: what is in the wrong
+// place may be a secret.
+func parseBase(base string) (string, error) {
+	u, err := url.Parse(base)
+	switch {
+	case base == "":
+		return "", errors.New("is empty: it is required")
+	case err != nil:
+		return "", errors.New("is not a URL")
+	case u.Scheme != "http" && u.Scheme != "https":
+		return "", errors.New("must begin with http:// or https://")
+	case u.Hostname() == "":
+		return "", errors.New("has no host")
+	case u.User != nil:
+		return "", errors.New("must not have a user or password: use Token")
+	case u.RawQuery != "" || u.ForceQuery || strings.Contains(base, "#"):
+		return "", errors.New("must not have a query or a fragment")
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+func newTransport() http.RoundTripper {
+	t := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: defaultTimeout}
+	if d, ok := http.DefaultTransport.(*http.Transport); ok {
+		t = d.Clone()
+	}
+	t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, 256 // as many as are in use at once, or each call dials
+	t.MaxResponseHeaderBytes = maxHeader
+	return t
+}
+
+// isHeaderWord reports whether s can be part of a header's value as it is.
+func isHeaderWord(s string) bool {
+	return s != "" && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}
+
+// A call is one request of the API, sent as often as the retry policy says.
+type call struct {
+	op, sku string
+	method  string
+	path    string // with its query
+	key     string // Idempotency-Key
+	body    []byte
+	// decode takes what was answered with 200. It must not depend on having
+	// been called before.
+	decode func(body []byte) error
+}
+
+// invalid returns the error of a call that is refused without being sent.
+func (r *call) invalid(message string) error {
+	return &Error{Op: r.op, SKU: r.sku, Code: CodeInvalid, Message: message}
+}
+
+// do makes the call.
+func (c *Client) do(ctx context.Context, r *call) error {
+	attempt := func(ctx context.Context) error { return c.attempt(ctx, r) }
+	if c.retry.MaxAttempts == 1 {
+		return attempt(ctx) // with no retry's words round the error
+	}
+	return retry.Do(ctx, c.retry, attempt)
+}
+
+// attempt sends the call once, when the limiter lets it.
+func (c *Client) attempt(ctx context.Context, r *call) error {
+	if ctx.Err() != nil {
+		return r.ended(ctx)
+	}
+	if c.limiter == nil {
+		return c.send(ctx, r)
+	}
+	sent := false
+	err := limiter.Do(ctx, c.limiter, func(ctx context.Context) error {
+		sent = true
+		return c.send(ctx, r)
+	})
+	switch {
+	case sent || err == nil:
+		return err
+	case ctx.Err() != nil:
+		return r.ended(ctx)
+	}
+	return fmt.Errorf("inventory: %s: wait for the limiter: %w", subject(r.op, r.sku), err)
+}
+
+// ended returns the error of a call whose caller's context has ended. The
+// context's own error is in it beside the cause.
+func (r *call) ended(ctx context.Context) error {
+	cause, err := context.Cause(ctx), ctx.Err()
+	if errors.Is(cause, err) {
+		return fmt.Errorf("inventory: %s: %w", subject(r.op, r.sku), cause)
+	}
+	return fmt.Errorf("inventory: %s: %w: %w", subject(r.op, r.sku), err, cause)
+}
+
+// send makes one HTTP request and reads its response.
+func (c *Client) send(ctx context.Context, r *call) error {
+	timed, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+
+	token, err := c.token(timed)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return r.ended(ctx)
+	case err != nil:
+		return fmt.Errorf("inventory: %s: get a token: %w", subject(r.op, r.sku), err)
+	case !isHeaderWord(token):
+		return fmt.Errorf("inventory: %s: the token is empty or no header can hold it: %w", subject(r.op, r.sku), limiter.ErrMisconfigured)
+	}
+	req, err := c.request(timed, r, token)
+	if err != nil {
+		return r.invalid("it makes no URL") // err would quote it
+	}
+
+	// A RoundTripper and not an http.Client, which would follow redirects:
+	// requests without a permit, to hosts that are not the API.
+	res, err := c.transport.RoundTrip(req)
+	if err != nil {
+		return c.failure(ctx, timed, r, &Error{Err: err}, token)
+	}
+	defer func() { _ = res.Body.Close() }() // it was read as far as anyone wants to
+	after, _ := retry.ParseRetryAfter(res.Header, time.Now())
+	failure := &Error{
+		Status:    res.StatusCode,
+		RequestID: clean(res.Header.Get("X-Request-Id"), maxWord, token),
+		After:     after,
+	}
+	body, err := readBody(res.Body)
+	switch {
+	case err != nil:
+		failure.Err = fmt.Errorf("read the response: %w", err)
+	case res.StatusCode == http.StatusOK:
+		if err := r.decode(body); err != nil {
+			failure.Err = fmt.Errorf("decode the response: %w", err)
+			break
+		}
+		return nil
+	default:
+		var problem struct{ Code, Title, Detail string }
+		if json.Unmarshal(body, &problem) == nil && problem.Code != "" {
+			failure.Code = clean(problem.Code, maxWord, token)
+			failure.Message = clean(problem.Detail, maxMessage, token)
+			if failure.Message == "" {
+				failure.Message = clean(problem.Title, maxMessage, token)
+			}
+		}
+	}
+	return c.failure(ctx, timed, r, failure, token)
+}
+
+// request builds the HTTP request. It is one that [http.Transport] does not
+// send again by itself, as it does on a kept connection that breaks when it
+// knows how to get the body again: that would be a request without a permit.
+// A body of unknown length that turns out empty is not seen on the wire.
+func (c *Client) request(ctx context.Context, r *call, token string) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Body = io.NopCloser(bytes.NewReader(r.body))
+	req.ContentLength = int64(len(r.body))
+	req.Header.Set("Accept", "application/json, application/problem+json")
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("User-Agent", "rampmeter-inventory")
+	if r.body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if r.key != "" {
+		req.Header.Set("Idempotency-Key", r.key)
+	}
+	return req, nil
+}
+
+// failure completes the error of a request, unless it failed because the
+// caller's context ended.
+func (c *Client) failure(ctx, timed context.Context, r *call, e *Error, token string) error {
+	if e.Err != nil && ctx.Err() != nil {
+		return r.ended(ctx)
+	}
+	if e.Err != nil && timed.Err() != nil {
+		e.Err = fmt.Errorf("no answer within %v: %w", c.timeout, context.DeadlineExceeded)
+	}
+	if e.Err != nil && strings.Contains(e.Err.Error(), token) {
+		e.Err = &redacted{text: strings.ReplaceAll(e.Err.Error(), token, redaction), err: e.Err}
+	}
+	e.Op, e.SKU = r.op, r.sku
+	return e
+}
+
+// redacted is an error whose own text has the token in it.
+type redacted struct {
+	text string
+	err  error
+}
+
+func (e *redacted) Error() string { return e.text }
+func (e *redacted) Unwrap() error { return e.err }
+
+// readBody reads to the end, so that the connection can be used again. A body
+// beyond the bound costs its connection.
+func readBody(r io.Reader) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r, maxBody+1))
+	if err == nil && len(body) > maxBody {
+		return nil, fmt.Errorf("it has more than %d bytes", maxBody)
+	}
+	return body, err
+}
+
+// clean makes what somebody else wrote fit for an error's text.
+func clean(s string, limit int, token string) string {
+	s = strings.ReplaceAll(s, token, redaction)
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, cut(s, limit))
+}
+
+// cut returns the first limit bytes of s, or fewer so as to end with a whole
+// rune.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && !utf8.RuneStart(s[limit]) {
+		limit--
+	}
+	return s[:limit]
+}

@@ -1,0 +1,203 @@
+package inventory
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// What the API said, for errors.Is. The package documentation tells which
+// response is which.
+var (
+	ErrNotFound     = errors.New("inventory: not found")
+	ErrConflict     = errors.New("inventory: conflict")
+	ErrOutOfStock   = errors.New("inventory: out of stock")
+	ErrInvalid      = errors.New("inventory: invalid request")
+	ErrUnauthorized = errors.New("inventory: unauthorized")
+	ErrThrottled    = errors.New("inventory: throttled")
+	ErrUnavailable  = errors.New("inventory: unavailable")
+)
+
+// The codes of the API's errors.
+const (
+	CodeNotFound     = "not_found"
+	CodeConflict     = "conflict"
+	CodeOutOfStock   = "out_of_stock"
+	CodeInvalid      = "invalid"
+	CodeUnauthorized = "unauthorized"
+	CodeThrottled    = "throttled"
+	CodeUnavailable  = "unavailable"
+)
+
+// An Error is a call that the API did not answer with success. It answers
+// errors.Is for the errors of this package, for retry.ErrPermanent, and for
+// those of package limiter; the package documentation has the table. It is
+// made of its fields alone, so tests can make their own.
+type Error struct {
+	// Op is the call: "level", "levels" or "adjust".
+	Op string
+	// SKU is what it was about, if it was about one.
+	SKU string
+	// Status is the response's, 0 if there was none.
+	Status int
+	// Code and Message are what the API says, empty where it said nothing in
+	// its own format. They are cut to 64 and 512 bytes.
+	Code, Message string
+	// RequestID is how the API's operators find the request, if it told.
+	RequestID string
+	// After is how long the API asked to be left alone. 0: it did not.
+	After time.Duration
+	// Err is why there is no response, or no usable one. Nil if there is.
+	Err error
+}
+
+// Error tells all that is known, and no secrets.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("inventory: " + subject(e.Op, e.SKU))
+	if e.Status != 0 {
+		fmt.Fprintf(&b, ": %d", e.Status)
+	} else if e.Code != "" {
+		b.WriteString(":")
+	}
+	if word := cmp.Or(e.Code, http.StatusText(e.Status)); word != "" {
+		b.WriteString(" " + word)
+	}
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	if e.RequestID != "" {
+		b.WriteString(" (request " + e.RequestID + ")")
+	}
+	return b.String()
+}
+
+// subject says what was being done on what.
+func subject(op, sku string) string {
+	if sku == "" {
+		return op
+	}
+	return fmt.Sprintf("%s %q", op, cut(sku, 64))
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Is reports whether target is what this error means to this package, to
+// retry, or to limiters.
+func (e *Error) Is(target error) bool {
+	kind := e.kind()
+	switch target {
+	case retry.ErrPermanent:
+		return kind == ErrNotFound || kind == ErrConflict || kind == ErrOutOfStock || kind == ErrInvalid
+	case limiter.ErrMisconfigured, limiter.ErrOverload, limiter.ErrUnavailable:
+		return target == e.verdict()
+	}
+	return target == kind
+}
+
+// RetryAfter returns After, or a negative duration if the API did not say.
+func (e *Error) RetryAfter() time.Duration {
+	if e.After <= 0 {
+		return -1
+	}
+	return e.After
+}
+
+// Reason says in one word what is wrong, for a dead-letter record: the Code
+// constant that fits.
+func (e *Error) Reason() string {
+	switch e.kind() {
+	case ErrNotFound:
+		return CodeNotFound
+	case ErrConflict:
+		return CodeConflict
+	case ErrOutOfStock:
+		return CodeOutOfStock
+	case ErrInvalid:
+		return CodeInvalid
+	case ErrUnauthorized:
+		return CodeUnauthorized
+	case ErrThrottled:
+		return CodeThrottled
+	}
+	return CodeUnavailable
+}
+
+// kind returns which of the package's errors this is. The status comes first:
+// a code only tells apart what may be wrong with one request.
+func (e *Error) kind() error {
+	switch {
+	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden, e.Status == http.StatusProxyAuthRequired:
+		return ErrUnauthorized
+	case e.Status == http.StatusTooManyRequests:
+		return ErrThrottled
+	case e.Err != nil: // without all of the answer, nobody knows what it says
+		return ErrUnavailable
+	case e.Status == 0 && e.Code == CodeInvalid: // refused before it was sent
+		return ErrInvalid
+	case e.Status == http.StatusRequestTimeout, e.Status == http.StatusTooEarly:
+		return ErrUnavailable
+	case e.Status < 400, e.Status > 499:
+		return ErrUnavailable
+	case e.Code == CodeNotFound:
+		return ErrNotFound
+	case e.foreignNotFound():
+		return ErrUnavailable
+	case e.Code == CodeOutOfStock:
+		return ErrOutOfStock
+	case e.Status == http.StatusConflict:
+		return ErrConflict
+	}
+	return ErrInvalid
+}
+
+// foreignNotFound reports whether this is "no such page" rather than "no such
+// SKU".
+func (e *Error) foreignNotFound() bool {
+	switch e.Status {
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone:
+		return e.Code != CodeNotFound
+	}
+	return false
+}
+
+// verdict returns what this error says about the API as a whole: one of the
+// limiter's errors, or nil.
+func (e *Error) verdict() error {
+	switch e.kind() {
+	case ErrUnauthorized:
+		return limiter.ErrMisconfigured
+	case ErrThrottled:
+		return limiter.ErrOverload
+	case ErrUnavailable:
+		switch {
+		case e.Status == http.StatusServiceUnavailable && e.After > 0:
+			return limiter.ErrOverload
+		case e.Status >= 300 && e.Status < 400, e.Err == nil && e.foreignNotFound(), misconfigured(e.Err):
+			return limiter.ErrMisconfigured
+		}
+		return limiter.ErrUnavailable
+	}
+	return nil
+}
+
+// misconfigured reports whether err comes from a name or a TLS set-up that has
+// to be changed by someone.
+func misconfigured(err error) bool {
+	var (
+		header tls.RecordHeaderError // what answers does not speak TLS
+		alert  tls.AlertError        // it refused our side of the handshake
+	)
+	return limiter.Classify(err) == limiter.ErrMisconfigured || errors.As(err, &header) || errors.As(err, &alert)
+}

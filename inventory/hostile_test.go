@@ -1,0 +1,357 @@
+package inventory_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/inventory"
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// hostile returns a client of a server that is not the one it should be.
+func hostile(t *testing.T, h http.HandlerFunc, with inventory.Config) (*httptest.Server, *inventory.Client) {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	with.BaseURL, with.Token = srv.URL, token
+	client, err := inventory.New(with)
+	require.NoError(t, err)
+	t.Cleanup(func() { client.CloseIdleConnections(); srv.Close() })
+	return srv, client
+}
+
+func zip(b []byte) []byte {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	_, _ = z.Write(b)
+	_ = z.Close()
+	return out.Bytes()
+}
+
+func TestAnswersThatCannotBeUnderstood(t *testing.T) {
+	bomb := zip(make([]byte, 8<<20))
+	for name, h := range map[string]http.HandlerFunc{
+		"html":        func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>Sign in to Wi-Fi") },
+		"nothing":     func(http.ResponseWriter, *http.Request) {},
+		"204":         func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) },
+		"null":        func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `null`) },
+		"empty":       func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{}`) },
+		"half":        func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"sku":"A"}`) },
+		"wrong types": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"sku":"A","available":"1"}`) },
+		"fraction":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"sku":"A","available":1.5}`) },
+		"huge number": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"sku":"A","available":1e99}`) },
+		"another SKU": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"sku":"B","available":1}`) },
+		"list":        func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `[{"sku":"A","available":1}]`) },
+		"cut JSON":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"sku":"A","avail`) },
+		"trailer":     func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"sku":"A","available":1}{`) },
+		"too short": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			_, _ = io.WriteString(w, `{"sku":"A","available":1}`)
+		},
+		"endless": func(w http.ResponseWriter, _ *http.Request) {
+			for b := bytes.Repeat([]byte(" "), 1<<16); ; {
+				if _, err := w.Write(b); err != nil {
+					return
+				}
+			}
+		},
+		"gzip bomb": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(bomb)
+		},
+		"no gzip": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = io.WriteString(w, `{"sku":"A","available":1}`)
+		},
+		"huge header": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Big", strings.Repeat("x", 1<<20))
+			_, _ = io.WriteString(w, `{"sku":"A","available":1}`)
+		},
+		"400 cut off": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			w.WriteHeader(400)
+		},
+		"404 endless": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(404)
+			for b := bytes.Repeat([]byte(" "), 1<<16); ; {
+				if _, err := w.Write(b); err != nil {
+					return
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h2 := &hearing{}
+			_, client := hostile(t, h, inventory.Config{Limiter: h2})
+			level, err := client.Level(t.Context(), "A")
+			require.Zero(t, level)
+			require.ErrorIs(t, err, inventory.ErrUnavailable)
+			require.Equal(t, limiter.ErrUnavailable, limiter.Classify(err))
+			require.NotErrorIs(t, err, retry.ErrPermanent)
+			require.Equal(t, err, h2.last(t))
+			require.Less(t, len(err.Error()), 1000)
+		})
+	}
+}
+
+func TestPagesThatCannotBeUnderstood(t *testing.T) {
+	for _, body := range []string{
+		`null`, `{}`, `{"levels":null}`, `{"levels":[null]}`, `{"levels":{}}`, `{"levels":[{"sku":"A"}]}`, `[]`,
+		`{"levels":[],"next_cursor":"x"}`, `{"levels":[],"next_cursor":7}`,
+		`{"levels":[{"sku":"A","available":1}],"next_cursor":"` + strings.Repeat("x", 3000) + `"}`,
+	} {
+		_, client := hostile(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }, inventory.Config{})
+		for _, err := range client.Levels(t.Context(), inventory.LevelsOptions{}) {
+			require.ErrorIs(t, err, inventory.ErrUnavailable, body)
+		}
+	}
+	// The same page for ever.
+	requests := 0
+	_, client := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
+		requests++
+		_, _ = io.WriteString(w, `{"levels":[{"sku":"A","available":1}],"next_cursor":"x"}`)
+	}, inventory.Config{})
+	var last error
+	for _, err := range client.Levels(t.Context(), inventory.LevelsOptions{}) {
+		last = err
+	}
+	require.ErrorContains(t, last, "leads nowhere")
+	require.Equal(t, 2, requests)
+}
+
+func TestRedirectsAreNotFollowed(t *testing.T) {
+	var elsewhere atomic.Int64
+	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
+	defer other.Close()
+	for _, status := range []int{301, 302, 303, 307, 308} {
+		for _, to := range []string{other.URL + "/v1/levels/A", "/elsewhere", ":bad"} {
+			h := &hearing{}
+			here := 0
+			_, client := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
+				here++
+				w.Header().Set("Location", to)
+				w.WriteHeader(status)
+			}, inventory.Config{Limiter: h})
+			_, err := client.Adjust(t.Context(), take(1))
+			require.ErrorIs(t, err, limiter.ErrMisconfigured)
+			require.NotErrorIs(t, err, retry.ErrPermanent)
+			require.Equal(t, 1, here)
+			require.Equal(t, 1, h.acquired)
+		}
+	}
+	require.Zero(t, elsewhere.Load())
+}
+
+// A page that is not the API's is not its word on a SKU.
+func TestForeignNotFound(t *testing.T) {
+	_, client := hostile(t, http.NotFound, inventory.Config{})
+	_, err := client.Level(t.Context(), "A")
+	require.NotErrorIs(t, err, inventory.ErrNotFound)
+	require.NotErrorIs(t, err, retry.ErrPermanent)
+	require.ErrorIs(t, err, limiter.ErrMisconfigured)
+}
+
+func TestSecretsAreNotInErrors(t *testing.T) {
+	_, client := hostile(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Request-Id", r.Header.Get("Authorization"))
+		w.WriteHeader(422)
+		_, _ = fmt.Fprintf(w, `{"code":%q,"detail":"%s\u0007 bad\u202e %s"}`, r.Header.Get("Authorization"), r.Header.Get("Authorization"),
+			strings.Repeat("y", 490)+token)
+	}, inventory.Config{})
+	_, err := client.Level(t.Context(), "A")
+	require.ErrorContains(t, err, "Bearer [token]")
+	for _, secret := range []string{token, token[:8], "\a", "\u202e"} {
+		require.NotContains(t, err.Error(), secret)
+	}
+
+	// A transport that tells all, and a query that nobody needs to know.
+	tell := fmt.Errorf("sent Authorization: Bearer %s", token)
+	client, err = inventory.New(inventory.Config{
+		BaseURL: "http://inventory.test", Token: token,
+		Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, tell }),
+	})
+	require.NoError(t, err)
+	_, err = client.Level(t.Context(), "A")
+	require.EqualError(t, err, `inventory: level "A": sent Authorization: Bearer [token]`)
+	require.ErrorIs(t, err, tell)
+
+	srv, client := hostile(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.FormValue("cursor") != "" {
+			panic(http.ErrAbortHandler)
+		}
+		_, _ = io.WriteString(w, `{"levels":[{"sku":"A","available":1}],"next_cursor":"h1dden"}`)
+	}, inventory.Config{})
+	var last error
+	for _, err := range client.Levels(t.Context(), inventory.LevelsOptions{}) {
+		last = err
+	}
+	require.ErrorIs(t, last, limiter.ErrUnavailable)
+	require.NotContains(t, last.Error(), "h1dden")
+
+	srv.Close()
+	_, err = client.Level(t.Context(), "A")
+	require.ErrorIs(t, err, limiter.ErrUnavailable, "nobody listens")
+	require.ErrorContains(t, err, "refused")
+}
+
+func TestCertificatesAndNames(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	srv.StartTLS()
+	defer srv.Close()
+	client, err := inventory.New(inventory.Config{BaseURL: srv.URL, Token: token})
+	require.NoError(t, err)
+	_, err = client.Level(t.Context(), "A")
+	require.ErrorIs(t, err, limiter.ErrMisconfigured, "a certificate of nobody we know")
+
+	client, err = inventory.New(inventory.Config{BaseURL: "http://inventory.test", Token: token, Transport: &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "inventory.test", IsNotFound: true}}
+		},
+	}})
+	require.NoError(t, err)
+	_, err = client.Level(t.Context(), "A")
+	require.ErrorIs(t, err, limiter.ErrMisconfigured)
+}
+
+// Slow is as bad as nothing, and the limit of time is on the body too.
+func TestBodyThatNeverEnds(t *testing.T) {
+	_, client := hostile(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, `{"sku":"A",`)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}, inventory.Config{Timeout: 50 * time.Millisecond})
+	_, err := client.Level(t.Context(), "A")
+	require.ErrorIs(t, err, inventory.ErrUnavailable)
+	require.ErrorContains(t, err, "no answer within 50ms")
+}
+
+func TestConnectionsAreReused(t *testing.T) {
+	var connections atomic.Int64
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/bad") {
+			w.WriteHeader(400)
+			_, _ = io.WriteString(w, strings.Repeat("x", 300<<10))
+			return
+		}
+		_, _ = io.WriteString(w, `{"sku":"A","available":1}`)
+	}))
+	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	srv.Start()
+	defer srv.Close()
+	client, err := inventory.New(inventory.Config{BaseURL: srv.URL, Token: token})
+	require.NoError(t, err)
+	defer client.CloseIdleConnections()
+	for range 20 {
+		_, err := client.Level(t.Context(), "A")
+		require.NoError(t, err)
+		_, err = client.Level(t.Context(), "bad")
+		require.ErrorIs(t, err, inventory.ErrInvalid)
+	}
+	require.EqualValues(t, 1, connections.Load())
+}
+
+// What is on the wire: no body and no length for a GET, though the client gives
+// it one to keep the transport from repeating it.
+func TestRequestsOnTheWire(t *testing.T) {
+	type seen struct {
+		method, path, encoding, length, key, kind string
+		body                                      string
+	}
+	var last seen
+	_, client := hostile(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		last = seen{
+			r.Method, r.URL.Path, strings.Join(r.TransferEncoding, ","), r.Header.Get("Content-Length"),
+			r.Header.Get("Idempotency-Key"), r.Header.Get("Content-Type"), string(body),
+		}
+		_, _ = io.WriteString(w, `{"sku":"A","available":1}`)
+	}, inventory.Config{})
+	_, err := client.Level(t.Context(), "A")
+	require.NoError(t, err)
+	require.Equal(t, seen{method: "GET", path: "/v1/levels/A"}, last)
+	_, err = client.Adjust(t.Context(), take(1))
+	require.NoError(t, err)
+	require.Equal(t, seen{
+		"POST", "/v1/adjustments", "", "44", "key-1", "application/json",
+		`{"sku":"A","delta":-1,"reference":"order-1"}`,
+	}, last)
+}
+
+// Whatever is answered, the client has a level of this SKU or one error that
+// means one thing.
+func FuzzResponse(f *testing.F) {
+	f.Add(200, `{"sku":"A","available":1}`, "", "")
+	f.Add(422, `{"code":"out_of_stock","detail":"none"}`, "", "r-1")
+	f.Add(429, ``, "7", "")
+	f.Add(404, `{"code":"not_found"}`, "Sun, 01 Mar 2026 12:00:30 GMT", "")
+	f.Add(200, `{"levels":[{"sku":"A","available":1}],"next_cursor":"x"}`, "", "")
+	f.Fuzz(func(t *testing.T, status int, body, after, id string) {
+		client, err := inventory.New(inventory.Config{
+			BaseURL: "http://inventory.test", Token: token,
+			Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+				return &http.Response{
+					StatusCode: status, Body: io.NopCloser(strings.NewReader(body)),
+					Header: http.Header{"Retry-After": {after}, "X-Request-Id": {id}},
+				}, nil
+			}),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func(err error) {
+			var e *inventory.Error
+			if !errors.As(err, &e) {
+				t.Fatalf("%T: %v", err, err)
+			}
+			means := 0
+			for _, kind := range kinds {
+				if errors.Is(err, kind) {
+					means++
+				}
+			}
+			classes := 0
+			for _, class := range []error{retry.ErrPermanent, limiter.ErrOverload, limiter.ErrUnavailable, limiter.ErrMisconfigured} {
+				if errors.Is(err, class) {
+					classes++
+				}
+			}
+			if means != 1 || classes != 1 || len(err.Error()) > 2000 || strings.Contains(err.Error(), token) {
+				t.Fatalf("%d meanings, %d classes: %v", means, classes, err)
+			}
+		}
+		level, err := client.Level(t.Context(), "A")
+		if err != nil {
+			check(err)
+		} else if level.SKU != "A" || status != 200 || !json.Valid([]byte(body)) {
+			t.Fatalf("%d %q: %+v", status, body, level)
+		}
+		for level, err := range client.Levels(t.Context(), inventory.LevelsOptions{}) {
+			switch {
+			case err != nil:
+				check(err)
+			case level.SKU == "":
+				t.Fatalf("%q: a level of nothing", body)
+			}
+		}
+	})
+}

@@ -1,0 +1,324 @@
+package inventorytest
+
+import (
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// ServeHTTP implements [http.Handler]. Where the connection is to be dropped it
+// panics with [http.ErrAbortHandler], which net/http and [Server.Transport]
+// understand.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a := s.arrive(r)
+	if !a.known {
+		panic(http.ErrAbortHandler) // closed
+	}
+	status := 0 // the connection was dropped
+	defer func() { s.leave(a, status); s.serving.Done() }()
+
+	w.Header().Set("X-Request-Id", "r-"+strconv.Itoa(a.number))
+	if a.refused != nil {
+		if a.refused.status == 0 {
+			panic(http.ErrAbortHandler)
+		}
+		status = a.refused.status
+		write(w, *a.refused)
+		return
+	}
+	s.work(r)
+	if a.losesReply {
+		s.routes.ServeHTTP(&nowhere{header: make(http.Header)}, r)
+		panic(http.ErrAbortHandler)
+	}
+	seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+	s.routes.ServeHTTP(seen, r)
+	status = seen.status
+}
+
+// An admission is what was decided about a request when it arrived.
+type admission struct {
+	known      bool
+	number     int     // from 1
+	refused    *answer // nil: admitted. Status 0: drop the connection
+	losesReply bool
+}
+
+// arrive records a request and decides about it.
+func (s *Server) arrive(r *http.Request) admission {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.isClosed {
+		return admission{}
+	}
+	s.serving.Add(1)
+	now := time.Since(s.started)
+	a := admission{known: true, number: s.record.arrive(now)}
+
+	out := s.outage(now)
+	if out != nil {
+		if a.refused = out.refuses(now); a.refused != nil {
+			s.record.stats.FailedByOutage++
+			return a
+		}
+		a.losesReply = out.Fault == LoseReply
+	}
+	if !s.authorized(r) {
+		a.refused = answerOf(refusal(http.StatusUnauthorized, "unauthorized", "the token is missing or wrong"))
+		return a
+	}
+	// A request that finds no place takes no token.
+	if s.cfg.Concurrency > 0 && s.record.inFlight >= s.cfg.Concurrency {
+		s.record.stats.RejectedByConcurrency++
+		a.refused = answerOf(throttled(time.Second, "too many requests at once"))
+		return a
+	}
+	if ok, wait := s.bucket.take(now); !ok {
+		s.record.stats.RejectedByRate++
+		a.refused = answerOf(throttled(wait, "too many requests per second"))
+		return a
+	}
+	s.record.admit(now)
+	return a
+}
+
+// leave records how a request ended.
+func (s *Server) leave(a admission, status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.record.leave(a.number, status, a.refused == nil)
+}
+
+// outage returns the one at now, if there is one. s.mu is held.
+func (s *Server) outage(now time.Duration) *Outage {
+	if s.broken != nil {
+		return s.broken
+	}
+	for i, o := range s.cfg.Outages {
+		if now >= o.From && now < o.To {
+			return &s.cfg.Outages[i]
+		}
+	}
+	return nil
+}
+
+// refuses returns the answer that an outage gives to all requests, or nil if
+// it lets them in.
+func (o *Outage) refuses(now time.Duration) *answer {
+	switch o.Fault {
+	case Refuse:
+		return &answer{}
+	case Unavailable:
+		a := refusal(http.StatusServiceUnavailable, "unavailable", "out of order")
+		a.after = o.RetryAfter
+		return &a
+	case Revoked:
+		return answerOf(refusal(http.StatusUnauthorized, "unauthorized", "the token was revoked"))
+	case Throttle:
+		after := o.RetryAfter
+		if after == 0 {
+			after = o.To - now
+		}
+		return answerOf(throttled(after, "everybody is being slowed down"))
+	}
+	return nil
+}
+
+func (s *Server) authorized(r *http.Request) bool {
+	return s.cfg.Token == "" ||
+		subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+s.cfg.Token)) == 1
+}
+
+// work takes as long as the work on a request does, whether or not the client
+// is still there: a server does not stop because a client lost patience.
+func (s *Server) work(r *http.Request) {
+	d := s.cfg.Latency
+	if s.cfg.LatencyFunc != nil {
+		d = s.cfg.LatencyFunc(r)
+	}
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-s.closed:
+	}
+}
+
+func (s *Server) level(w http.ResponseWriter, r *http.Request) {
+	sku := r.PathValue("sku")
+	s.mu.Lock()
+	n, ok := s.stock[sku]
+	s.mu.Unlock()
+	if !ok {
+		write(w, notFound(sku))
+		return
+	}
+	write(w, answer{status: http.StatusOK, body: level{sku, n}})
+}
+
+func (s *Server) levels(w http.ResponseWriter, r *http.Request) {
+	limit, err := 100, error(nil)
+	if v := r.FormValue("limit"); v != "" {
+		limit, err = strconv.Atoi(v)
+	}
+	if err != nil || limit < 1 || limit > 1000 {
+		write(w, refusal(http.StatusBadRequest, "invalid", "limit must be a number from 1 to 1000"))
+		return
+	}
+	after, err := base64.RawURLEncoding.DecodeString(r.FormValue("cursor"))
+	if err != nil {
+		write(w, refusal(http.StatusBadRequest, "invalid", "there is no such cursor"))
+		return
+	}
+	var p struct {
+		Levels []level `json:"levels"`
+		Next   string  `json:"next_cursor,omitempty"`
+	}
+	p.Levels = []level{} // not null
+	s.mu.Lock()
+	first, found := slices.BinarySearch(s.skus, string(after))
+	if found {
+		first++
+	}
+	last := min(first+limit, len(s.skus))
+	for _, sku := range s.skus[first:last] {
+		p.Levels = append(p.Levels, level{sku, s.stock[sku]})
+	}
+	if last < len(s.skus) {
+		p.Next = base64.RawURLEncoding.EncodeToString([]byte(s.skus[last-1]))
+	}
+	s.mu.Unlock()
+	write(w, answer{status: http.StatusOK, body: p})
+}
+
+type adjustment struct {
+	SKU       string `json:"sku"`
+	Delta     int    `json:"delta"`
+	Reference string `json:"reference"`
+}
+
+func (s *Server) adjust(w http.ResponseWriter, r *http.Request) {
+	var a adjustment
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&a); err != nil {
+		write(w, refusal(http.StatusBadRequest, "invalid", "the body is not an adjustment: "+err.Error()))
+		return
+	}
+	key := r.Header.Get("Idempotency-Key")
+	switch {
+	case a.SKU == "" || a.Delta == 0 || a.Reference == "":
+		write(w, refusal(http.StatusBadRequest, "invalid", "sku, delta and reference are required"))
+	case key == "" || len(key) > 255:
+		write(w, refusal(http.StatusBadRequest, "invalid", "an Idempotency-Key of 1 to 255 characters is required"))
+	default:
+		write(w, s.apply(key, a))
+	}
+}
+
+// apply makes an adjustment, or finds that it was made before.
+func (s *Server) apply(key string, a adjustment) answer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if before, ok := s.answers[key]; ok && !s.cfg.NoIdempotency {
+		if before.to != a {
+			return refusal(http.StatusConflict, "conflict", "the idempotency key was used for another adjustment")
+		}
+		s.record.stats.Replayed++
+		return before
+	}
+	n, ok := s.stock[a.SKU]
+	var now answer
+	switch {
+	case !ok:
+		now = notFound(a.SKU)
+	case a.Delta > 0 && n > math.MaxInt-a.Delta:
+		now = refusal(http.StatusBadRequest, "invalid", "nobody can have so many")
+	case n+a.Delta < 0:
+		now = refusal(http.StatusUnprocessableEntity, "out_of_stock", fmt.Sprintf("only %d of %q are left", n, a.SKU))
+	default:
+		n += a.Delta
+		s.stock[a.SKU] = n
+		s.applied[a.Reference]++
+		now = answer{status: http.StatusOK, body: level{a.SKU, n}}
+	}
+	now.to = a
+	s.answers[key] = now
+	return now
+}
+
+// An answer is a response before it is written.
+type answer struct {
+	status int
+	body   any
+	after  time.Duration // Retry-After
+	to     adjustment    // what it answers, if it is kept for an idempotency key
+}
+
+type level struct {
+	SKU       string `json:"sku"`
+	Available int    `json:"available"`
+}
+
+type problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Code   string `json:"code"`
+}
+
+func refusal(status int, code, detail string) answer {
+	return answer{status: status, body: problem{http.StatusText(status), status, detail, code}}
+}
+
+func notFound(sku string) answer {
+	return refusal(http.StatusNotFound, "not_found", fmt.Sprintf("there is no SKU %q", sku))
+}
+
+func throttled(wait time.Duration, detail string) answer {
+	a := refusal(http.StatusTooManyRequests, "throttled", detail)
+	a.after = max(wait, 1)
+	return a
+}
+
+func answerOf(a answer) *answer { return &a }
+
+func write(w http.ResponseWriter, a answer) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	if a.status >= 400 {
+		h.Set("Content-Type", "application/problem+json")
+	}
+	if a.after > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(a.after.Seconds())), 10))
+	}
+	w.WriteHeader(a.status)
+	_ = json.NewEncoder(w).Encode(a.body) // its error is that the client has gone
+}
+
+// A statusWriter remembers the status.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// nowhere is where a reply goes that is lost.
+type nowhere struct{ header http.Header }
+
+func (w *nowhere) Header() http.Header         { return w.header }
+func (w *nowhere) WriteHeader(int)             {}
+func (w *nowhere) Write(b []byte) (int, error) { return len(b), nil }

@@ -1,0 +1,263 @@
+package inventorytest
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Config says what the server has and what it allows. The zero Config is an
+// API without stock, token or limits.
+type Config struct {
+	// Token is the bearer token that requests must bring. Default: any or none
+	// will do.
+	Token string
+
+	// Stock is how many of each SKU there are. Others are not found.
+	Stock map[string]int
+
+	// Rate is how many requests a second are admitted, in the long run. It must
+	// not be negative. Default 0: no limit.
+	Rate float64
+
+	// Burst is how many are admitted at once after a pause. It needs a Rate, and
+	// must not be negative. Default 1.
+	Burst int
+
+	// Concurrency is how many requests are worked on at once. It must not be
+	// negative. Default 0: no limit.
+	Concurrency int
+
+	// Latency is how long the work on an admitted request takes. It must not be
+	// negative. Default 0.
+	Latency time.Duration
+
+	// LatencyFunc returns the latency of a request, in place of Latency.
+	// Called concurrently. Its negative results are 0.
+	LatencyFunc func(*http.Request) time.Duration
+
+	// Outages are when what goes wrong, by the time since New. Where two
+	// overlap, the first in the list counts.
+	Outages []Outage
+
+	// NoIdempotency makes the server ignore idempotency keys, to see what
+	// becomes of clients then.
+	NoIdempotency bool
+
+	// KeepArrivals is how many arrivals [Server.Arrivals] can tell. Negative:
+	// none. Default 1,048,576, which takes 16 MiB once so many have arrived.
+	KeepArrivals int
+}
+
+const defaultKeepArrivals = 1 << 20
+
+// An Outage is a time in which the API does not work.
+type Outage struct {
+	// From and To bound it, From included, as times since New.
+	From, To time.Duration
+	// Fault is what happens to requests.
+	Fault Fault
+	// RetryAfter, if positive, is sent with 429 and 503, in seconds rounded up.
+	// A 429 without one says what is left of the outage.
+	RetryAfter time.Duration
+}
+
+// A Fault is what happens to requests during an [Outage].
+type Fault int
+
+// The faults.
+const (
+	Refuse      Fault = iota + 1 // the connection is dropped without an answer
+	Unavailable                  // 503
+	Revoked                      // 401: the token is no longer good
+	Throttle                     // 429 with a Retry-After
+	LoseReply                    // admitted and worked on, but the connection is dropped before the answer
+)
+
+var faultNames = [...]string{Refuse: "refuse", Unavailable: "unavailable", Revoked: "revoked", Throttle: "throttle", LoseReply: "lose reply"}
+
+// String returns the fault's name.
+func (f Fault) String() string {
+	if f < Refuse || int(f) >= len(faultNames) {
+		return fmt.Sprintf("Fault(%d)", int(f))
+	}
+	return faultNames[f]
+}
+
+func (cfg *Config) validate() error {
+	switch {
+	case math.IsNaN(cfg.Rate) || math.IsInf(cfg.Rate, 0) || cfg.Rate < 0:
+		return fmt.Errorf("inventorytest: Config: Rate is %v: must be a number and not negative", cfg.Rate)
+	case cfg.Burst < 0:
+		return fmt.Errorf("inventorytest: Config: Burst is %d: must not be negative", cfg.Burst)
+	case cfg.Burst > 0 && cfg.Rate == 0:
+		return fmt.Errorf("inventorytest: Config: Burst is %d without a Rate", cfg.Burst)
+	case cfg.Concurrency < 0:
+		return fmt.Errorf("inventorytest: Config: Concurrency is %d: must not be negative", cfg.Concurrency)
+	case cfg.Latency < 0:
+		return fmt.Errorf("inventorytest: Config: Latency is %v: must not be negative", cfg.Latency)
+	}
+	for sku, n := range cfg.Stock {
+		if sku == "" || n < 0 {
+			return fmt.Errorf("inventorytest: Config: Stock has %d of %q: a SKU must have a name and not be negative", n, sku)
+		}
+	}
+	for i, o := range cfg.Outages {
+		switch {
+		case o.Fault < Refuse || o.Fault > LoseReply:
+			return fmt.Errorf("inventorytest: Config: Outages[%d]: Fault is %v: there is none such", i, o.Fault)
+		case o.From < 0 || o.To < o.From:
+			return fmt.Errorf("inventorytest: Config: Outages[%d]: it is from %v to %v: must not be negative or end before it begins", i, o.From, o.To)
+		case o.RetryAfter < 0:
+			return fmt.Errorf("inventorytest: Config: Outages[%d]: RetryAfter is %v: must not be negative", i, o.RetryAfter)
+		}
+	}
+	return nil
+}
+
+// A Server is the inventory API. Make one with [New], within the synctest
+// bubble if it is to be used in one.
+type Server struct {
+	cfg     Config
+	routes  *http.ServeMux
+	started time.Time
+	closed  chan struct{}  // ends latencies
+	serving sync.WaitGroup // requests, and the listener's goroutine
+
+	mu       sync.Mutex // guards what follows
+	isClosed bool
+	http     *http.Server // nil before Start
+	skus     []string     // of stock, sorted
+	stock    map[string]int
+	answers  map[string]answer // by idempotency key
+	applied  map[string]int    // by reference
+	bucket   bucket
+	broken   *Outage // by hand
+	record   record
+}
+
+// New returns a server that is not listening yet; see [Server.Start] and
+// [Server.Transport]. The error names the field that is wrong.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	cfg.Burst = cmp.Or(cfg.Burst, 1)
+	cfg.KeepArrivals = cmp.Or(cfg.KeepArrivals, defaultKeepArrivals)
+	cfg.Outages = slices.Clone(cfg.Outages)
+	s := &Server{
+		cfg:     cfg,
+		routes:  http.NewServeMux(),
+		started: time.Now(),
+		closed:  make(chan struct{}),
+		stock:   maps.Clone(cfg.Stock),
+		skus:    slices.Sorted(maps.Keys(cfg.Stock)),
+		answers: make(map[string]answer),
+		applied: make(map[string]int),
+		bucket:  bucket{rate: cfg.Rate, burst: float64(cfg.Burst), tokens: float64(cfg.Burst)},
+		record:  newRecord(cfg),
+	}
+	s.routes.HandleFunc("GET /v1/levels", s.levels)
+	s.routes.HandleFunc("GET /v1/levels/{sku}", s.level)
+	s.routes.HandleFunc("POST /v1/adjustments", s.adjust)
+	s.routes.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		write(w, refusal(http.StatusNotFound, "no_such_page", "there is nothing at this path"))
+	})
+	return s, nil
+}
+
+// Start listens on a free port of the loopback interface and returns the
+// server's URL. Call it once, and Close at the end.
+func (s *Server) Start() (url string, err error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("inventorytest: start: %w", err)
+	}
+	srv := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.http != nil || s.isClosed {
+		_ = ln.Close() // nothing was done with it
+		return "", errors.New("inventorytest: start: the server was started or closed before")
+	}
+	s.http = srv
+	s.serving.Go(func() { _ = srv.Serve(ln) }) // until Close, as its error says
+	return "http://" + ln.Addr().String(), nil
+}
+
+// Close stops listening, cuts latencies short, and returns when no request is
+// being served any more. Requests that arrive later are not answered. Closing
+// again does nothing.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	srv, again := s.http, s.isClosed
+	s.isClosed = true
+	s.mu.Unlock()
+	if again {
+		return nil
+	}
+	close(s.closed)
+	var err error
+	if srv != nil {
+		err = srv.Close()
+	}
+	s.serving.Wait()
+	return err
+}
+
+// Break begins an outage now, in place of what Config.Outages say, until
+// [Server.Mend]. The outage's From and To are ignored. It panics if there is
+// no such fault.
+func (s *Server) Break(o Outage) {
+	if o.Fault < Refuse || o.Fault > LoseReply {
+		panic(fmt.Sprintf("inventorytest: Break: there is no %v", o.Fault))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = &o
+}
+
+// Mend ends the outage that [Server.Break] began.
+func (s *Server) Mend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = nil
+}
+
+// Stock returns how many of each SKU there are now.
+func (s *Server) Stock() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.stock)
+}
+
+// Stats returns what the server saw since New.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats := s.record.stats
+	stats.Status = maps.Clone(stats.Status)
+	for _, n := range s.applied {
+		if n == 1 {
+			stats.AppliedOnce++
+		} else {
+			stats.AppliedTwice++
+		}
+	}
+	return stats
+}
+
+// Arrivals returns when requests arrived and how they were answered, in the
+// order of their arrival, as far as Config.KeepArrivals goes.
+func (s *Server) Arrivals() []Arrival {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.record.arrivals)
+}

@@ -1,0 +1,220 @@
+package limiter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+func Example() {
+	places, err := limiter.NewSemaphore(10) // 10 at once
+	if err != nil {
+		panic(err)
+	}
+	starts, err := limiter.NewTokenBucket(200, 20) // 200 a second, 20 in a burst
+	if err != nil {
+		panic(err)
+	}
+	trouble, err := limiter.NewBreaker(limiter.BreakerConfig{}) // none while it is down
+	if err != nil {
+		panic(err)
+	}
+	limit := limiter.All(places, starts, trouble)
+
+	err = limiter.Do(context.Background(), limit, func(ctx context.Context) error {
+		fmt.Println("calling the API")
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// calling the API
+	// <nil>
+}
+
+func ExampleNewSemaphore() {
+	s, err := limiter.NewSemaphore(2)
+	if err != nil {
+		panic(err)
+	}
+	first, _ := s.TryAcquire()
+	_, _ = s.TryAcquire()
+	_, ok := s.TryAcquire()
+	fmt.Println("a third:", ok)
+
+	first.Release(nil)
+	_, ok = s.TryAcquire()
+	fmt.Println("after a release:", ok)
+
+	_, err = limiter.NewSemaphore(0)
+	fmt.Println(err)
+	// Output:
+	// a third: false
+	// after a release: true
+	// limiter: NewSemaphore: n is 0: must be at least 1
+}
+
+func ExampleSemaphore_Resize() {
+	s, err := limiter.NewSemaphore(1)
+	if err != nil {
+		panic(err)
+	}
+	_, _ = s.TryAcquire()
+	if err := s.Resize(3); err != nil {
+		panic(err)
+	}
+	n, err := s.Ready(context.Background(), 10, 0)
+	fmt.Println(n, err)
+	fmt.Printf("%+v\n", s.Stats())
+	// Output:
+	// 2 <nil>
+	// {Limit:3 InUse:1 Waiting:0}
+}
+
+func ExampleNewTokenBucket() {
+	b, err := limiter.NewTokenBucket(100, 3) // 100 a second, 3 in a burst
+	if err != nil {
+		panic(err)
+	}
+	begin := time.Now()
+	for range 5 { // three at once, two more 10 ms apart
+		if _, err := b.Acquire(context.Background()); err != nil {
+			panic(err)
+		}
+	}
+	fmt.Println("at least 20 ms:", time.Since(begin) > 19*time.Millisecond)
+	// Output:
+	// at least 20 ms: true
+}
+
+func ExampleTokenBucket_Pause() {
+	b, err := limiter.NewTokenBucket(100, 3)
+	if err != nil {
+		panic(err)
+	}
+	b.Pause(time.Now().Add(time.Hour))
+	by, until := b.Blocked()
+	fmt.Println(by, time.Until(until).Round(time.Minute))
+	b.Resume()
+	n, err := b.Ready(context.Background(), 10, 20*time.Millisecond)
+	fmt.Println(n, err) // three that are there, and two that come within 20 ms
+	// Output:
+	// pause 1h0m0s
+	// 5 <nil>
+}
+
+// tooManyRequests is how a client tells of a 429.
+type tooManyRequests struct{ retryAfter time.Duration }
+
+func (e *tooManyRequests) Error() string             { return "inventory: too many requests" }
+func (e *tooManyRequests) Is(target error) bool      { return target == limiter.ErrOverload }
+func (e *tooManyRequests) RetryAfter() time.Duration { return e.retryAfter }
+
+func ExampleNewBreaker() {
+	b, err := limiter.NewBreaker(limiter.BreakerConfig{
+		Name: "inventory",
+		OnChange: func(from limiter.State, now limiter.BreakerStats) {
+			fmt.Printf("%v -> %v: %v\n", from, now.State, now.Cause)
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	ctx := context.Background()
+	call := func(result error) error {
+		return limiter.Do(ctx, b, func(context.Context) error { return result })
+	}
+	_ = call(errors.New("no such item")) // says nothing about the far side
+	_ = call(&tooManyRequests{retryAfter: 30 * time.Millisecond})
+	by, _ := b.Blocked()
+	fmt.Println("blocked by:", by)
+	for range 4 { // the first waits for 30 ms, as it was told
+		_ = call(nil)
+	}
+	// Output:
+	// closed -> open: inventory: too many requests
+	// blocked by: breaker inventory
+	// open -> half-open: inventory: too many requests
+	// half-open -> closed: inventory: too many requests
+}
+
+func ExampleAll() {
+	places, err := limiter.NewSemaphore(5)
+	if err != nil {
+		panic(err)
+	}
+	starts, err := limiter.NewTokenBucket(1, 2)
+	if err != nil {
+		panic(err)
+	}
+	both := limiter.All(places, starts)
+
+	n, err := both.Ready(context.Background(), 10, 0)
+	fmt.Println("ready:", n, err)
+	for range 2 {
+		_, _ = both.TryAcquire()
+	}
+	_, ok := both.TryAcquire()
+	by, _ := both.Blocked()
+	fmt.Println("a third:", ok, "because of", by)
+	fmt.Println("places in use:", places.Stats().InUse) // nothing held for the third
+	// Output:
+	// ready: 2 <nil>
+	// a third: false because of rate
+	// places in use: 2
+}
+
+func ExampleDo() {
+	s, err := limiter.NewSemaphore(1)
+	if err != nil {
+		panic(err)
+	}
+	err = limiter.Do(context.Background(), s, func(ctx context.Context) error {
+		fmt.Println("in use:", s.Stats().InUse)
+		return errors.New("out of stock")
+	})
+	fmt.Println(err, "- in use:", s.Stats().InUse)
+	// Output:
+	// in use: 1
+	// out of stock - in use: 0
+}
+
+func ExampleTransport() {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "60")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	defer server.Close()
+
+	b, err := limiter.NewBreaker(limiter.BreakerConfig{})
+	if err != nil {
+		panic(err)
+	}
+	client := &http.Client{Transport: &limiter.Transport{Limiter: b}}
+	res, err := client.Get(server.URL)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(res.Status)
+	_ = res.Body.Close() // gives the permit back, with what the response said
+
+	_, until := b.Blocked()
+	fmt.Println(b.State(), "for", time.Until(until).Round(time.Second))
+	// Output:
+	// 429 Too Many Requests
+	// open for 1m0s
+}
+
+func ExampleClassify() {
+	fmt.Println(limiter.Classify(&tooManyRequests{}))
+	fmt.Println(limiter.Classify(context.DeadlineExceeded))
+	fmt.Println(limiter.Classify(errors.New("no such item")))
+	// Output:
+	// limiter: the far side is overloaded
+	// limiter: the far side is unavailable
+	// <nil>
+}

@@ -1,0 +1,103 @@
+// Package queue consumes message queues no faster than the work behind them
+// allows.
+//
+// A [Source] hands out messages under a lease, a [Handler] does the work for
+// one message, and a [Consumer] stands between them:
+//
+//	bucket, err := limiter.NewTokenBucket(200, 20) // 200 a second, 20 at once
+//	...
+//	c, err := queue.NewConsumer(src, queue.Decode(json.Unmarshal, reserve), queue.Config{
+//		Concurrency: 10,
+//		Limiter:     limiter.All(breaker, bucket),
+//		DeadLetter:  dead,
+//	})
+//	...
+//	err = c.Run(ctx) // until ctx ends, then drains
+//
+// Sources are in the packages below this one: memqueue keeps messages in
+// memory with the semantics of SQS. queuetest has the suite that a source of
+// your own must pass, and sources that fail as planned, for tests.
+//
+// # Delivery
+//
+// Delivery is at least once. The consumer deletes a message only after its
+// handler succeeded, or after the dead-letter sink has accepted a copy that
+// says why. A crash at any moment means at worst that a message is handled
+// again, so handlers must be idempotent.
+//
+// A message is received only when the limits say that it can start within a
+// few milliseconds, so its lease does not run while it waits. The leases of
+// all messages in hand are extended, however long a handler takes. A message
+// that the queue delivers again while it is in hand is not handled twice: the
+// newer delivery takes over.
+//
+// Messages of one ordered group (a FIFO queue's: they have a Group and a
+// Sequence) are handled one at a time and in order. After a failure what is in
+// hand of the group goes back behind the message that failed.
+//
+// # Results
+//
+// What a handler returns decides what becomes of the message:
+//
+//   - nil: it is acked.
+//   - [retry.Permanent], or an error that answers errors.Is(err,
+//     retry.ErrPermanent), a body that does not decode among them: a copy with
+//     a [retry.DeadLetter] record goes to Config.DeadLetter, then it is acked.
+//   - [limiter.ErrOverload], [limiter.ErrMisconfigured], and
+//     [limiter.ErrUnavailable] while a breaker among the limits is not closed:
+//     this is trouble at the far side and not the message's fault. The message
+//     stays in hand, its slot and permit go to others, and it runs again when
+//     the error's RetryAfter and the backoff are over and the limits admit it.
+//     After Config.MaxHold it is given back.
+//   - any other error, ErrUnavailable with a closed breaker, a panic: it is
+//     given back, hidden for Config.Retry's delay, or the error's RetryAfter
+//     if that is longer. When the attempts are used up it is dead-lettered as
+//     "exhausted".
+//
+// An attempt is a receive, so crashes and drains count too; Retry.MaxAttempts
+// is 12 by default for that reason. When more than half of the last 20 results
+// would be dead-lettered the fault is likely ours, a bad deploy say: then a
+// guard stops the hand-off, and one message at a time is tried until results
+// are normal again.
+//
+// # Limits
+//
+// Config.Limiter is asked before a receive and acquired round each handler. A
+// limiter that the handler's own client acquires goes into Config.Gate, which
+// is only asked. One operation acquires a limiter in one place: the same one in
+// Limiter and in the client makes every handler wait for the permit that it
+// holds itself.
+//
+// To keep fast handlers busy the consumer asks for as many messages more than
+// it has free slots as will be started while the receive is under way (Little's
+// law: observed rate of starts, times round-trip and 20 ms at most), and never
+// for more than the limits admit within that time. For slow handlers that is
+// none.
+//
+// # Errors
+//
+// Run returns only at the end. Until then calls to the source that fail are
+// tried again with backoff; they are counted in [Stats], told to
+// [Config].Trace, and logged. A failed receive never holds up what is in hand,
+// and a result that can't be confirmed is tried again beside the others; when
+// too many are unconfirmed, nothing is received. Stats.BlockedBy says at any
+// moment what keeps the consumer from receiving.
+//
+// # Shutdown
+//
+// When Run's context ends, nothing more is received or started, and what has
+// not started is given back at once. Running handlers keep their context and
+// their leases for Config.DrainTimeout; then their context ends with the cause
+// [ErrDrainTimeout], and Run returns within a second. A receive that is under
+// way is left to land for as long, because the queue may already have handed
+// out messages; so the drain of an idle consumer lasts as long as its long
+// poll. A handler that ignores the end of its context is left behind and named
+// in an [*AbandonedError]; its message is delivered again when its lease ends.
+//
+// # Concurrency
+//
+// Handlers are called concurrently, on goroutines of the consumer, at most
+// Config.Concurrency at once. A panic is recovered and counts as a failure.
+// All methods of this package's types may be called concurrently. All
+// goroutines but those of abandoned handlers have ended when Run returns.
+package queue
