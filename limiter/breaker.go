@@ -370,7 +370,6 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 		}
 		b.allowed++
 		if b.allowed >= b.ramp {
-			b.recent.reset()
 			b.become(Closed)
 		}
 	}

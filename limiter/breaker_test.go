@@ -110,7 +110,11 @@ func TestBreakerOpensOnFailures(t *testing.T) {
 		results(t, b, 9, context.DeadlineExceeded)
 		require.Equal(t, limiter.Closed, b.State())
 		result(t, b, limiter.ErrUnavailable)
-		between(t, time.Second, opened(t, b))
+		pass(opened(t, b))
+		results(t, b, 4, nil)
+		require.Equal(t, limiter.BreakerStats{State: limiter.Closed, Cause: limiter.ErrUnavailable}, b.Stats())
+		results(t, b, 9, limiter.ErrUnavailable) // old failures are forgotten
+		require.Equal(t, limiter.Closed, b.State())
 
 		t.Log("or a share of the results")
 		b = newBreaker(t, limiter.BreakerConfig{})

@@ -17,11 +17,14 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-const seeds = 1000
-
-// forSeeds runs f for each seed in a bubble of its own.
+// forSeeds runs f for each of 1000 seeds, 100 with -short, in a bubble of its
+// own.
 func forSeeds(t *testing.T, f func(t *testing.T, seed uint64, r *rand.Rand)) {
-	for seed := range uint64(seeds) {
+	seeds := uint64(1000)
+	if testing.Short() {
+		seeds = 100
+	}
+	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {
 			f(t, seed, rand.New(rand.NewPCG(seed, 0)))
 		})

@@ -17,7 +17,9 @@ import (
 // Those who wait stand in one line, and only its head sleeps. A token is taken
 // at the instant at which its operation starts, never ahead, so a pause or a
 // lower rate holds for everybody from that instant on, and somebody who gives
-// up waiting costs nothing.
+// up waiting costs nothing. [Permit.Cancel] leaves the bucket as if the token
+// had never been taken, unless a thousand others have been taken since; then it
+// leaves it as it is.
 type TokenBucket struct {
 	mu      sync.Mutex // guards all below
 	bucket  *rate.Limiter
@@ -211,18 +213,12 @@ func (b *TokenBucket) Blocked() (by string, until time.Time) {
 // operation ends changes nothing.
 func (b *TokenBucket) ReleasePermit(uint64, error) {}
 
-// CancelPermit implements [Releaser]. The bucket is then as if the token had
-// never been taken.
+// CancelPermit implements [Releaser].
 func (b *TokenBucket) CancelPermit(token uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := time.Now()
-	back := min(b.history.undo(token), b.room(now))
-	if back <= 0 {
-		return
-	}
-	// The bucket takes tokens back only in the time in which it gains them.
-	b.ahead += min(b.gain(back), never-b.ahead)
+	// Time is what the bucket takes tokens back in, and it keeps to the burst.
+	b.ahead += min(b.gain(b.history.undo(token)), never-b.ahead)
 	b.line.stir()
 }
 
@@ -309,7 +305,7 @@ func (h *history) add(room float64) {
 func (h *history) last() uint64 { return h.first + uint64(len(h.rooms)) - 1 }
 
 // undo makes the take with that number one of nothing, and returns how much
-// of its token can be put back if there is room for it now.
+// of its token can be put back, if there is room for it now.
 func (h *history) undo(number uint64) float64 {
 	if number < h.first || number > h.last() {
 		return 0

@@ -97,7 +97,8 @@ type engine struct {
 	receiveAt   time.Time // after failures: not before
 	everWorked  bool      // a receive has succeeded
 
-	heldLimit int // how many may be held in the present trouble
+	troubled  int // deliveries in hand that were held, also while they run again
+	heldLimit int // how many there may be of them in the present trouble
 	pace      pace
 	guard     guard
 	pending   map[batchKey]*batch // results waiting to be settled, by call
@@ -172,17 +173,32 @@ func (e *engine) supersede(d *delivery, m *Message, now time.Time) {
 	}
 }
 
-// move changes the state. The caller holds mu.
+// move changes the state, and wakes the intake if that may make room for more.
+// The caller holds mu.
 func (e *engine) move(d *delivery, to state) {
-	e.counts[d.state]--
-	if d.state == held {
+	from := d.state
+	// A result that is confirmed makes room only when there were too many.
+	room := to != running && (from < handing || e.unsettled() >= e.maxUnsettled())
+	e.counts[from]--
+	if from == held {
 		e.holds = remove(e.holds, d)
+	}
+	if from < handing && to >= handing && !d.heldSince.IsZero() {
+		e.troubled--
 	}
 	d.state = to
 	if to != ended {
 		e.counts[to]++
-		return
+	} else {
+		e.forget(d)
 	}
+	if room || e.draining || e.eof {
+		e.changed()
+	}
+}
+
+// forget takes a delivery that has ended out of the lists.
+func (e *engine) forget(d *delivery) {
 	last := len(e.all) - 1
 	e.all[d.place] = e.all[last]
 	e.all[d.place].place = d.place
@@ -196,13 +212,9 @@ func (e *engine) move(d *delivery, to state) {
 // end brings a delivery to its outcome. It returns what tells Trace, to be
 // called without mu, which the caller holds.
 func (e *engine) end(d *delivery, o Outcome) (told func()) {
-	full := e.unsettled() >= e.maxUnsettled()
 	e.stats.add(o)
 	e.leaveGroup(d)
 	e.move(d, ended)
-	if full || e.draining || e.eof {
-		e.changed() // else this frees nothing that the intake waits for
-	}
 	if e.cfg.Trace.Ended == nil {
 		return nothing
 	}

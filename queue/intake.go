@@ -38,7 +38,7 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{by: ByGuard, until: e.guard.probeAt, wait: until(e.guard.probeAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled}
-	case e.counts[held] > 0 && e.counts[held] >= e.heldLimit:
+	case e.troubled > 0 && e.troubled >= e.heldLimit:
 		return plan{by: ByHeld, until: e.firstDue()}
 	case e.nPolls >= e.pollLimit:
 		return plan{}

@@ -15,6 +15,9 @@ import (
 // TestAMillionMessagesLeaveNothingBehind sends and consumes a million messages
 // and compares the live heap and the goroutines before and after.
 func TestAMillionMessagesLeaveNothingBehind(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a million messages take a while: run without -short")
+	}
 	const total, batch = 1_000_000, 1000
 	q := newQueue(t, memqueue.Config{MaxMessages: 10 * batch, Wait: 100 * time.Millisecond}) // a drain lets the last poll land
 	c, err := queue.NewConsumer(q, queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil }),

@@ -94,8 +94,9 @@ func play(t *testing.T, plan queuetest.Plan, what string) (calls int) {
 	r := start(t, faulty, cfg, l.handle)
 	time.Sleep(10 * time.Minute)
 	calls = faulty.Calls("")
-	require.NoError(t, r.drain(), what)
-	l.requireComplete(t, storyMessages, q, dead, what)
+	before := r.Stats()
+	require.NoError(t, r.drain(), "%s: %+v", what, before)
+	l.requireComplete(t, storyMessages, q, dead, fmt.Sprintf("%s: %+v", what, before))
 	return calls
 }
 
@@ -280,13 +281,13 @@ func TestHeldMessagesAreBounded(t *testing.T) {
 				}
 				return nil
 			})
-		time.Sleep(9 * time.Minute)
+		time.Sleep(2 * time.Minute)
 		s := r.Stats()
 		require.GreaterOrEqual(t, s.Held+s.Running, 25)
-		require.LessOrEqual(t, s.InHand, 25+20)
+		require.LessOrEqual(t, s.InHand, 25+20, "%+v", s)
 		require.Equal(t, queue.ByHeld, s.BlockedBy)
 		require.LessOrEqual(t, s.Received, int64(25+20))
-		time.Sleep(2 * time.Minute)
+		time.Sleep(10 * time.Minute)
 		require.NotZero(t, r.Stats().Released, "given back after MaxHold")
 		down = false
 		time.Sleep(time.Hour)
@@ -353,9 +354,12 @@ func TestConsumersSharingALimitStayWithinIt(t *testing.T) {
 			}
 			var rs []*running
 			for range 3 {
+				mu.Lock() // guards rng, too
 				rng.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
 				src := &queuetest.Faulty{Source: q, Latency: time.Duration(rng.IntN(40)) * time.Millisecond}
-				rs = append(rs, start(t, src, queue.Config{Concurrency: 1 + rng.IntN(10), Limiter: limiter.All(members...), Retry: retry.Policy{BaseDelay: 10 * time.Millisecond}}, h))
+				cfg := queue.Config{Concurrency: 1 + rng.IntN(10), Limiter: limiter.All(members...), Retry: retry.Policy{BaseDelay: 10 * time.Millisecond}}
+				mu.Unlock()
+				rs = append(rs, start(t, src, cfg, h))
 			}
 			for range 5 { // resizes while it runs, and a drain in the middle
 				time.Sleep(time.Second)

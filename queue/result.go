@@ -111,7 +111,6 @@ func (e *engine) finish(j job, permit limiter.Permit, took time.Duration, err er
 	}
 	due := d.due
 	e.wakeDispatch.set()
-	e.changed()
 	e.mu.Unlock()
 
 	e.report(j, v, took, err, due)
@@ -155,7 +154,7 @@ func (e *engine) reportGuard() {
 // hold keeps a message in hand until the far side may be better. The caller
 // holds mu; inHand is what was in hand with it.
 func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, inHand int) {
-	if e.counts[held] == 0 {
+	if e.troubled == 0 {
 		e.heldLimit = e.cfg.MaxHeld
 		if e.heldLimit == 0 {
 			e.heldLimit = inHand
@@ -163,6 +162,7 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, inHand in
 	}
 	if d.heldSince.IsZero() {
 		d.heldSince = now
+		e.troubled++
 	}
 	d.due, d.since = now.Add(delay), now
 	e.move(d, held)

@@ -109,6 +109,14 @@ func watch(t *testing.T, src queue.Source, cfg queue.Config, span time.Duration,
 	}
 }
 
+// span is d, or less of it with -short.
+func span(d time.Duration) time.Duration {
+	if testing.Short() {
+		return d / 20
+	}
+	return d
+}
+
 func constant(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
 
 func exponential(mean time.Duration, seed uint64) func() time.Duration {
@@ -137,7 +145,7 @@ func TestFastHandlersKeepEverySlotBusy(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(concurrency, " ", name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					m := watch(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: concurrency}, time.Minute, sleeper(d))
+					m := watch(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: concurrency}, span(time.Minute), sleeper(d))
 					t.Log(m)
 					ideal := float64(concurrency) / mean.Seconds()
 					require.GreaterOrEqual(t, m.perSecond, 0.95*ideal)
