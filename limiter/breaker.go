@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -189,6 +190,21 @@ func NewBreaker(cfg BreakerConfig) (*Breaker, error) {
 		by += " " + cfg.Name
 	}
 	return &Breaker{cfg: cfg, by: by, base: time.Now()}, nil
+}
+
+// Tripped reports whether l is a breaker that is not closed, or an [All] with
+// one among its members: whether the far side is held to be in trouble, even
+// if an operation could start now as a probe. Of a limiter of another kind it
+// knows what Blocked answers.
+func Tripped(l Limiter) bool {
+	switch l := l.(type) {
+	case *Breaker:
+		return l.State() != Closed
+	case *all:
+		return slices.ContainsFunc(l.members, Tripped)
+	}
+	by, _ := l.Blocked()
+	return isBreaker(by)
 }
 
 // State returns the state.

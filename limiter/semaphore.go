@@ -140,26 +140,22 @@ func (s *Semaphore) Blocked() (by string, until time.Time) {
 }
 
 // ReleasePermit implements [Releaser].
-func (s *Semaphore) ReleasePermit(uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.released++
-	s.giveBack()
-}
+func (s *Semaphore) ReleasePermit(uint64, error) { s.giveBack(1) }
 
 // CancelPermit implements [Releaser].
-func (s *Semaphore) CancelPermit(uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.giveBack()
-}
+func (s *Semaphore) CancelPermit(uint64) { s.giveBack(0) }
 
-func (s *Semaphore) giveBack() {
+// giveBack gives one place back, which is so many releases.
+func (s *Semaphore) giveBack(releases uint64) {
+	s.mu.Lock()
 	if s.inUse == 0 {
+		s.mu.Unlock()
 		panic("limiter: Semaphore: a permit was given back twice")
 	}
 	s.inUse--
+	s.released += releases
 	s.pass()
+	s.mu.Unlock()
 }
 
 // pass hands free places to those who wait. The place is taken here and not by

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -24,9 +23,10 @@ type Consumer struct {
 
 	// mu guards all below, and all of the engine's state. It is never held
 	// across a call to the source, a limiter, the handler or a trace.
-	mu     sync.Mutex
-	stats  Stats
-	active *engine // nil: not running
+	mu      sync.Mutex
+	stats   Stats
+	active  *engine // nil: not running
+	orphans int     // handlers that earlier runs have abandoned, and that still take their slots
 }
 
 // NewConsumer returns a consumer of src that runs h. The error names every
@@ -78,6 +78,9 @@ func (c *Consumer) Stats() Stats {
 // misconfiguration (limiter.ErrMisconfigured); such an error is waited out
 // with backoff later on.
 //
+// The time limits hold for sources, sinks and limiters that return when their
+// context ends, as they must; Run waits for one that does not.
+//
 // A consumer runs once at a time; Run may be called again after it returned.
 func (c *Consumer) Run(ctx context.Context) error {
 	e := newEngine(ctx, c)
@@ -88,7 +91,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	c.active = e
 	c.mu.Unlock()
-	err := e.run(ctx)
+	var err error
+	if ctx.Err() == nil { // else not even one receive
+		err = e.run(ctx)
+	}
 	c.mu.Lock()
 	c.active = nil
 	c.mu.Unlock()
@@ -96,12 +102,6 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return fmt.Errorf("queue: consumer %s: %w", c.cfg.Name, err)
 	}
 	return nil
-}
-
-// farSideDown reports whether a breaker among the limits is not closed.
-func (c *Consumer) farSideDown() bool {
-	by, _ := c.limits.Blocked()
-	return strings.HasPrefix(by, limiter.ByBreaker)
 }
 
 // With the timings of the end of a drain Run keeps its promise to return a

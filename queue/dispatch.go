@@ -11,6 +11,7 @@ import (
 
 // A job is one run of a handler.
 type job struct {
+	at     time.Time // when it was chosen
 	d      *delivery
 	m      *Message // as received; the handler gets a copy
 	ctx    context.Context
@@ -49,7 +50,7 @@ func (e *engine) dispatch() {
 		}
 		if err != nil { // only a foreign limiter fails for another reason
 			e.failed("acquire", err, time.Second)
-			if !e.wakeDispatch.sleep(e.starts, timer, time.Second) {
+			if !sleep(e.starts, time.Second) {
 				return
 			}
 			continue
@@ -92,22 +93,29 @@ func (e *engine) next() (job, bool) {
 	if ok, _ := e.startable(now); !ok {
 		return job{}, false
 	}
+	// What has lost its lease is left to the lease loop.
+	ours := func(d *delivery) bool { return d.leaseUntil.IsZero() || now.Before(d.leaseUntil) }
 	var d *delivery
 	for _, h := range e.holds {
-		if !h.due.After(now) && (d == nil || h.due.Before(d.due)) {
+		if !h.due.After(now) && ours(h) && (d == nil || h.due.Before(d.due)) {
 			d = h
 		}
 	}
-	if d == nil {
-		d = e.ready.pop()
+	for d == nil {
+		if d = e.ready.pop(); d == nil {
+			return job{}, false
+		}
+		if !ours(d) {
+			d = nil
+		}
 	}
-	e.move(d, running)
+	e.move(d, running, now)
 	e.pace.started(now)
 	d.runs++
 	if d.runs > 1 {
 		e.stats.Reruns++
 	}
-	j := job{d: d, m: d.msg, run: d.runs, waited: now.Sub(d.since), held: d.heldSince}
+	j := job{at: now, d: d, m: d.msg, run: d.runs, waited: now.Sub(d.since), held: d.heldSince}
 	j.ctx, j.cancel = context.WithCancelCause(e.base)
 	d.cancel = j.cancel
 	if e.limited {
@@ -154,9 +162,8 @@ var errGoexit error = &PanicError{Value: "runtime.Goexit was called"}
 // ends its goroutine with runtime.Goexit, as a failing test does.
 func (e *engine) runJob(j job, permit limiter.Permit, orphaned *bool) {
 	call(e.cfg.Trace.Started, StartedInfo{Message: j.m, Run: j.run, Waited: j.waited})
-	began := time.Now()
 	err := errGoexit
-	defer func() { *orphaned = e.finish(j, permit, time.Since(began), err) }()
+	defer func() { *orphaned = e.finish(j, permit, err) }()
 	err = e.callHandler(j)
 }
 

@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -8,9 +9,10 @@ import (
 // drain stops receiving and starting, and gives back what has not started.
 func (e *engine) drain() {
 	e.tell(ByDrain, time.Time{})
+	now := time.Now()
 	e.mu.Lock()
 	e.draining = true
-	full := e.releaseWaiting()
+	full := e.releaseWaiting(now)
 	for _, s := range []signal{e.wakeIntake, e.wakeDispatch, e.wakeFlush, e.wakeRun} {
 		s.set()
 	}
@@ -23,13 +25,15 @@ func (e *engine) drain() {
 
 // releaseWaiting gives back everything in hand that does not run: at once what
 // has not started, after the rest of its wait what was held. The caller holds mu.
-func (e *engine) releaseWaiting() (full []*batch) {
-	for _, d := range slices.Clone(e.all) { // in the order of arrival as far as it matters: groups are in order
+func (e *engine) releaseWaiting(now time.Time) (full []*batch) {
+	all := slices.Clone(e.all)
+	slices.SortFunc(all, func(a, b *delivery) int { return cmp.Compare(a.number, b.number) }) // groups go back in order
+	for _, d := range all {
 		switch d.state {
 		case waiting:
-			full = append(full, e.settle(d, settlement{op: opNack, outcome: Released})...)
+			full = append(full, e.settle(d, settlement{op: opNack, outcome: Released}, now)...)
 		case held:
-			full = append(full, e.settle(d, settlement{op: opNack, delay: max(0, time.Until(d.due)), outcome: Released})...)
+			full = append(full, e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)...)
 		}
 	}
 	return full
@@ -69,6 +73,7 @@ func (e *engine) cancelAll() {
 // messages' ids. Their permits stay taken until they return.
 func (e *engine) abandon() (ids []string) {
 	var told []func()
+	now := time.Now()
 	e.mu.Lock()
 	for _, d := range slices.Clone(e.all) {
 		if d.state != running {
@@ -76,7 +81,8 @@ func (e *engine) abandon() (ids []string) {
 		}
 		ids = append(ids, d.msg.ID)
 		d.orphaned = true
-		told = append(told, e.end(d, Abandoned))
+		e.orphans++
+		told = append(told, e.end(d, Abandoned, now))
 		e.wg.Done() // in place of its goroutine
 	}
 	e.mu.Unlock()
@@ -93,10 +99,11 @@ func (e *engine) giveUp() (unsettled int) {
 	e.endCalls()
 	e.wg.Wait()
 	var told []func()
+	now := time.Now()
 	e.mu.Lock()
 	for _, d := range slices.Clone(e.all) {
 		unsettled++
-		told = append(told, e.end(d, LostLease))
+		told = append(told, e.end(d, LostLease, now))
 	}
 	e.mu.Unlock()
 	for _, f := range told {

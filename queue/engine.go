@@ -3,11 +3,8 @@ package queue
 import (
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"time"
-
-	"github.com/rampmeter/rampmeter/limiter"
 )
 
 // The life of a delivery:
@@ -40,7 +37,11 @@ type delivery struct {
 	state state
 	place int // index in engine.all
 
+	number int64  // counts deliveries, in the order of arrival
+	group  string // the ordered group that it is in; "" if it is in none
+
 	since    time.Time // waiting: since when
+	behind   bool      // waiting: for the first of its group to be done
 	runs     int       // handlers started, in this delivery
 	cancel   context.CancelCauseFunc
 	lost     bool // the lease ended while the handler ran, or the hand-over was under way
@@ -59,6 +60,7 @@ type delivery struct {
 	tries    int        // settling: calls that failed
 	retryAt  time.Time  // settling: after a failed call, not before
 	resettle bool       // settling: superseded while a call was under way
+	again    bool       // was superseded
 }
 
 // An engine is one Run of a consumer. Consumer.mu guards its fields below the
@@ -86,19 +88,20 @@ type engine struct {
 	ready  fifo                 // waiting deliveries in the order of arrival, those behind their group's head excepted
 	holds  []*delivery          // held deliveries
 	groups map[string]*group    // ordered groups of which something is in hand
+	behind int                  // waiting deliveries that are not the first of their group
 
 	asked       int       // messages asked for by the receives under way
 	nPolls      int       // receives under way
 	pollLimit   int       // as many are allowed
-	wantedSince time.Time // since when a receive has been wanted that is not yet worth its call
+	wantedSince time.Time // since when a receive has been wanted; zero if none is
+	wakesAt     time.Time // when the intake will wake by itself; zero: it won't
 	limited     bool      // the intake waits for the limits to admit more
 	failures    int       // receives that failed in a row
 	idles       int       // receives that came back empty at once, in a row
 	receiveAt   time.Time // after failures: not before
 	everWorked  bool      // a receive has succeeded
 
-	troubled  int // deliveries in hand that were held, also while they run again
-	heldLimit int // how many there may be of them in the present trouble
+	heldLimit int // how many may be held in the present trouble
 	pace      pace
 	guard     guard
 	pending   map[batchKey]*batch // results waiting to be settled, by call
@@ -135,26 +138,36 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 
 // ----- the ledger: every change of a delivery's state goes through here -----
 
-// accept takes a new delivery in. The caller holds mu.
-func (e *engine) accept(d *delivery, m *Message, now time.Time) {
+// accept takes a new delivery in, and reports whether its message is new, too.
+// The caller holds mu.
+func (e *engine) accept(d *delivery, m *Message, now time.Time) bool {
 	if m.ReceivedAt.IsZero() {
 		m.ReceivedAt = now
 	}
 	e.stats.Received++
 	if old := e.byID[m.ID]; old != nil && m.ID != "" {
 		e.supersede(old, m, now)
-		return
+		return false
 	}
-	*d = delivery{msg: m, state: waiting, since: now, place: len(e.all)}
+	*d = delivery{msg: m, state: waiting, since: now, place: len(e.all), number: e.stats.Received}
 	e.all = append(e.all, d)
 	e.counts[waiting]++
 	if m.ID != "" {
 		e.byID[m.ID] = d
 	}
+	if m.ordered() {
+		d.group = m.Group
+	}
 	e.lease(d, m.LeaseUntil, now)
-	if e.joinGroup(d) {
+	if !m.LeaseUntil.IsZero() && !d.extendAt.Equal(now) && d.extendAt.Equal(m.LeaseUntil) {
+		d.extendAt = now // little is left of it: the reply was slow
+		e.keepBy(now)
+	}
+	e.keepBy(now.Add(e.cfg.MaxHold))
+	if e.joinGroup(d, now) {
 		e.ready.push(d)
 	}
+	return true
 }
 
 // supersede gives a delivery in hand the newest receipt of its message: the
@@ -166,7 +179,7 @@ func (e *engine) supersede(d *delivery, m *Message, now time.Time) {
 	if d.state == running && !d.leaseUntil.IsZero() && !now.Before(d.leaseUntil) {
 		d.cancel(ErrLeaseLost)
 	}
-	d.msg, d.lost = m, false
+	d.msg, d.lost, d.again = m, false, true
 	e.lease(d, m.LeaseUntil, now)
 	if d.state == settling && d.receipt != "" {
 		d.resettle = true
@@ -175,16 +188,17 @@ func (e *engine) supersede(d *delivery, m *Message, now time.Time) {
 
 // move changes the state, and wakes the intake if that may make room for more.
 // The caller holds mu.
-func (e *engine) move(d *delivery, to state) {
+func (e *engine) move(d *delivery, to state, now time.Time) {
 	from := d.state
 	// A result that is confirmed makes room only when there were too many.
-	room := to != running && (from < handing || e.unsettled() >= e.maxUnsettled())
+	room := from == held || to != running && (from < handing || e.unsettled() >= e.maxUnsettled())
 	e.counts[from]--
 	if from == held {
 		e.holds = remove(e.holds, d)
 	}
-	if from < handing && to >= handing && !d.heldSince.IsZero() {
-		e.troubled--
+	if d.behind {
+		d.behind = false
+		e.behind--
 	}
 	d.state = to
 	if to != ended {
@@ -193,7 +207,7 @@ func (e *engine) move(d *delivery, to state) {
 		e.forget(d)
 	}
 	if room || e.draining || e.eof {
-		e.changed()
+		e.changed(now)
 	}
 }
 
@@ -211,10 +225,10 @@ func (e *engine) forget(d *delivery) {
 
 // end brings a delivery to its outcome. It returns what tells Trace, to be
 // called without mu, which the caller holds.
-func (e *engine) end(d *delivery, o Outcome) (told func()) {
+func (e *engine) end(d *delivery, o Outcome, now time.Time) (told func()) {
 	e.stats.add(o)
-	e.leaveGroup(d)
-	e.move(d, ended)
+	e.leaveGroup(d, now)
+	e.move(d, ended, now)
 	if e.cfg.Trace.Ended == nil {
 		return nothing
 	}
@@ -234,9 +248,11 @@ func (e *engine) unsettled() int { return e.counts[handing] + e.counts[settling]
 // many as full speed needs while an ack is on its way.
 func (e *engine) maxUnsettled() int { return max(100, 10*e.cfg.Concurrency) }
 
-// demand counts what will take a permit as soon as it can.
+// demand counts what will take a permit as soon as it can. What waits behind
+// the first of its group is left out, or one slow group would keep the other
+// groups' slots empty, unless it is more than a full receive for each slot.
 func (e *engine) demand(now time.Time) int {
-	n := e.counts[waiting] + e.asked
+	n := e.counts[waiting] - min(e.behind, (batchSize-1)*e.cfg.Concurrency) + e.asked
 	for _, d := range e.holds {
 		if !d.due.After(now) {
 			n++
@@ -247,14 +263,15 @@ func (e *engine) demand(now time.Time) int {
 
 // slots is how many handlers may run at once.
 func (e *engine) slots() int {
+	slots := max(0, e.cfg.Concurrency-e.orphans)
 	if e.guard.tripped {
-		return 1
+		return min(1, slots)
 	}
-	return e.cfg.Concurrency
+	return slots
 }
 
 // changed wakes those who wait for less in hand. The caller holds mu.
-func (e *engine) changed() {
+func (e *engine) changed(now time.Time) {
 	if e.draining || e.eof {
 		e.wakeRun.set()
 	}
@@ -262,7 +279,7 @@ func (e *engine) changed() {
 		e.isFinished = true
 		close(e.finished)
 	}
-	e.nudgeIntake()
+	e.nudgeIntake(now)
 }
 
 // snapshot adds what is going on now. The caller holds mu; by and until are
@@ -275,10 +292,9 @@ func (e *engine) snapshot(s *Stats, by string, until time.Time) {
 	}
 	now := time.Now()
 	if p := e.plan(now); p.by != "" {
-		s.BlockedBy, s.BlockedUntil = p.by, p.until
-	} else if by != "" && !strings.HasPrefix(by, limiter.ByConcurrency) || e.demand(now) == 0 {
-		s.BlockedBy, s.BlockedUntil = by, until
+		by, until = p.by, p.until
 	}
+	s.BlockedBy, s.BlockedUntil = by, until
 }
 
 // ----- ordered groups -----
@@ -287,50 +303,62 @@ func (e *engine) snapshot(s *Stats, by string, until time.Time) {
 // alone may run, and those behind it.
 type group struct{ members []*delivery }
 
-// joinGroup reports whether d may be started.
-func (e *engine) joinGroup(d *delivery) bool {
-	if !d.msg.ordered() {
+// joinGroup reports whether d may be started. The caller holds mu.
+func (e *engine) joinGroup(d *delivery, now time.Time) bool {
+	if d.group == "" {
 		return true
 	}
-	g := e.groups[d.msg.Group]
+	g := e.groups[d.group]
 	if g == nil {
 		g = &group{}
-		e.groups[d.msg.Group] = g
+		e.groups[d.group] = g
 	}
 	g.members = append(g.members, d)
-	return len(g.members) == 1
+	if len(g.members) == 1 {
+		return true
+	}
+	d.behind = true
+	e.behind++
+	if slices.ContainsFunc(g.members, func(m *delivery) bool { return m.again && m.state == settling && m.settle.op == opNack }) {
+		// The queue has already handed out again what we are still giving back,
+		// and d with it: d goes back too, or it would run before the others.
+		e.settle(d, settlement{op: opNack, outcome: Released}, now)
+	}
+	return false
 }
 
 // leaveGroup takes d, which has come to its outcome, out of its group. What is
 // then first and still waits may start; after a failure there is nothing such,
 // unless it was received since. The caller holds mu.
-func (e *engine) leaveGroup(d *delivery) {
-	g := e.groups[d.msg.Group]
-	if !d.msg.ordered() || g == nil {
+func (e *engine) leaveGroup(d *delivery, now time.Time) {
+	g := e.groups[d.group]
+	if g == nil {
 		return
 	}
 	first := len(g.members) > 0 && g.members[0] == d
 	g.members = remove(g.members, d)
 	if len(g.members) == 0 {
-		delete(e.groups, d.msg.Group)
+		delete(e.groups, d.group)
 		return
 	}
-	if first && g.members[0].state == waiting {
-		e.ready.push(g.members[0])
+	if next := g.members[0]; first && next.state == waiting {
+		next.behind, next.since = false, now
+		e.behind--
+		e.ready.push(next)
 		e.wakeDispatch.set()
 	}
 }
 
 // returnGroup gives back, in order, what waits behind d, which is to be
 // delivered again first. It returns batches to send. The caller holds mu.
-func (e *engine) returnGroup(d *delivery) (full []*batch) {
-	g := e.groups[d.msg.Group]
-	if !d.msg.ordered() || g == nil {
+func (e *engine) returnGroup(d *delivery, now time.Time) (full []*batch) {
+	g := e.groups[d.group]
+	if g == nil {
 		return nil
 	}
 	for _, behind := range g.members[slices.Index(g.members, d)+1:] {
 		if behind.state == waiting {
-			full = append(full, e.settle(behind, settlement{op: opNack, outcome: Released})...)
+			full = append(full, e.settle(behind, settlement{op: opNack, outcome: Released}, now)...)
 		}
 	}
 	return full
@@ -366,6 +394,11 @@ func (s signal) sleep(ctx context.Context, t *time.Timer, d time.Duration) bool 
 		return false
 	}
 	return ctx.Err() == nil
+}
+
+// sleep waits for d, or for ctx to end, and reports whether it is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
+	return make(signal).sleep(ctx, newTimer(), d)
 }
 
 func newTimer() *time.Timer {

@@ -54,19 +54,23 @@ func (e *BatchError) Unwrap() []error {
 }
 
 // errorOf returns what a batch call's error says about the message at index i.
+// A BatchError counts only if it is all that there is to the error: joined with
+// another one, nothing is known of the messages that it does not name.
 func errorOf(err error, i int) error {
-	if err == nil {
-		return nil
-	}
-	var batch *BatchError
-	if errors.As(err, &batch) {
-		return batch.Failed[i]
+	for e := err; e != nil; e = errors.Unwrap(e) {
+		if batch, ok := e.(*BatchError); ok {
+			if batch == nil {
+				return nil // a *BatchError variable that nothing was put into
+			}
+			return batch.Failed[i]
+		}
 	}
 	return err
 }
 
 // A PanicError is a handler's panic, recovered. It counts as an ordinary
-// failure: the message is tried again with backoff.
+// failure: the message is tried again with backoff. It does not unwrap to the
+// panic's value, since that was not the handler's verdict.
 type PanicError struct {
 	Value any    // what was passed to panic
 	Stack []byte // where, as runtime/debug.Stack tells it
@@ -74,12 +78,6 @@ type PanicError struct {
 
 // Error gives the panic's value; the stack is in the log.
 func (e *PanicError) Error() string { return fmt.Sprintf("queue: handler panicked: %v", e.Value) }
-
-// Unwrap returns the panic's value if it was an error.
-func (e *PanicError) Unwrap() error {
-	err, _ := e.Value.(error)
-	return err
-}
 
 // An AbandonedError is what [Consumer.Run] returns when handlers ignored the
 // end of their context: they still run, their messages' leases are left to run

@@ -19,17 +19,21 @@ type guard struct {
 	results int               // how many results there were since the guard was last reset
 
 	tripped bool
+	since   time.Time     // tripped: since when
 	normal  int           // good results in a row since it tripped
 	wait    time.Duration // pause after the next bad probe
 	probeAt time.Time     // when the next message may be tried
 }
 
-// result notes a result and reports whether it may go to the dead-letter sink,
-// and whether the guard has just tripped or closed.
-func (g *guard) result(now time.Time, dead bool) (allowed, changed bool) {
+// result notes the result of a run that was started at the given time. It
+// reports whether it may go to the dead-letter sink, and whether the guard has
+// just tripped or closed.
+func (g *guard) result(now, started time.Time, dead bool) (allowed, changed bool) {
 	switch {
 	case g.off:
 		return true, false
+	case g.tripped && started.Before(g.since):
+		return !dead, false // no probe: it was under way when the guard tripped
 	case g.tripped && dead:
 		g.normal = 0
 		g.probeAt = now.Add(g.wait)
@@ -55,6 +59,6 @@ func (g *guard) result(now time.Time, dead bool) (allowed, changed bool) {
 	if n <= guardWindow/2 {
 		return true, false
 	}
-	*g = guard{tripped: true, wait: 2 * guardFirstWait, probeAt: now.Add(guardFirstWait)}
+	*g = guard{tripped: true, since: now, wait: 2 * guardFirstWait, probeAt: now.Add(guardFirstWait)}
 	return false, true
 }

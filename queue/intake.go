@@ -14,11 +14,12 @@ import (
 // A plan says what the intake would do now: ask for so many messages, or wait,
 // and why.
 type plan struct {
-	ask   int
-	by    string        // what blocks receiving; "" if nothing does
-	until time.Time     // until when, if that is known
-	wait  time.Duration // look again after this; 0: when something changes
-	look  outlook
+	wanted int // messages that are wanted
+	ask    int
+	by     string        // what blocks receiving; "" if nothing does
+	until  time.Time     // until when, if that is known
+	wait   time.Duration // look again after this; 0: when something changes
+	look   outlook
 }
 
 // plan decides whether a receive is due, by everything but the limits. The
@@ -38,27 +39,27 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{by: ByGuard, until: e.guard.probeAt, wait: until(e.guard.probeAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled}
-	case e.troubled > 0 && e.troubled >= e.heldLimit:
+	case e.counts[held] > 0 && e.counts[held] >= e.heldLimit:
 		return plan{by: ByHeld, until: e.firstDue()}
 	case e.nPolls >= e.pollLimit:
 		return plan{}
 	}
 	wanted := slots + look.lookAhead - e.counts[running] - e.demand(now)
 	if wanted < 1 {
-		e.wantedSince = time.Time{}
 		by := ByConcurrency
 		if e.guard.tripped {
 			by = ByGuard
 		}
 		return plan{by: by}
 	}
-	if e.wantedSince.IsZero() {
-		e.wantedSince = now
+	since := e.wantedSince
+	if since.IsZero() {
+		since = now
 	}
-	if ripe := e.wantedSince.Add(look.hold); wanted < look.worth && ripe.After(now) {
-		return plan{wait: until(ripe)} // more slots will come free for the same call
+	if ripe := since.Add(look.hold); wanted < look.worth && ripe.After(now) {
+		return plan{wanted: wanted, wait: until(ripe)} // more slots will come free for the same call
 	}
-	return plan{ask: min(wanted, batchSize), look: look}
+	return plan{wanted: wanted, ask: min(wanted, batchSize), look: look}
 }
 
 func (e *engine) firstDue() (t time.Time) {
@@ -73,9 +74,10 @@ func (e *engine) firstDue() (t time.Time) {
 // nudgeIntake wakes the intake if there is something new to do. The caller
 // holds mu. It is called for every message, so it is cheap, and does not wake
 // the intake for what its timer will wake it for anyway.
-func (e *engine) nudgeIntake() {
-	since := e.wantedSince
-	if p := e.plan(time.Now()); p.ask > 0 || p.wait > 0 && since.IsZero() || e.draining || e.eof {
+func (e *engine) nudgeIntake(now time.Time) {
+	p := e.plan(now)
+	sooner := p.wait > 0 && (e.wakesAt.IsZero() || now.Add(p.wait).Before(e.wakesAt))
+	if p.ask > 0 || sooner || e.draining || e.eof {
 		e.wakeIntake.set()
 	}
 }
@@ -86,9 +88,19 @@ func (e *engine) intake() {
 	timer := newTimer()
 	var short time.Time // since when the limits have admitted less than is worth a call
 	for {
+		now := time.Now()
 		e.mu.Lock()
-		p := e.plan(time.Now())
-		before := e.demand(time.Now())
+		p := e.plan(now)
+		if p.wanted < 1 {
+			e.wantedSince = time.Time{}
+		} else if e.wantedSince.IsZero() {
+			e.wantedSince = now
+		}
+		e.wakesAt = time.Time{}
+		if p.wait > 0 {
+			e.wakesAt = now.Add(p.wait)
+		}
+		before := e.demand(now)
 		stop := e.draining || e.eof
 		e.mu.Unlock()
 		if stop {
@@ -113,10 +125,13 @@ func (e *engine) intake() {
 		}
 		if err != nil { // only a foreign limiter fails for another reason
 			e.failed("ready", err, time.Second)
-			n = 0
+			if !sleep(e.starts, time.Second) {
+				return
+			}
+			continue
 		}
 
-		now := time.Now()
+		now = time.Now()
 		e.mu.Lock()
 		p = e.plan(now)
 		ask := min(p.ask, n-e.demand(now))
@@ -172,13 +187,16 @@ func (e *engine) receive(n, failures int) {
 	e.asked -= n
 	e.stats.ReceiveCalls++
 	deliveries := make([]delivery, len(live))
+	fresh := 0
 	for i, m := range live {
-		e.accept(&deliveries[i], m, now)
+		if e.accept(&deliveries[i], m, now) {
+			fresh++
+		}
 	}
 	var retryIn time.Duration
 	failed := false
 	switch {
-	case errors.Is(err, io.EOF):
+	case err == io.EOF: // as it is: wrapped, it is a connection that broke
 		e.eof = true
 		e.wakeFlush.set()
 	case err != nil && (e.draining || e.polls.Err() != nil):
@@ -193,30 +211,32 @@ func (e *engine) receive(n, failures int) {
 				close(e.finished)
 			}
 		}
-	case len(live) == 0:
-		e.stats.EmptyReceives++
+	case fresh == 0:
+		if len(live) == 0 {
+			e.stats.EmptyReceives++
+		}
 		e.everWorked = true
 		e.pollLimit = 1
-		e.failures = 0
+		e.failures, e.receiveAt = 0, time.Time{}
 		if took < minPoll && !e.draining {
 			e.idle(now)
 		}
 	default:
 		e.everWorked = true
-		e.failures, e.idles = 0, 0
+		e.failures, e.idles, e.receiveAt = 0, 0, time.Time{}
 		e.pace.received(took)
 		if len(live) >= n {
 			// The queue may hold more than one receive at a time brings.
-			e.pollLimit = min(e.pollLimit+1, e.maxPolls())
+			e.pollLimit = min(e.pollLimit+1, e.maxPolls(now))
 		}
 	}
 	var full []*batch
 	if e.draining {
-		full = e.releaseWaiting()
+		full = e.releaseWaiting(now)
 	}
 	e.wakeDispatch.set()
 	e.wakeIntake.set()
-	e.changed()
+	e.changed(now)
 	e.mu.Unlock()
 	e.sendAll(full)
 	if failed {
@@ -225,10 +245,10 @@ func (e *engine) receive(n, failures int) {
 }
 
 const (
-	minPoll     = 50 * time.Millisecond // a receive that comes back empty sooner does not wait for messages
+	minPoll     = 50 * time.Millisecond // a receive that brings nothing new sooner than this does not wait for it
 	minBackoff  = 50 * time.Millisecond
 	maxBackoff  = 20 * time.Second
-	shortPoll   = 20 * time.Millisecond // first pause after an empty receive of a source that does not wait
+	shortPoll   = 20 * time.Millisecond // first pause after a receive of a source that does not wait
 	longestIdle = time.Second           // and the longest
 )
 
@@ -255,7 +275,7 @@ func (e *engine) backOff(now time.Time, before int) time.Duration {
 	return d
 }
 
-// idle slows down on a source that returns at once when it has nothing. The
+// idle slows down on a source that returns at once when it has nothing new. The
 // caller holds mu.
 func (e *engine) idle(now time.Time) {
 	e.idles = min(e.idles+1, 10)
@@ -263,8 +283,8 @@ func (e *engine) idle(now time.Time) {
 }
 
 // maxPolls is how many receives at once can ever be of use. The caller holds mu.
-func (e *engine) maxPolls() int {
-	return (e.cfg.Concurrency+e.pace.outlook(time.Now(), e.cfg.Concurrency).lookAhead)/batchSize + 1
+func (e *engine) maxPolls(now time.Time) int {
+	return (e.cfg.Concurrency+e.pace.outlook(now, e.cfg.Concurrency).lookAhead)/batchSize + 1
 }
 
 // tell reports a change of what blocks receiving to Trace and log.

@@ -75,14 +75,14 @@ func (e *engine) lookAfter(now time.Time) (due []*delivery, full []*batch, told 
 			continue
 		}
 		if !d.leaseUntil.IsZero() && !now.Before(d.leaseUntil) {
-			batches, tell := e.lose(d)
+			batches, tell := e.lose(d, now)
 			full, told = append(full, batches...), append(told, tell)
 			continue
 		}
 		if until, ok := e.heldUntil(d); ok {
 			if !until.After(now) {
-				full = append(full, e.returnGroup(d)...)
-				full = append(full, e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released})...)
+				full = append(full, e.returnGroup(d, now)...)
+				full = append(full, e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)...)
 				continue
 			}
 			lookBy(until)
@@ -106,6 +106,8 @@ func (e *engine) lookAfter(now time.Time) (due []*delivery, full []*batch, told 
 	for _, d := range early {
 		lookBy(d.extendAt)
 	}
+	// The rest of a group may have been given back after it was looked at.
+	due = slices.DeleteFunc(due, func(d *delivery) bool { return d.state >= settling })
 	for _, d := range due {
 		d.extending = true
 		lookBy(d.leaseUntil)
@@ -120,7 +122,7 @@ func (e *engine) heldUntil(d *delivery) (time.Time, bool) {
 	case held:
 		return d.heldSince.Add(e.cfg.MaxHold), true
 	case waiting:
-		if g := e.groups[d.msg.Group]; d.msg.ordered() && g != nil && g.members[0] != d {
+		if d.behind {
 			return time.Time{}, false
 		}
 		return d.since.Add(e.cfg.MaxHold), true
@@ -129,8 +131,8 @@ func (e *engine) heldUntil(d *delivery) (time.Time, bool) {
 }
 
 // lose gives up a delivery that is no longer ours. The caller holds mu.
-func (e *engine) lose(d *delivery) (full []*batch, told func()) {
-	full = e.returnGroup(d)
+func (e *engine) lose(d *delivery, now time.Time) (full []*batch, told func()) {
+	full = e.returnGroup(d, now)
 	switch d.state {
 	case running:
 		d.lost = true
@@ -140,7 +142,7 @@ func (e *engine) lose(d *delivery) (full []*batch, told func()) {
 		d.lost = true
 		return full, nothing // it ends when the sink has answered
 	}
-	return full, e.end(d, LostLease)
+	return full, e.end(d, LostLease, now)
 }
 
 // extend makes one call for up to batchSize messages. They are copies, since
@@ -157,7 +159,7 @@ func (e *engine) extend(ds []*delivery) {
 	e.mu.Unlock()
 
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(e.calls, max(e.cfg.Lease/4, time.Second))
+	ctx, cancel := context.WithTimeout(e.calls, min(callLimit, max(e.cfg.Lease/4, time.Second)))
 	err := e.src.Extend(ctx, e.cfg.Lease, copies...)
 	cancel()
 	now := time.Now()
@@ -173,11 +175,13 @@ func (e *engine) extend(ds []*delivery) {
 		d.extending = false
 		switch {
 		case d.state == settling:
-			full = append(full, e.enqueue(d)...) // it has waited for this call to end
-		case d.state == ended || d.lost || d.msg.Receipt != copies[i].Receipt:
-			// gone meanwhile, or a newer delivery has taken over
+			full = append(full, e.enqueue(d, now)...) // it has waited for this call to end
+		case d.state == ended || d.lost:
+			// gone meanwhile
+		case d.msg.Receipt != copies[i].Receipt:
+			e.keepBy(d.extendAt) // a newer delivery has taken over, with a lease of its own
 		case errors.Is(err, ErrLeaseLost):
-			batches, tell := e.lose(d)
+			batches, tell := e.lose(d, now)
 			full, told = append(full, batches...), append(told, tell)
 		case err != nil:
 			unextended = err

@@ -43,7 +43,7 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 	}
 	class := limiter.Classify(err)
 	if class == limiter.ErrOverload || class == limiter.ErrMisconfigured ||
-		class == limiter.ErrUnavailable && e.farSideDown() {
+		class == limiter.ErrUnavailable && limiter.Tripped(e.limits) {
 		delay, _ := e.patient.Next(j.run, err)
 		if j.heldFor(now)+delay > e.cfg.MaxHold {
 			return verdict{kind: giveBack, delay: delay, as: Released}
@@ -62,14 +62,20 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 
 // finish gives the permit and the slot back, then does what the result means.
 // It reports whether Run has given the handler up meanwhile.
-func (e *engine) finish(j job, permit limiter.Permit, took time.Duration, err error) (orphaned bool) {
+func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned bool) {
 	permit.Release(err)
 	d, now := j.d, time.Now()
+	took := now.Sub(j.at)
 	v := e.judge(j, err, now)
 	j.cancel(nil)
 
 	e.mu.Lock()
 	if d.orphaned {
+		e.orphans--
+		if later := e.active; later != nil {
+			later.wakeDispatch.set()
+			later.wakeIntake.set()
+		}
 		e.mu.Unlock()
 		return true
 	}
@@ -89,25 +95,25 @@ func (e *engine) finish(j job, permit limiter.Permit, took time.Duration, err er
 	case ackIt, bury, giveBack:
 		allowed := true
 		if v.kind != giveBack || v.as == Retried {
-			allowed, guarded = e.guard.result(now, v.kind == bury)
+			allowed, guarded = e.guard.result(now, j.at, v.kind == bury)
 		}
 		switch {
 		case v.kind == ackIt:
-			full = e.settle(d, settlement{op: opAck, outcome: Done})
+			full = e.settle(d, settlement{op: opAck, outcome: Done}, now)
 		case v.kind == bury && allowed && e.cfg.DeadLetter != nil:
-			e.move(d, handing)
+			e.move(d, handing, now)
 		case v.kind == bury:
 			v = verdict{kind: giveBack, delay: e.cfg.Retry.WithDefaults().MaxDelay, as: Retried}
 			fallthrough
 		default:
-			full = e.returnGroup(d)
-			full = append(full, e.settle(d, settlement{op: opNack, delay: v.delay, outcome: v.as})...)
+			full = e.returnGroup(d, now)
+			full = append(full, e.settle(d, settlement{op: opNack, delay: v.delay, outcome: v.as}, now)...)
 		}
 	case keep:
 		e.hold(d, now, v.delay, inHand)
 	case drop:
-		full = e.returnGroup(d)
-		told = e.end(d, LostLease)
+		full = e.returnGroup(d, now)
+		told = e.end(d, LostLease, now)
 	}
 	due := d.due
 	e.wakeDispatch.set()
@@ -154,7 +160,7 @@ func (e *engine) reportGuard() {
 // hold keeps a message in hand until the far side may be better. The caller
 // holds mu; inHand is what was in hand with it.
 func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, inHand int) {
-	if e.troubled == 0 {
+	if e.counts[held] == 0 {
 		e.heldLimit = e.cfg.MaxHeld
 		if e.heldLimit == 0 {
 			e.heldLimit = inHand
@@ -162,10 +168,9 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, inHand in
 	}
 	if d.heldSince.IsZero() {
 		d.heldSince = now
-		e.troubled++
 	}
 	d.due, d.since = now.Add(delay), now
-	e.move(d, held)
+	e.move(d, held, now)
 	e.holds = append(e.holds, d)
 	e.keepBy(d.heldSince.Add(e.cfg.MaxHold))
 }
@@ -206,6 +211,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 			"reason", reason, "error", cause, "attempts", m.Attempt)
 	}
 
+	now := time.Now()
 	e.mu.Lock()
 	e.stats.DeadLetterCalls++
 	d := j.d
@@ -213,13 +219,13 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	told := nothing
 	switch {
 	case d.lost:
-		full = e.returnGroup(d)
-		told = e.end(d, LostLease)
+		full = e.returnGroup(d, now)
+		told = e.end(d, LostLease, now)
 	case err != nil:
-		full = e.returnGroup(d)
-		full = append(full, e.settle(d, settlement{op: opNack, delay: retryIn, outcome: Retried})...)
+		full = e.returnGroup(d, now)
+		full = append(full, e.settle(d, settlement{op: opNack, delay: retryIn, outcome: Retried}, now)...)
 	default:
-		full = e.settle(d, settlement{op: opAck, outcome: DeadLettered})
+		full = e.settle(d, settlement{op: opAck, outcome: DeadLettered}, now)
 	}
 	e.mu.Unlock()
 	told()

@@ -54,27 +54,24 @@ func (e *engine) linger(key batchKey) time.Duration {
 
 // settle takes d out of hand, to be acked or given back. It returns batches
 // that are full, for the caller to send once it has let go of mu.
-func (e *engine) settle(d *delivery, s settlement) (full []*batch) {
+func (e *engine) settle(d *delivery, s settlement, now time.Time) (full []*batch) {
 	if s.delay > time.Second {
 		s.delay = (s.delay + time.Second - 1).Truncate(time.Second) // so that delays meet, and share a call
 	}
-	e.move(d, settling)
-	d.settle, d.since, d.tries, d.receipt = s, time.Now(), 0, ""
+	e.move(d, settling, now)
+	d.settle, d.since, d.tries, d.receipt = s, now, 0, ""
 	if d.extending {
 		return nil // the extension might overtake it; extend goes on from here
 	}
-	return e.enqueue(d)
+	return e.enqueue(d, now)
 }
 
 // enqueue puts a settling delivery into its batch. The caller holds mu.
-func (e *engine) enqueue(d *delivery) (full []*batch) {
-	key := batchKey{op: d.settle.op, delay: d.settle.delay}
-	if d.msg.ordered() {
-		key.group = d.msg.Group
-	}
+func (e *engine) enqueue(d *delivery, now time.Time) (full []*batch) {
+	key := batchKey{op: d.settle.op, delay: d.settle.delay, group: d.group}
 	b := e.pending[key]
 	if b == nil {
-		b = &batch{key: key, since: time.Now(), deliveries: make([]*delivery, 0, batchSize)}
+		b = &batch{key: key, since: now, deliveries: make([]*delivery, 0, batchSize)}
 		e.pending[key] = b
 		e.wakeFlush.set()
 	}
@@ -107,7 +104,7 @@ func (e *engine) flush() {
 				later = append(later, d)
 				wakeAt(d.retryAt)
 			} else {
-				full = append(full, e.enqueue(d)...)
+				full = append(full, e.enqueue(d, now)...)
 			}
 		}
 		clear(e.retrying[len(later):])
@@ -191,11 +188,11 @@ func (e *engine) sendOne(key batchKey, ds []*delivery) {
 		switch {
 		case d.resettle:
 			d.resettle = false
-			full = append(full, e.enqueue(d)...)
+			full = append(full, e.enqueue(d, now)...)
 		case err == nil:
-			told = append(told, e.end(d, d.settle.outcome))
+			told = append(told, e.end(d, d.settle.outcome, now))
 		case errors.Is(err, ErrLeaseLost) || now.After(e.giveUpAt(d)):
-			told = append(told, e.end(d, LostLease))
+			told = append(told, e.end(d, LostLease, now))
 		default:
 			unsettled = err
 			retryIn = e.trySettleLater(d, now)

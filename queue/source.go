@@ -16,7 +16,8 @@ type Source interface {
 	// Receive waits for the first message, then returns at once with what is
 	// there: 1 to o.Max messages, each hidden from other receivers for o.Lease.
 	// No messages and a nil error mean that a long poll ended empty; the caller
-	// calls again. io.EOF means that no message will ever come. When ctx ends,
+	// calls again. io.EOF, as it is and not wrapped, means that no message will
+	// ever come. When ctx ends,
 	// Receive returns soon, with context.Cause(ctx) or with messages: what was
 	// taken from the queue is never dropped.
 	//

@@ -59,7 +59,7 @@ const (
 	ByHeld        = "held messages"     // too many messages wait out trouble at the far side
 	ByUnsettled   = "unsettled results" // the source does not confirm acks and nacks
 	ByGuard       = "dead-letter guard" // most results would be dead-lettered
-	ByErrors      = "receive errors"    // the source fails, or returns nothing without waiting
+	ByErrors      = "receive errors"    // the source fails, or returns nothing new without waiting
 	ByDrain       = "drain"             // the consumer is stopping, or its source has ended
 	ByIdle        = "not running"       // Run has not been called, or has returned
 )

@@ -37,7 +37,7 @@ type ReceivedInfo struct {
 type StartedInfo struct {
 	Message *Message
 	Run     int           // 1 for the first run of this delivery
-	Waited  time.Duration // since the message was received or, from the second run on, last ran
+	Waited  time.Duration // since the message was received, became the first of its group, or last ran
 }
 
 // FinishedInfo tells of the end of a handler.

@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"inventory":               {module + "/limiter", module + "/retry"},
 	"inventory/inventorytest": {module + "/inventory"},
 	"internal/deps":           {},
+	"internal/readme":         {},
 }
 
 // mayTest names the packages that are made for tests and may import testing.

@@ -1,0 +1,280 @@
+package memqueue
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/rampmeter/rampmeter/queue"
+)
+
+// What SQS allows; none of it can be configured there either.
+const (
+	maxReceive     = 10               // messages per receive
+	maxSize        = 1 << 20          // bytes of body, attribute names and values
+	maxAttributes  = 10               // per message
+	maxDelay       = 15 * time.Minute // of a message that is sent
+	dedupWindow    = 5 * time.Minute
+	maxGroupLength = 128 // bytes of a group or deduplication id
+	maxNameLength  = 256 // bytes of an attribute's name
+)
+
+var (
+	// ErrClosed is what Send fails with after [Queue.Close].
+	ErrClosed = errors.New("memqueue: the queue is closed")
+
+	// ErrFull is what Send fails with, message by message in a
+	// [queue.BatchError], when the queue holds Config.MaxMessages and
+	// Config.RefuseWhenFull is set.
+	ErrFull = errors.New("memqueue: the queue is full")
+)
+
+// Config says how a [Queue] behaves. The zero value is a standard queue with
+// the limits of SQS.
+type Config struct {
+	// FIFO makes a queue that keeps the order of each [queue.Message.Group],
+	// hands out none of a group while one of it is in flight, and suppresses
+	// duplicates for five minutes. Every message needs a Group then, and a Dedup
+	// unless ContentDedup is set; none may have a Delay of its own.
+	FIFO bool
+	// ContentDedup takes the SHA-256 of the body for the Dedup of a message that
+	// has none. FIFO only.
+	ContentDedup bool
+
+	// Wait is how long Receive waits for a first message before it returns
+	// empty. Negative: it does not wait. Default 20 s.
+	Wait time.Duration
+	// MaxLease is how long a message can stay hidden after a receive, however
+	// often its lease is extended. Default 12 h.
+	MaxLease time.Duration
+	// MaxInFlight is how many messages may be received and not yet acked or
+	// visible again; while there are so many, nothing is received. Default
+	// 120,000.
+	MaxInFlight int
+	// Retention is how long a message is kept, counted from when it was sent;
+	// then it is dropped, whether anybody has it or not. Default 4 days.
+	Retention time.Duration
+
+	// MaxMessages bounds how many messages the queue holds, in flight and
+	// delayed ones included. What a redrive policy moves here is not refused.
+	// Default 0: no bound.
+	MaxMessages int
+	// RefuseWhenFull makes Send to a queue that holds MaxMessages fail with
+	// [ErrFull]. Without it Send waits for room until its context ends.
+	RefuseWhenFull bool
+
+	// MaxReceives and DeadLetter are the redrive policy: a message that has been
+	// received MaxReceives times is moved to DeadLetter when it would be received
+	// once more. Both or none must be set, and both queues be of the same kind.
+	// Give DeadLetter a consumer that ends after this queue's.
+	MaxReceives int
+	DeadLetter  *Queue
+}
+
+// A Queue is a queue in memory: a [queue.Source] and a [queue.Sink]. Make one
+// with [New]. Its methods may be called concurrently.
+type Queue struct {
+	cfg    Config
+	start  time.Time // time within the queue is counted from here
+	prefix string    // of ids and receipts, so that those of another queue are noticed
+
+	// mu guards everything below. A queue that redrives locks its dead-letter
+	// queue's mu under its own; there is no cycle, for a dead-letter queue is
+	// older than the queues that name it.
+	mu sync.Mutex
+
+	total, delayed, inFlight int // messages; what is neither delayed nor in flight is visible
+	serial                   uint64
+	known                    table[uint64, *item] // by serial; those that were received at least once
+	ready                    list[*item]          // visible messages in the order they became so; not on FIFO queues
+	hidden                   heap                 // delayed and in flight, by when that ends
+	ages                     list[*item]          // all messages, oldest first, but for those in movedAges
+	movedAges                heap                 // those that came with an age from another queue
+	groups                   groups               // FIFO queues only
+	dedups                   dedups               // FIFO queues only
+	spare                    pool
+
+	receivers list[*receiver] // waiting for a message; while there are any, none can be had
+	senders   list[*sender]   // waiting for room
+	timer     *time.Timer     // runs tick; made when somebody first waits
+	alarm     time.Duration   // when timer fires; 0: it is not set
+	closed    bool
+
+	counts  Stats
+	scratch []byte // for the text of a receive
+}
+
+var (
+	_ queue.Source = (*Queue)(nil)
+	_ queue.Sink   = (*Queue)(nil)
+)
+
+// New returns an empty queue. It fails when cfg contradicts itself, and names
+// the field.
+func New(cfg Config) (*Queue, error) {
+	switch {
+	case cfg.ContentDedup && !cfg.FIFO:
+		return nil, errors.New("memqueue: New: ContentDedup is set: only a FIFO queue suppresses duplicates")
+	case cfg.MaxLease < 0:
+		return nil, fmt.Errorf("memqueue: New: MaxLease is %v: must not be negative", cfg.MaxLease)
+	case cfg.MaxInFlight < 0:
+		return nil, fmt.Errorf("memqueue: New: MaxInFlight is %d: must not be negative", cfg.MaxInFlight)
+	case cfg.Retention < 0:
+		return nil, fmt.Errorf("memqueue: New: Retention is %v: must not be negative", cfg.Retention)
+	case cfg.MaxMessages < 0:
+		return nil, fmt.Errorf("memqueue: New: MaxMessages is %d: must not be negative", cfg.MaxMessages)
+	case cfg.RefuseWhenFull && cfg.MaxMessages == 0:
+		return nil, errors.New("memqueue: New: RefuseWhenFull is set: needs MaxMessages")
+	case cfg.MaxReceives < 0:
+		return nil, fmt.Errorf("memqueue: New: MaxReceives is %d: must not be negative", cfg.MaxReceives)
+	case cfg.MaxReceives > 0 && cfg.DeadLetter == nil:
+		return nil, fmt.Errorf("memqueue: New: MaxReceives is %d: needs DeadLetter", cfg.MaxReceives)
+	case cfg.DeadLetter != nil && cfg.MaxReceives == 0:
+		return nil, errors.New("memqueue: New: DeadLetter is set: needs MaxReceives")
+	case cfg.DeadLetter != nil && cfg.DeadLetter.cfg.FIFO != cfg.FIFO:
+		return nil, errors.New("memqueue: New: DeadLetter: a FIFO queue needs a FIFO dead-letter queue, and a standard queue a standard one")
+	}
+	if cfg.Wait == 0 {
+		cfg.Wait = 20 * time.Second
+	}
+	if cfg.MaxLease == 0 {
+		cfg.MaxLease = 12 * time.Hour
+	}
+	if cfg.MaxInFlight == 0 {
+		cfg.MaxInFlight = 120_000
+	}
+	if cfg.Retention == 0 {
+		cfg.Retention = 4 * 24 * time.Hour
+	}
+	return &Queue{
+		cfg:       cfg,
+		start:     time.Now(),
+		prefix:    strconv.FormatUint(1<<32|uint64(rand.Uint32()), 16)[1:] + "-",
+		hidden:    heap{index: byDeadline},
+		movedAges: heap{index: byAge},
+	}, nil
+}
+
+// Close ends sending: Send fails with [ErrClosed] from now on, one that waits
+// for room too. Receive goes on until no message is left, visible, delayed or
+// in flight, and returns io.EOF then. Closing twice does no harm. A redrive
+// policy still moves messages to a closed queue.
+func (q *Queue) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	for s := q.senders.front(); s != nil; s = q.senders.front() {
+		q.senders.remove(&s.turn)
+		s.fail(ErrClosed)
+		close(s.done)
+	}
+	q.update(q.advance())
+}
+
+// Stats are a queue's figures at one instant.
+type Stats struct {
+	// Visible messages can be received now, but for those that wait for an
+	// earlier one of their group. Delayed ones have not become visible yet since
+	// they were sent. InFlight ones are hidden since a receive, by its lease or
+	// by the delay of a Nack.
+	Visible, Delayed, InFlight int
+	// OldestAge is how long ago the oldest message was sent. 0: no messages.
+	OldestAge time.Duration
+
+	// What happened since New, in messages: accepted by Send or from a redrive
+	// policy, handed out by Receive, deleted by Ack.
+	Sent, Received, Acked uint64
+	// Deduplicated messages were sent within five minutes of their like, and
+	// not added. Expired ones were dropped at the end of Retention.
+	// Redriven ones were moved to the dead-letter queue.
+	Deduplicated, Expired, Redriven uint64
+}
+
+// Stats returns the queue's figures now.
+func (q *Queue) Stats() Stats {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.advance()
+	q.update(now)
+	s := q.counts
+	s.Visible, s.Delayed, s.InFlight = q.total-q.delayed-q.inFlight, q.delayed, q.inFlight
+	if it := q.oldest(); it != nil {
+		s.OldestAge = now - it.sent
+	}
+	return s
+}
+
+// advance brings the queue up to the present, which it returns: what was hidden
+// until now becomes visible, what is too old goes. Every method begins with it,
+// so that nobody need be there when a deadline passes. The caller holds mu, and
+// calls update when it has done its own.
+func (q *Queue) advance() time.Duration {
+	now := time.Since(q.start)
+	for it := q.hidden.first(); it != nil && it.due <= now; it = q.hidden.first() {
+		q.show(it)
+	}
+	for it := q.oldest(); it != nil && it.sent+q.cfg.Retention <= now; it = q.oldest() {
+		q.drop(it)
+		q.counts.Expired++
+	}
+	q.dedups.expire(now)
+	return now
+}
+
+// update serves those that wait, as far as the queue's new state allows, and
+// sets the alarm for the others. The caller holds mu.
+func (q *Queue) update(now time.Duration) {
+	for q.admit(now) || q.deliver(now) {
+		// What came in can go out, and what a receive has moved away makes room.
+	}
+	for r := q.receivers.front(); r != nil && (r.until <= now || q.drained()); r = q.receivers.front() {
+		if q.drained() {
+			r.err = io.EOF
+		}
+		q.receivers.remove(&r.turn)
+		close(r.done)
+	}
+	q.setAlarm(now)
+}
+
+// drained reports whether no message will ever come. The caller holds mu.
+func (q *Queue) drained() bool { return q.closed && q.total == 0 }
+
+// setAlarm makes tick run when the next deadline that somebody waits for has
+// come. An alarm that is early is left as it is, tick sets the next: so a
+// receive that waits costs no timer of its own. The caller holds mu.
+func (q *Queue) setAlarm(now time.Duration) {
+	next := time.Duration(-1)
+	if r := q.receivers.front(); r != nil { // the longest waiting is also the first to give up
+		next = r.until
+		if it := q.hidden.first(); it != nil {
+			next = min(next, it.due)
+		}
+	}
+	if it := q.oldest(); it != nil && !q.senders.empty() {
+		if expiry := it.sent + q.cfg.Retention; next < 0 || expiry < next {
+			next = expiry
+		}
+	}
+	if next < 0 || q.alarm > 0 && q.alarm <= next {
+		return
+	}
+	q.alarm = next
+	if q.timer == nil {
+		q.timer = time.AfterFunc(next-now, q.tick)
+	} else {
+		q.timer.Reset(next - now)
+	}
+}
+
+// tick is the alarm: it runs on a goroutine of its own, and ends.
+func (q *Queue) tick() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.alarm = 0
+	q.update(q.advance())
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package memqueue_test
+
+const raceDetector = true

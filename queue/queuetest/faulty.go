@@ -1,0 +1,285 @@
+package queuetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/rampmeter/rampmeter/queue"
+)
+
+// ErrInjected is what a call fails with when a [Fault] has no error of its own.
+var ErrInjected = errors.New("queuetest: injected fault")
+
+// An Op is a method of a [queue.Source] or [queue.Sink].
+type Op string
+
+// The methods.
+const (
+	OpReceive Op = "receive"
+	OpAck     Op = "ack"
+	OpNack    Op = "nack"
+	OpExtend  Op = "extend"
+	OpSend    Op = "send"
+)
+
+// A Call is one that [Faulty] is about to make.
+type Call struct {
+	Op Op
+	// N is the number of the call among those of the same Op, Total among all,
+	// both from 1.
+	N, Total int
+	// Messages are the call's arguments: read them, don't change or keep them.
+	// Receive has none.
+	Messages []*queue.Message
+}
+
+// A Mode is how a call fails.
+type Mode int
+
+// The modes.
+const (
+	// Succeed: the call does not fail. The zero Fault is no fault.
+	Succeed Mode = iota
+	// Refuse: the call fails, and does nothing.
+	Refuse
+	// LoseReply: the call is made, and reported as failed. Messages that a
+	// Receive got so stay leased until their lease is over.
+	LoseReply
+	// Half: the call fails for every second message, the first one included, with
+	// a [queue.BatchError], and is made for the others. A Receive is refused.
+	Half
+	// Hang: the call does nothing until its context ends, and fails with its
+	// cause.
+	Hang
+)
+
+// A Fault is what happens to a call.
+type Fault struct {
+	Mode Mode
+	// Err is what the call fails with. Default [ErrInjected].
+	Err error
+	// Before and After are how long the call is held up before it does what it
+	// does, and before it returns. The delay before ends early with the call's
+	// context, and the call then fails, with the context's cause; the one after
+	// does not, as what was done must be told.
+	Before, After time.Duration
+}
+
+func (f Fault) err() error {
+	if f.Err == nil {
+		return ErrInjected
+	}
+	return f.Err
+}
+
+// A Plan says what happens to a call. Calls ask it one at a time, in the order
+// of Call.Total, so it may keep state without a lock.
+type Plan func(Call) Fault
+
+// OnCall returns a plan with a fault for the k-th call of all, counted from 1,
+// and none for the others: a test that takes every k in turn has a fault at
+// every point.
+func OnCall(k int, f Fault) Plan {
+	return func(c Call) Fault { return when(c.Total == k, f) }
+}
+
+// On returns a plan with a fault for the calls of op whose number among those
+// of op is one of ns, counted from 1; for all of them if no number is given.
+func On(op Op, f Fault, ns ...int) Plan {
+	return func(c Call) Fault {
+		hit := len(ns) == 0
+		for _, n := range ns {
+			hit = hit || c.N == n
+		}
+		return when(c.Op == op && hit, f)
+	}
+}
+
+// Random returns a plan that gives each call, with probability p, one of the
+// faults. The same seed gives the same faults to the same order of calls.
+func Random(seed uint64, p float64, faults ...Fault) Plan {
+	random := rand.New(rand.NewPCG(seed, seed))
+	return func(Call) Fault {
+		hit, i := random.Float64() < p, random.Uint64()
+		if len(faults) == 0 {
+			return Fault{}
+		}
+		return when(hit, faults[i%uint64(len(faults))])
+	}
+}
+
+func when(hit bool, f Fault) Fault {
+	if !hit {
+		return Fault{}
+	}
+	return f
+}
+
+// First returns a plan that asks the given ones in turn and takes the first
+// fault. All of them are asked about every call.
+func First(plans ...Plan) Plan {
+	return func(c Call) Fault {
+		var first Fault
+		for _, p := range plans {
+			if f := p(c); first == (Fault{}) {
+				first = f
+			}
+		}
+		return first
+	}
+}
+
+// Faulty is a queue whose calls fail as planned: a [queue.Source] and a
+// [queue.Sink] round any others. Set its fields before the first call; calls
+// may be concurrent then. Don't copy it.
+type Faulty struct {
+	// Source and Sink do the work. Either may be nil when it is not called.
+	Source queue.Source
+	Sink   queue.Sink
+	// Plan is asked about every call. Default: nothing fails.
+	Plan Plan
+	// Latency is how long every call takes more, half of it before and half of
+	// it after it is made, as a network does.
+	Latency time.Duration
+
+	mu    sync.Mutex // guards the fields below, and calls of Plan
+	calls map[Op]int
+	total int
+}
+
+var (
+	_ queue.Source = (*Faulty)(nil)
+	_ queue.Sink   = (*Faulty)(nil)
+)
+
+// Calls returns how many calls of op there were, those that failed included;
+// of all ops if op is "".
+func (f *Faulty) Calls(op Op) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if op == "" {
+		return f.total
+	}
+	return f.calls[op]
+}
+
+// Receive receives from Source, as planned.
+func (f *Faulty) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	var msgs []*queue.Message
+	err := f.call(ctx, OpReceive, nil, func([]*queue.Message) (err error) {
+		msgs, err = f.Source.Receive(ctx, o)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return msgs, nil
+}
+
+// Ack acks at Source, as planned.
+func (f *Faulty) Ack(ctx context.Context, msgs ...*queue.Message) error {
+	return f.call(ctx, OpAck, msgs, func(msgs []*queue.Message) error { return f.Source.Ack(ctx, msgs...) })
+}
+
+// Nack nacks at Source, as planned.
+func (f *Faulty) Nack(ctx context.Context, delay time.Duration, msgs ...*queue.Message) error {
+	return f.call(ctx, OpNack, msgs, func(msgs []*queue.Message) error { return f.Source.Nack(ctx, delay, msgs...) })
+}
+
+// Extend extends at Source, as planned.
+func (f *Faulty) Extend(ctx context.Context, lease time.Duration, msgs ...*queue.Message) error {
+	return f.call(ctx, OpExtend, msgs, func(msgs []*queue.Message) error { return f.Source.Extend(ctx, lease, msgs...) })
+}
+
+// Send sends to Sink, as planned.
+func (f *Faulty) Send(ctx context.Context, msgs ...*queue.Message) error {
+	return f.call(ctx, OpSend, msgs, func(msgs []*queue.Message) error { return f.Sink.Send(ctx, msgs...) })
+}
+
+// call makes one call, as planned.
+func (f *Faulty) call(ctx context.Context, op Op, msgs []*queue.Message, do func([]*queue.Message) error) error {
+	fault := f.plan(op, msgs)
+	if err := sleep(ctx, fault.Before+f.Latency/2); err != nil {
+		return fmt.Errorf("queuetest: %s: %w", op, err)
+	}
+	var err error
+	switch {
+	case fault.Mode == Hang:
+		<-ctx.Done()
+		return fmt.Errorf("queuetest: %s: %w", op, context.Cause(ctx))
+	case fault.Mode == Refuse, fault.Mode == Half && op == OpReceive:
+		err = fault.err()
+	case fault.Mode == LoseReply:
+		_ = do(msgs) // whether it succeeded is what nobody gets to know
+		err = fault.err()
+	case fault.Mode == Half:
+		err = half(op, msgs, fault.err(), do)
+	default:
+		err = do(msgs)
+	}
+	_ = sleep(context.WithoutCancel(ctx), fault.After+f.Latency/2)
+	return err
+}
+
+// plan counts the call and asks Plan about it.
+func (f *Faulty) plan(op Op, msgs []*queue.Message) Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.calls == nil {
+		f.calls = make(map[Op]int)
+	}
+	f.calls[op]++
+	f.total++
+	if f.Plan == nil {
+		return Fault{}
+	}
+	return f.Plan(Call{Op: op, N: f.calls[op], Total: f.total, Messages: msgs})
+}
+
+// half does the call for every second message, and says of the others that
+// they failed.
+func half(op Op, msgs []*queue.Message, fault error, do func([]*queue.Message) error) error {
+	failed := make(map[int]error)
+	var odd []*queue.Message
+	for i, m := range msgs {
+		if i%2 == 0 {
+			failed[i] = fault
+		} else {
+			odd = append(odd, m)
+		}
+	}
+	err := do(odd)
+	var batch *queue.BatchError
+	isBatch := errors.As(err, &batch)
+	for i := range odd {
+		switch {
+		case isBatch && batch.Failed[i] != nil:
+			failed[2*i+1] = batch.Failed[i]
+		case err != nil && !isBatch:
+			failed[2*i+1] = err
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return &queue.BatchError{Op: string(op), Failed: failed}
+}
+
+// sleep waits for d, or until ctx ends, whose cause it returns then.
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
