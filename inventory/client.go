@@ -264,7 +264,10 @@ func (c *Client) send(ctx context.Context, r *call) error {
 	default:
 		var problem struct{ Code, Title, Detail string }
 		if json.Unmarshal(body, &problem) == nil && problem.Code != "" {
-			failure.Code = clean(problem.Code, maxWord, token)
+			failure.Code = problem.Code
+			if !known(problem.Code) { // what decides must not be changed by a token that is part of it
+				failure.Code = clean(problem.Code, maxWord, token)
+			}
 			failure.Message = clean(problem.Detail, maxMessage, token)
 			if failure.Message == "" {
 				failure.Message = clean(problem.Title, maxMessage, token)
@@ -330,6 +333,15 @@ func readBody(r io.Reader) ([]byte, error) {
 		return nil, fmt.Errorf("it has more than %d bytes", maxBody)
 	}
 	return body, err
+}
+
+// known reports whether code is one of the API's.
+func known(code string) bool {
+	switch code {
+	case CodeNotFound, CodeConflict, CodeOutOfStock, CodeInvalid, CodeUnauthorized, CodeThrottled, CodeUnavailable:
+		return true
+	}
+	return false
 }
 
 // clean makes what somebody else wrote fit for an error's text.

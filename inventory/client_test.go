@@ -518,3 +518,15 @@ func TestBasePathIsKept(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// A token may be part of a code that decides what an error means.
+func TestAShortTokenDoesNotChangeTheVerdict(t *testing.T) {
+	api, err := inventorytest.New(inventorytest.Config{Token: "t"})
+	require.NoError(t, err)
+	defer api.Close()
+	client, err := inventory.New(inventory.Config{BaseURL: "http://inventory.test", Token: "t", Transport: api.Transport()})
+	require.NoError(t, err)
+	_, err = client.Level(t.Context(), "nothing")
+	require.ErrorIs(t, err, inventory.ErrNotFound)
+	require.ErrorIs(t, err, retry.ErrPermanent)
+}

@@ -19,10 +19,14 @@ import (
 //
 // What the limiter is told of the far side: 429, and 503 with a Retry-After,
 // are [ErrOverload], with the [RetryAfter] of the header (seconds or a date, if
-// there is one); other 5xx are [ErrUnavailable]; 401 and 403 are
+// there is one, up to a day); other 5xx are [ErrUnavailable]; 401 and 403 are
 // [ErrMisconfigured]; any other response is a success. A request that got no
 // response, or not all of its body, is told by its error, as [Classify]
 // understands it; a connection that ended too early is ErrUnavailable.
+//
+// One permit is one request: [http.Transport] sends some requests again by
+// itself when a connection that was kept open turns out to be broken, and is
+// kept from it here. Such a request fails instead, as ErrUnavailable.
 //
 // The response and its errors reach the caller as they are. The fields must not
 // change while the Transport is in use; it may be used concurrently.
@@ -56,7 +60,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			held.release(nil)
 		}
 	}()
-	res, err := t.base().RoundTrip(req)
+	res, err := t.base().RoundTrip(once(req))
 	if err != nil {
 		held.verdict = cutOff(err)
 		return res, err
@@ -72,6 +76,25 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		res.Body = &duplexBody{body: b, Writer: w} // 101 Switching Protocols
 	}
 	return res, nil
+}
+
+// once returns the request as one that can't be sent twice: with a body that
+// nobody knows how to get again. A body that turns out empty is not seen on the
+// wire where the method does not usually have one.
+func once(req *http.Request) *http.Request {
+	empty := req.Body == nil || req.Body == http.NoBody
+	if !empty && req.GetBody == nil {
+		return req
+	}
+	single := *req // a RoundTripper must not change the request
+	single.GetBody = nil
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		if empty {
+			single.Body = io.NopCloser(http.NoBody)
+		}
+	}
+	return &single
 }
 
 // CloseIdleConnections closes those of Base, if it knows how to. It is what
@@ -168,7 +191,7 @@ func (e *statusError) RetryAfter() time.Duration { return e.after }
 func retryAfter(h http.Header) time.Duration {
 	value := h.Get("Retry-After")
 	if s, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(s) * time.Second
+		return min(time.Duration(s)*time.Second, maxRetryAfter)
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {
@@ -178,8 +201,12 @@ func retryAfter(h http.Header) time.Duration {
 	if err != nil {
 		now = time.Now()
 	}
-	return max(0, at.Sub(now))
+	return min(max(0, at.Sub(now)), maxRetryAfter)
 }
+
+// maxRetryAfter bounds what is believed of a Retry-After: a server whose clock
+// or arithmetic is off must not stop its clients for years.
+const maxRetryAfter = 24 * time.Hour
 
 // cutOff returns the verdict on a request that failed with err. That a
 // connection ended too early is plain here, whereas elsewhere an io.EOF may

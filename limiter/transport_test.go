@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -269,4 +271,47 @@ func TestTransportSwitchesProtocols(t *testing.T) {
 	require.Equal(t, "hello\n", line)
 	require.NoError(t, conn.Close())
 	require.Equal(t, []error{nil}, l.told)
+}
+
+// A server that drops kept connections makes net/http's transport send GETs,
+// and anything with an Idempotency-Key, again, unless it is kept from it.
+func TestTransportSendsOneRequestPerPermit(t *testing.T) {
+	var mu sync.Mutex
+	arrived, bodies := 0, 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		arrived++
+		n := arrived
+		if len(got) > 0 || r.ContentLength != 0 && r.Method == http.MethodGet {
+			bodies++
+		}
+		mu.Unlock()
+		if n%2 == 0 {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	defer server.Close()
+	rec := newRecorder(t)
+	client := &http.Client{Transport: &limiter.Transport{Limiter: rec}}
+	for i := range 20 {
+		method, body := http.MethodGet, io.Reader(nil)
+		if i%4 > 1 {
+			method, body = http.MethodPost, strings.NewReader("x")
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, server.URL, body)
+		require.NoError(t, err)
+		req.Header.Set("Idempotency-Key", strconv.Itoa(i))
+		res, err := client.Do(req)
+		if i%2 == 1 {
+			require.Error(t, err)
+			require.ErrorIs(t, limiter.Classify(rec.told[len(rec.told)-1]), limiter.ErrUnavailable)
+			continue
+		}
+		require.NoError(t, err)
+		_, _ = io.Copy(io.Discard, res.Body)
+		require.NoError(t, res.Body.Close())
+	}
+	require.Equal(t, 20, arrived)
+	require.Equal(t, 10, bodies, "the POSTs' and no others")
 }

@@ -1,0 +1,80 @@
+// Orders plays one spike of orders twice against an inventory API that allows
+// so many requests a second, so many at once, and is down for a moment:
+// direct, calling the API while the customer waits, and queued, with
+// rampmeter's queue and consumer in between. Everything is real HTTP on
+// loopback.
+//
+//	go run ./examples/orders
+//	go run ./examples/orders -json
+//	go run ./examples/orders -svg orders.svg
+//	go run ./examples/orders -help
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run returns the exit code: 2 for flags that are wrong.
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second ctrl-C ends the program at once
+
+	s, err := ParseFlags(args, os.Stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "orders:", err)
+		return 2
+	}
+	if err := Run(ctx, s, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "orders:", err)
+		return 1
+	}
+	return 0
+}
+
+// Run plays the spike in both passes and writes the report to out. Progress
+// goes to progress. When ctx ends, the traffic stops, what is under way is
+// finished, and the report is written nevertheless.
+func Run(ctx context.Context, s Settings, out, progress io.Writer) (err error) {
+	var picture *os.File
+	if s.SVG != "" {
+		// Now, so that nobody waits for a file that can't be written.
+		if picture, err = os.Create(s.SVG); err != nil {
+			return fmt.Errorf("-svg: %w", err)
+		}
+		defer func() { err = errors.Join(err, picture.Close()) }()
+	}
+
+	sp, p := NewSpike(s), NewProgress(progress)
+	direct, before, err := Direct(ctx, s, sp, p)
+	if err != nil {
+		return fmt.Errorf("direct: %w", err)
+	}
+	queued, after, err := Queued(ctx, s, sp, p)
+	if err != nil {
+		err = fmt.Errorf("queued: %w", err)
+	}
+	r := Report{Direct: direct, Queued: queued, Interrupted: ctx.Err() != nil}
+
+	if s.JSON {
+		err = errors.Join(err, r.WriteJSON(out))
+	} else {
+		err = errors.Join(err, r.WriteTable(out, s))
+	}
+	if picture != nil {
+		err = errors.Join(err, WriteSVG(picture, s, sp, before, after))
+	}
+	return err
+}
