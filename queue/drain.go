@@ -12,31 +12,27 @@ func (e *engine) drain() {
 	now := time.Now()
 	e.mu.Lock()
 	e.draining = true
-	full := e.releaseWaiting(now)
+	e.releaseWaiting(now)
 	for _, s := range []signal{e.wakeIntake, e.wakeDispatch, e.wakeFlush, e.wakeRun} {
 		s.set()
 	}
-	e.mu.Unlock()
+	e.unlock()
 	e.endStart()
-	for _, b := range full {
-		e.wg.Go(func() { e.send(b) })
-	}
 }
 
 // releaseWaiting gives back everything in hand that does not run: at once what
 // has not started, after the rest of its wait what was held. The caller holds mu.
-func (e *engine) releaseWaiting(now time.Time) (full []*batch) {
+func (e *engine) releaseWaiting(now time.Time) {
 	all := slices.Clone(e.all)
 	slices.SortFunc(all, func(a, b *delivery) int { return cmp.Compare(a.number, b.number) }) // groups go back in order
 	for _, d := range all {
 		switch d.state {
 		case waiting:
-			full = append(full, e.settle(d, settlement{op: opNack, outcome: Released}, now)...)
+			e.settle(d, settlement{op: opNack, outcome: Released}, now)
 		case held:
-			full = append(full, e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)...)
+			e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)
 		}
 	}
-	return full
 }
 
 // waitIdle waits until nothing is in hand, unsettled or being received, and
@@ -72,7 +68,6 @@ func (e *engine) cancelAll() {
 // abandon leaves the handlers that still run on their own, and returns their
 // messages' ids. Their permits stay taken until they return.
 func (e *engine) abandon() (ids []string) {
-	var told []func()
 	now := time.Now()
 	e.mu.Lock()
 	for _, d := range slices.Clone(e.all) {
@@ -82,13 +77,10 @@ func (e *engine) abandon() (ids []string) {
 		ids = append(ids, d.msg.ID)
 		d.orphaned = true
 		e.orphans++
-		told = append(told, e.end(d, Abandoned, now))
+		e.end(d, Abandoned, now)
 		e.wg.Done() // in place of its goroutine
 	}
-	e.mu.Unlock()
-	for _, f := range told {
-		f()
-	}
+	e.unlock()
 	return ids
 }
 
@@ -98,16 +90,12 @@ func (e *engine) giveUp() (unsettled int) {
 	e.endPolls()
 	e.endCalls()
 	e.wg.Wait()
-	var told []func()
 	now := time.Now()
 	e.mu.Lock()
 	for _, d := range slices.Clone(e.all) {
 		unsettled++
-		told = append(told, e.end(d, LostLease, now))
+		e.end(d, LostLease, now)
 	}
-	e.mu.Unlock()
-	for _, f := range told {
-		f()
-	}
+	e.unlock()
 	return unsettled
 }

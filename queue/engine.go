@@ -105,6 +105,8 @@ type engine struct {
 	pace      pace
 	guard     guard
 	pending   map[batchKey]*batch // results waiting to be settled, by call
+	full      *batch              // batches to be sent when mu is let go of, linked
+	ends      []EndedInfo         // what Trace is told then
 	retrying  []*delivery         // results whose call failed
 	nextKeep  time.Time           // when the lease loop will look again
 
@@ -223,20 +225,29 @@ func (e *engine) forget(d *delivery) {
 	}
 }
 
-// end brings a delivery to its outcome. It returns what tells Trace, to be
-// called without mu, which the caller holds.
-func (e *engine) end(d *delivery, o Outcome, now time.Time) (told func()) {
+// end brings a delivery to its outcome. The caller holds mu.
+func (e *engine) end(d *delivery, o Outcome, now time.Time) {
 	e.stats.add(o)
 	e.leaveGroup(d, now)
 	e.move(d, ended, now)
-	if e.cfg.Trace.Ended == nil {
-		return nothing
+	if e.cfg.Trace.Ended != nil {
+		e.ends = append(e.ends, EndedInfo{Message: d.msg, Outcome: o, Err: d.err})
 	}
-	info := EndedInfo{Message: d.msg, Outcome: o, Err: d.err}
-	return func() { e.cfg.Trace.Ended(info) }
 }
 
-func nothing() {}
+// unlock lets go of mu, and then does what could not be done under it: it sends
+// the batches that have become full, and tells Trace what has ended.
+func (e *engine) unlock() {
+	full, ends := e.full, e.ends
+	e.full, e.ends = nil, nil
+	e.mu.Unlock()
+	for b := full; b != nil; b = b.next {
+		e.wg.Go(func() { e.send(b) })
+	}
+	for _, info := range ends {
+		e.cfg.Trace.Ended(info)
+	}
+}
 
 // inHand counts what is received and not finished.
 func (e *engine) inHand() int { return e.counts[waiting] + e.counts[running] + e.counts[held] }
@@ -350,18 +361,17 @@ func (e *engine) leaveGroup(d *delivery, now time.Time) {
 }
 
 // returnGroup gives back, in order, what waits behind d, which is to be
-// delivered again first. It returns batches to send. The caller holds mu.
-func (e *engine) returnGroup(d *delivery, now time.Time) (full []*batch) {
+// delivered again first. The caller holds mu.
+func (e *engine) returnGroup(d *delivery, now time.Time) {
 	g := e.groups[d.group]
 	if g == nil {
-		return nil
+		return
 	}
 	for _, behind := range g.members[slices.Index(g.members, d)+1:] {
 		if behind.state == waiting {
-			full = append(full, e.settle(behind, settlement{op: opNack, outcome: Released}, now)...)
+			e.settle(behind, settlement{op: opNack, outcome: Released}, now)
 		}
 	}
-	return full
 }
 
 // ----- small tools -----

@@ -230,15 +230,13 @@ func (e *engine) receive(n, failures int) {
 			e.pollLimit = min(e.pollLimit+1, e.maxPolls(now))
 		}
 	}
-	var full []*batch
 	if e.draining {
-		full = e.releaseWaiting(now)
+		e.releaseWaiting(now)
 	}
 	e.wakeDispatch.set()
 	e.wakeIntake.set()
 	e.changed(now)
-	e.mu.Unlock()
-	e.sendAll(full)
+	e.unlock()
 	if failed {
 		e.failed("receive", err, retryIn)
 	}

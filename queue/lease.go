@@ -37,18 +37,12 @@ func (e *engine) keepLeases() {
 	for {
 		now := time.Now()
 		e.mu.Lock()
-		due, full, told := e.lookAfter(now)
+		due := e.lookAfter(now)
 		wait := time.Duration(0)
 		if !e.nextKeep.IsZero() {
 			wait = max(e.nextKeep.Sub(now), time.Microsecond)
 		}
-		e.mu.Unlock()
-		for _, f := range told {
-			f()
-		}
-		for _, b := range full {
-			e.wg.Go(func() { e.send(b) })
-		}
+		e.unlock()
 		for batch := range slices.Chunk(due, batchSize) {
 			e.wg.Go(func() { e.extend(batch) })
 		}
@@ -58,9 +52,9 @@ func (e *engine) keepLeases() {
 	}
 }
 
-// lookAfter goes through all that is leased. It returns what to extend, what
-// to send and what to tell, and sets nextKeep. The caller holds mu.
-func (e *engine) lookAfter(now time.Time) (due []*delivery, full []*batch, told []func()) {
+// lookAfter goes through all that is leased. It returns what to extend, and
+// sets nextKeep. The caller holds mu.
+func (e *engine) lookAfter(now time.Time) (due []*delivery) {
 	e.nextKeep = time.Time{}
 	lookBy := func(t time.Time) { // as keepBy, but the loop is awake
 		if e.nextKeep.IsZero() || t.Before(e.nextKeep) {
@@ -75,14 +69,13 @@ func (e *engine) lookAfter(now time.Time) (due []*delivery, full []*batch, told 
 			continue
 		}
 		if !d.leaseUntil.IsZero() && !now.Before(d.leaseUntil) {
-			batches, tell := e.lose(d, now)
-			full, told = append(full, batches...), append(told, tell)
+			e.lose(d, now)
 			continue
 		}
 		if until, ok := e.heldUntil(d); ok {
 			if !until.After(now) {
-				full = append(full, e.returnGroup(d, now)...)
-				full = append(full, e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)...)
+				e.returnGroup(d, now)
+				e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)
 				continue
 			}
 			lookBy(until)
@@ -112,7 +105,7 @@ func (e *engine) lookAfter(now time.Time) (due []*delivery, full []*batch, told 
 		d.extending = true
 		lookBy(d.leaseUntil)
 	}
-	return due, full, told
+	return due
 }
 
 // heldUntil is when a message that does not run is given back, whatever it
@@ -131,18 +124,17 @@ func (e *engine) heldUntil(d *delivery) (time.Time, bool) {
 }
 
 // lose gives up a delivery that is no longer ours. The caller holds mu.
-func (e *engine) lose(d *delivery, now time.Time) (full []*batch, told func()) {
-	full = e.returnGroup(d, now)
+func (e *engine) lose(d *delivery, now time.Time) {
+	e.returnGroup(d, now)
 	switch d.state {
 	case running:
-		d.lost = true
+		d.lost = true // it ends when its handler returns
 		d.cancel(ErrLeaseLost)
-		return full, nothing // it ends when its handler returns
 	case handing:
-		d.lost = true
-		return full, nothing // it ends when the sink has answered
+		d.lost = true // it ends when the sink has answered
+	default:
+		e.end(d, LostLease, now)
 	}
-	return full, e.end(d, LostLease, now)
 }
 
 // extend makes one call for up to batchSize messages. They are copies, since
@@ -165,8 +157,6 @@ func (e *engine) extend(ds []*delivery) {
 	now := time.Now()
 	call(e.cfg.Trace.Extended, ExtendedInfo{Messages: copies, Took: now.Sub(began), Err: err})
 
-	var full []*batch
-	var told []func()
 	var unextended error
 	retryIn := max(e.cfg.Lease/32, time.Second/8)
 	e.mu.Lock()
@@ -175,14 +165,13 @@ func (e *engine) extend(ds []*delivery) {
 		d.extending = false
 		switch {
 		case d.state == settling:
-			full = append(full, e.enqueue(d, now)...) // it has waited for this call to end
+			e.enqueue(d, now) // it has waited for this call to end
 		case d.state == ended || d.lost:
 			// gone meanwhile
 		case d.msg.Receipt != copies[i].Receipt:
 			e.keepBy(d.extendAt) // a newer delivery has taken over, with a lease of its own
 		case errors.Is(err, ErrLeaseLost):
-			batches, tell := e.lose(d, now)
-			full, told = append(full, batches...), append(told, tell)
+			e.lose(d, now)
 		case err != nil:
 			unextended = err
 			d.extendAt = now.Add(retryIn)
@@ -193,12 +182,8 @@ func (e *engine) extend(ds []*delivery) {
 			e.lease(d, copies[i].LeaseUntil, now)
 		}
 	}
-	e.mu.Unlock()
-	for _, f := range told {
-		f()
-	}
+	e.unlock()
 	if unextended != nil {
 		e.failed("extend", unextended, retryIn)
 	}
-	e.sendAll(full)
 }

@@ -88,8 +88,6 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned bool)
 	e.pace.ended(now, took)
 	d.err, d.cancel = err, nil
 	inHand := e.inHand() // before this one leaves
-	var full []*batch
-	told := nothing
 	var guarded bool
 	switch v.kind {
 	case ackIt, bury, giveBack:
@@ -99,32 +97,30 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned bool)
 		}
 		switch {
 		case v.kind == ackIt:
-			full = e.settle(d, settlement{op: opAck, outcome: Done}, now)
+			e.settle(d, settlement{op: opAck, outcome: Done}, now)
 		case v.kind == bury && allowed && e.cfg.DeadLetter != nil:
 			e.move(d, handing, now)
 		case v.kind == bury:
 			v = verdict{kind: giveBack, delay: e.cfg.Retry.WithDefaults().MaxDelay, as: Retried}
 			fallthrough
 		default:
-			full = e.returnGroup(d, now)
-			full = append(full, e.settle(d, settlement{op: opNack, delay: v.delay, outcome: v.as}, now)...)
+			e.returnGroup(d, now)
+			e.settle(d, settlement{op: opNack, delay: v.delay, outcome: v.as}, now)
 		}
 	case keep:
 		e.hold(d, now, v.delay, inHand)
 	case drop:
-		full = e.returnGroup(d, now)
-		told = e.end(d, LostLease, now)
+		e.returnGroup(d, now)
+		e.end(d, LostLease, now)
 	}
 	due := d.due
 	e.wakeDispatch.set()
-	e.mu.Unlock()
+	e.unlock()
 
 	e.report(j, v, took, err, due)
-	told()
 	if guarded {
 		e.reportGuard()
 	}
-	e.sendAll(full)
 	if v.kind == bury {
 		e.handOver(j, v.reason, err)
 	}
@@ -215,19 +211,15 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	e.mu.Lock()
 	e.stats.DeadLetterCalls++
 	d := j.d
-	var full []*batch
-	told := nothing
 	switch {
 	case d.lost:
-		full = e.returnGroup(d, now)
-		told = e.end(d, LostLease, now)
+		e.returnGroup(d, now)
+		e.end(d, LostLease, now)
 	case err != nil:
-		full = e.returnGroup(d, now)
-		full = append(full, e.settle(d, settlement{op: opNack, delay: retryIn, outcome: Retried}, now)...)
+		e.returnGroup(d, now)
+		e.settle(d, settlement{op: opNack, delay: retryIn, outcome: Retried}, now)
 	default:
-		full = e.settle(d, settlement{op: opAck, outcome: DeadLettered}, now)
+		e.settle(d, settlement{op: opAck, outcome: DeadLettered}, now)
 	}
-	e.mu.Unlock()
-	told()
-	e.sendAll(full)
+	e.unlock()
 }

@@ -35,7 +35,9 @@ type batchKey struct {
 type batch struct {
 	key        batchKey
 	deliveries []*delivery
-	since      time.Time // when the first one came
+	array      [batchSize]*delivery // for deliveries
+	since      time.Time            // when the first one came
+	next       *batch               // in engine.full
 }
 
 const (
@@ -52,45 +54,46 @@ func (e *engine) linger(key batchKey) time.Duration {
 	return min(maxLinger, e.cfg.Lease/4)
 }
 
-// settle takes d out of hand, to be acked or given back. It returns batches
-// that are full, for the caller to send once it has let go of mu.
-func (e *engine) settle(d *delivery, s settlement, now time.Time) (full []*batch) {
+// settle takes d out of hand, to be acked or given back. The caller holds mu.
+func (e *engine) settle(d *delivery, s settlement, now time.Time) {
 	if s.delay > time.Second {
 		s.delay = (s.delay + time.Second - 1).Truncate(time.Second) // so that delays meet, and share a call
 	}
 	e.move(d, settling, now)
 	d.settle, d.since, d.tries, d.receipt = s, now, 0, ""
-	if d.extending {
-		return nil // the extension might overtake it; extend goes on from here
+	if !d.extending { // else the extension might overtake it; extend goes on from here
+		e.enqueue(d, now)
 	}
-	return e.enqueue(d, now)
 }
 
 // enqueue puts a settling delivery into its batch. The caller holds mu.
-func (e *engine) enqueue(d *delivery, now time.Time) (full []*batch) {
+func (e *engine) enqueue(d *delivery, now time.Time) {
 	key := batchKey{op: d.settle.op, delay: d.settle.delay, group: d.group}
 	b := e.pending[key]
 	if b == nil {
-		b = &batch{key: key, since: now, deliveries: make([]*delivery, 0, batchSize)}
+		b = &batch{key: key, since: now}
+		b.deliveries = b.array[:0]
 		e.pending[key] = b
 		e.wakeFlush.set()
 	}
 	b.deliveries = append(b.deliveries, d)
-	if len(b.deliveries) < batchSize || key.group != "" {
-		return nil
+	if len(b.deliveries) == batchSize && key.group == "" {
+		e.sendSoon(b)
 	}
-	delete(e.pending, key)
-	return []*batch{b}
+}
+
+// sendSoon has a batch sent as soon as mu is let go of. The caller holds mu.
+func (e *engine) sendSoon(b *batch) {
+	delete(e.pending, b.key)
+	b.next, e.full = e.full, b
 }
 
 // flush is the loop that sends batches which do not fill up in time, and tries
-// failed settlements again. Full ones are sent by whoever fills them. It ends
-// when Run gives up.
+// failed settlements again. It ends when Run gives up.
 func (e *engine) flush() {
 	timer := newTimer()
 	for {
 		now := time.Now()
-		var full []*batch
 		var next time.Time
 		wakeAt := func(t time.Time) {
 			if next.IsZero() || t.Before(next) {
@@ -104,7 +107,7 @@ func (e *engine) flush() {
 				later = append(later, d)
 				wakeAt(d.retryAt)
 			} else {
-				full = append(full, e.enqueue(d, now)...)
+				e.enqueue(d, now)
 			}
 		}
 		clear(e.retrying[len(later):])
@@ -114,30 +117,15 @@ func (e *engine) flush() {
 				wakeAt(ripe)
 				continue
 			}
-			delete(e.pending, key)
-			full = append(full, b)
+			e.sendSoon(b)
 		}
-		e.mu.Unlock()
-		for _, b := range full {
-			e.wg.Go(func() { e.send(b) })
-		}
+		e.unlock()
 		wait := time.Duration(0)
 		if !next.IsZero() {
 			wait = max(next.Sub(now), time.Microsecond)
 		}
 		if !e.wakeFlush.sleep(e.calls, timer, wait) {
 			return
-		}
-	}
-}
-
-// sendAll sends batches, the last one on the caller's goroutine.
-func (e *engine) sendAll(full []*batch) {
-	for i, b := range full {
-		if i < len(full)-1 {
-			e.wg.Go(func() { e.send(b) })
-		} else {
-			e.send(b)
 		}
 	}
 }
@@ -177,8 +165,6 @@ func (e *engine) sendOne(key batchKey, ds []*delivery) {
 	now := time.Now()
 	call(e.cfg.Trace.Settled, SettledInfo{Op: key.op.String(), Delay: key.delay, Messages: msgs, Took: now.Sub(began), Err: err})
 
-	var told []func()
-	var full []*batch
 	var unsettled error
 	retryIn := time.Duration(0)
 	e.mu.Lock()
@@ -188,24 +174,20 @@ func (e *engine) sendOne(key batchKey, ds []*delivery) {
 		switch {
 		case d.resettle:
 			d.resettle = false
-			full = append(full, e.enqueue(d, now)...)
+			e.enqueue(d, now)
 		case err == nil:
-			told = append(told, e.end(d, d.settle.outcome, now))
+			e.end(d, d.settle.outcome, now)
 		case errors.Is(err, ErrLeaseLost) || now.After(e.giveUpAt(d)):
-			told = append(told, e.end(d, LostLease, now))
+			e.end(d, LostLease, now)
 		default:
 			unsettled = err
 			retryIn = e.trySettleLater(d, now)
 		}
 	}
-	e.mu.Unlock()
-	for _, f := range told {
-		f()
-	}
+	e.unlock()
 	if unsettled != nil {
 		e.failed(key.op.String(), unsettled, retryIn)
 	}
-	e.sendAll(full)
 }
 
 // trySettleLater puts a delivery whose call has failed aside for a while. The
