@@ -23,6 +23,7 @@ const maxIdle = 1024
 type line struct {
 	acquiring list
 	watching  list
+	granted   list    // waiters whose goroutines have not looked yet, or have gone (Semaphore only)
 	idle      *waiter // linked by next
 	idling    int     // length of idle
 }
@@ -117,6 +118,7 @@ func (l *line) watch(ctx context.Context, mu *sync.Mutex, max int, count func() 
 
 // enter puts the caller at the end of one of the line's lists.
 func (l *line) enter(at *list) *waiter {
+	l.reclaim()
 	w := l.idle
 	if w == nil {
 		w = &waiter{wake: make(chan struct{}, 1)}
@@ -126,6 +128,25 @@ func (l *line) enter(at *list) *waiter {
 	}
 	at.push(w)
 	return w
+}
+
+// grant tells w, which is in line, that it has its place. Its goroutine goes on
+// without coming back here, and leaves w for reclaim.
+func (l *line) grant(w *waiter) {
+	l.acquiring.remove(w)
+	l.reclaim()
+	l.granted.push(w)
+	w.granted = true
+	w.poke()
+}
+
+// reclaim takes back the waiters that were granted longest ago, once their
+// wake-up has been taken: nobody touches them after that.
+func (l *line) reclaim() {
+	for w := l.granted.head; w != nil && len(w.wake) == 0; w = l.granted.head {
+		l.granted.remove(w)
+		l.recycle(w)
+	}
 }
 
 // leave takes w off the list, and lets the others see that it has gone: the

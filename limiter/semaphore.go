@@ -99,20 +99,24 @@ func (s *Semaphore) Acquire(ctx context.Context) (Permit, error) {
 	w := s.line.enter(&s.line.acquiring)
 	s.mu.Unlock()
 
-	w.wait(ctx, never)
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	granted := w.granted
-	if !granted {
-		s.line.acquiring.remove(w)
-	}
-	s.line.recycle(w)
-	if granted && ctx.Err() == nil {
-		return Permit{r: s}, nil
-	}
-	if granted {
-		s.inUse-- // granted at the moment it was cancelled: the next one's
+	select {
+	case <-w.wake: // granted; w is the line's again
+		if ctx.Err() == nil {
+			return Permit{r: s}, nil // without mu, for which a crowd would queue up once more
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.inUse--
+	case <-ctx.Done():
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if w.granted {
+			s.inUse-- // at the moment it was cancelled: the next one's
+			s.line.granted.remove(w)
+		} else {
+			s.line.acquiring.remove(w)
+		}
+		s.line.recycle(w)
 	}
 	s.pass()
 	return Permit{}, context.Cause(ctx)
@@ -163,10 +167,8 @@ func (s *Semaphore) giveBack(releases uint64) {
 func (s *Semaphore) pass() {
 	for s.inUse < s.limit && s.line.acquiring.head != nil {
 		w := s.line.acquiring.head
-		s.line.acquiring.remove(w)
-		w.granted = true
+		s.line.grant(w)
 		s.inUse++
-		w.poke()
 	}
 	s.line.alert()
 }

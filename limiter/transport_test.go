@@ -312,6 +312,8 @@ func TestTransportSendsOneRequestPerPermit(t *testing.T) {
 		_, _ = io.Copy(io.Discard, res.Body)
 		require.NoError(t, res.Body.Close())
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	require.Equal(t, 20, arrived)
 	require.Equal(t, 10, bodies, "the POSTs' and no others")
 }
