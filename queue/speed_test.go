@@ -66,7 +66,7 @@ type measure struct {
 }
 
 func (m measure) String() string {
-	return fmt.Sprintf("%.0f messages/s, %.2f calls per message, p99 from receive to start %v", m.perSecond, m.calls, m.p99)
+	return fmt.Sprintf("%.1f messages/s, %.2f calls per message, p99 from receive to start %v", m.perSecond, m.calls, m.p99)
 }
 
 // watch runs a consumer and measures it for span, after a second of warm-up.
