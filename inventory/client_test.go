@@ -523,7 +523,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 func TestAShortTokenDoesNotChangeTheVerdict(t *testing.T) {
 	api, err := inventorytest.New(inventorytest.Config{Token: "t"})
 	require.NoError(t, err)
-	defer api.Close()
+	defer func() { require.NoError(t, api.Close()) }()
 	client, err := inventory.New(inventory.Config{BaseURL: "http://inventory.test", Token: "t", Transport: api.Transport()})
 	require.NoError(t, err)
 	_, err = client.Level(t.Context(), "nothing")

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 )
@@ -64,13 +63,14 @@ type delivery struct {
 }
 
 // An engine is one Run of a consumer. Consumer.mu guards its fields below the
-// line; the lists of goroutines say who ends them.
+// line. Its contexts say what ends when: starts when the drain begins, polls
+// when its time is over, calls when Run gives up.
 type engine struct {
 	*Consumer
 	base     context.Context // for handlers: the values of Run's context, without its end
-	starts   context.Context // for waiting on limits; ends when the drain begins
-	polls    context.Context // for receives; ends when the drain's time is over
-	calls    context.Context // for all other calls; ends when Run gives up
+	starts   context.Context // for waiting on limits
+	polls    context.Context // for receives
+	calls    context.Context // for all other calls
 	endStart context.CancelFunc
 	endPolls context.CancelFunc
 	endCalls context.CancelFunc
@@ -306,162 +306,4 @@ func (e *engine) snapshot(s *Stats, by string, until time.Time) {
 		by, until = p.by, p.until
 	}
 	s.BlockedBy, s.BlockedUntil = by, until
-}
-
-// ----- ordered groups -----
-
-// A group is what is in hand of one ordered group: its first message, which
-// alone may run, and those behind it.
-type group struct{ members []*delivery }
-
-// joinGroup reports whether d may be started. The caller holds mu.
-func (e *engine) joinGroup(d *delivery, now time.Time) bool {
-	if d.group == "" {
-		return true
-	}
-	g := e.groups[d.group]
-	if g == nil {
-		g = &group{}
-		e.groups[d.group] = g
-	}
-	g.members = append(g.members, d)
-	if len(g.members) == 1 {
-		return true
-	}
-	d.behind = true
-	e.behind++
-	if slices.ContainsFunc(g.members, func(m *delivery) bool { return m.again && m.state == settling && m.settle.op == opNack }) {
-		// The queue has already handed out again what we are still giving back,
-		// and d with it: d goes back too, or it would run before the others.
-		e.settle(d, settlement{op: opNack, outcome: Released}, now)
-	}
-	return false
-}
-
-// leaveGroup takes d, which has come to its outcome, out of its group. What is
-// then first and still waits may start; after a failure there is nothing such,
-// unless it was received since. The caller holds mu.
-func (e *engine) leaveGroup(d *delivery, now time.Time) {
-	g := e.groups[d.group]
-	if g == nil {
-		return
-	}
-	first := len(g.members) > 0 && g.members[0] == d
-	g.members = remove(g.members, d)
-	if len(g.members) == 0 {
-		delete(e.groups, d.group)
-		return
-	}
-	if next := g.members[0]; first && next.state == waiting {
-		next.behind, next.since = false, now
-		e.behind--
-		e.ready.push(next)
-		e.wakeDispatch.set()
-	}
-}
-
-// returnGroup gives back, in order, what waits behind d, which is to be
-// delivered again first. The caller holds mu.
-func (e *engine) returnGroup(d *delivery, now time.Time) {
-	g := e.groups[d.group]
-	if g == nil {
-		return
-	}
-	for _, behind := range g.members[slices.Index(g.members, d)+1:] {
-		if behind.state == waiting {
-			e.settle(behind, settlement{op: opNack, outcome: Released}, now)
-		}
-	}
-}
-
-// ----- small tools -----
-
-// A signal wakes one sleeper; setting it twice is setting it once.
-type signal chan struct{}
-
-func newSignal() signal { return make(signal, 1) }
-
-func (s signal) set() {
-	select {
-	case s <- struct{}{}:
-	default:
-	}
-}
-
-// sleep waits for the signal, for d to pass (0: forever) or for ctx to end,
-// and reports whether ctx is still alive.
-func (s signal) sleep(ctx context.Context, t *time.Timer, d time.Duration) bool {
-	var timeout <-chan time.Time
-	if d > 0 {
-		t.Reset(d)
-		defer t.Stop()
-		timeout = t.C
-	}
-	select {
-	case <-s:
-	case <-timeout:
-	case <-ctx.Done():
-		return false
-	}
-	return ctx.Err() == nil
-}
-
-// sleep waits for d, or for ctx to end, and reports whether it is still alive.
-func sleep(ctx context.Context, d time.Duration) bool {
-	return make(signal).sleep(ctx, newTimer(), d)
-}
-
-func newTimer() *time.Timer {
-	t := time.NewTimer(time.Hour)
-	t.Stop()
-	return t
-}
-
-func remove(ds []*delivery, d *delivery) []*delivery {
-	for i := range ds {
-		if ds[i] == d {
-			copy(ds[i:], ds[i+1:])
-			ds[len(ds)-1] = nil
-			return ds[:len(ds)-1]
-		}
-	}
-	return ds
-}
-
-// A fifo is a queue of deliveries that reuses its array.
-type fifo struct {
-	items []*delivery
-	head  int
-}
-
-func (f *fifo) push(d *delivery) {
-	if f.head > 0 && len(f.items) == cap(f.items) {
-		n := copy(f.items, f.items[f.head:])
-		clear(f.items[n:])
-		f.items, f.head = f.items[:n], 0
-	}
-	f.items = append(f.items, d)
-}
-
-// pop returns the first delivery that still waits, or nil.
-func (f *fifo) pop() *delivery {
-	for f.head < len(f.items) {
-		d := f.items[f.head]
-		f.items[f.head] = nil
-		f.head++
-		if d.state == waiting {
-			return d
-		}
-	}
-	f.items, f.head = f.items[:0], 0
-	return nil
-}
-
-// empty forgets what no longer waits and reports whether nothing is left.
-func (f *fifo) empty() bool {
-	for f.head < len(f.items) && f.items[f.head].state != waiting {
-		f.items[f.head] = nil
-		f.head++
-	}
-	return f.head == len(f.items)
 }

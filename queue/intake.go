@@ -135,24 +135,24 @@ func (e *engine) intake() {
 		e.mu.Lock()
 		p = e.plan(now)
 		ask := min(p.ask, n-e.demand(now))
+		wait := time.Duration(0)
 		switch {
 		case p.ask == 0: // something has changed meanwhile
 			e.mu.Unlock()
 			continue
-		case ask < 1:
+		case ask < 1: // it is all for what is in hand or asked for
 			short = time.Time{}
-		case ask < min(p.ask, p.look.worth):
+			wait = limitsRecheck
+		case ask < min(p.ask, p.look.worth): // let it become more
 			if short.IsZero() {
 				short = now
 			}
-			if now.Sub(short) < p.look.hold {
-				ask = 0
-			}
+			wait = max(0, p.look.hold-now.Sub(short))
 		}
-		if ask < 1 {
+		if wait > 0 {
 			e.limited = true // a start or the end of a receive wakes us sooner
 			e.mu.Unlock()
-			if !e.wakeIntake.sleep(e.starts, timer, holdTime/4) {
+			if !e.wakeIntake.sleep(e.starts, timer, wait) {
 				return
 			}
 			continue
@@ -243,6 +243,8 @@ func (e *engine) receive(n, failures int) {
 }
 
 const (
+	limitsRecheck = time.Second // when all that the limits admit is spoken for, and nothing happens
+
 	minPoll     = 50 * time.Millisecond // a receive that brings nothing new sooner than this does not wait for it
 	minBackoff  = 50 * time.Millisecond
 	maxBackoff  = 20 * time.Second
