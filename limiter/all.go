@@ -58,6 +58,23 @@ func same(a, b Limiter) bool {
 	return reflect.TypeOf(a).Comparable() && reflect.TypeOf(b).Comparable() && a == b
 }
 
+// Share reports whether a and b are the same limiter, or, where they are Alls,
+// have a member in common: whether one operation that acquired both would take
+// a place twice.
+func Share(a, b Limiter) bool {
+	of := func(l Limiter) []Limiter {
+		if l, ok := l.(*all); ok {
+			return l.members
+		}
+		return []Limiter{l}
+	}
+	return slices.ContainsFunc(of(a), func(m Limiter) bool {
+		return slices.ContainsFunc(of(b), func(n Limiter) bool {
+			return m != nil && n != nil && same(m, n) && m != Limiter(unlimited{})
+		})
+	})
+}
+
 type all struct {
 	members []Limiter // two or more; never changes
 

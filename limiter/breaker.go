@@ -49,7 +49,7 @@ const (
 // room for another.
 //
 // What was in flight when the breaker opened has no say afterwards, but for
-// one thing: an ErrOverload with a RetryAfter holds from whatever operation.
+// one thing: an ErrOverload with a RetryAfter counts, whichever operation it comes from.
 type Breaker struct {
 	cfg  BreakerConfig // with defaults filled in; never changes
 	by   string        // what Blocked answers
@@ -85,8 +85,8 @@ type BreakerConfig struct {
 	// above 0 and at most 1. Default 0.5.
 	Ratio float64
 	// Window is how far back results count. Where operations take long, it is
-	// ten times as long as they took on the mean of late, if that is more, so
-	// that slow timeouts of few operations add up too. Default 10 s.
+	// ten times as long as their recent mean, if that is more, so that slow
+	// timeouts of few operations add up too. Default 10 s.
 	Window time.Duration
 
 	// OpenFor is how long the breaker stays open the first time. Up to a fifth

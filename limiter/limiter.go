@@ -69,8 +69,8 @@ type Releaser interface {
 func NewPermit(r Releaser, token uint64) Permit { return Permit{r: r, token: token} }
 
 // Release says that the operation ran and ended with err (nil: it succeeded).
-// Adaptive limits and breakers learn from err; see [Classify] for what they
-// understand.
+// Breakers, and limiters of your own that adapt, learn from err; see [Classify]
+// for what the breakers understand.
 func (p Permit) Release(err error) {
 	if p.r != nil {
 		p.r.ReleasePermit(p.token, err)

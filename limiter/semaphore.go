@@ -67,7 +67,7 @@ func (s *Semaphore) Stats() SemaphoreStats {
 
 // Ready implements [Limiter]. With within 0 it is exact: the places free now.
 // Otherwise the places that will be given back within that time are added, as
-// many as the rate of late leads one to expect; the expectation fades in about
+// many as the recent rate leads one to expect; the expectation fades in about
 // a second when nothing is given back.
 func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = asked(max, within)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -65,7 +66,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		held.verdict = cutOff(err)
 		return res, err
 	}
-	held.verdict = verdict(res)
+	held.verdict = ResponseError(res)
 	if res.Body == nil || res.Body == http.NoBody {
 		return res, nil
 	}
@@ -157,8 +158,12 @@ type duplexBody struct {
 	io.Writer
 }
 
-// verdict returns what a response says about the far side, nil for a success.
-func verdict(res *http.Response) error {
+// ResponseError returns what a response says about the far side, for clients
+// that don't use a [Transport]: [ErrOverload] for 429, and for 503 with a
+// Retry-After; [ErrUnavailable] for other 5xx; [ErrMisconfigured] for 401 and
+// 403; and nil for any other, since 400 or 404 are about one request. The error
+// has the method RetryAfter where the response told it.
+func ResponseError(res *http.Response) error {
 	switch after := retryAfter(res.Header); {
 	case res.StatusCode == http.StatusTooManyRequests,
 		res.StatusCode == http.StatusServiceUnavailable && after >= 0:
@@ -189,9 +194,10 @@ func (e *statusError) RetryAfter() time.Duration { return e.after }
 // it tells nothing. A date is compared with the server's own clock, if it
 // tells the time.
 func retryAfter(h http.Header) time.Duration {
-	value := h.Get("Retry-After")
-	if s, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return min(time.Duration(s)*time.Second, maxRetryAfter)
+	value := strings.TrimSpace(h.Get("Retry-After"))
+	// Some servers tell fractions of a second, though the standard does not.
+	if s, err := strconv.ParseFloat(value, 64); err == nil && strings.Trim(value, "0123456789.") == "" {
+		return time.Duration(min(s, maxRetryAfter.Seconds()) * float64(time.Second))
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {

@@ -22,13 +22,15 @@ type Config struct {
 
 	// Limiter is asked before a receive and acquired round each handler. It may
 	// be shared with other consumers. Defaults to a [limiter.Breaker] with its
-	// own defaults; limiter.All() is no limit at all.
+	// own defaults. One of your own replaces that breaker: put one into
+	// [limiter.All] beside it, or an outage counts against the messages.
+	// limiter.All() is no limit at all.
 	Limiter limiter.Limiter
 
 	// Gate is only asked before a receive: the limiter that the handler's own
-	// client acquires. The same limiter must not stand in both fields, or each
-	// handler would hold the permit that its own call waits for. Defaults to
-	// none.
+	// client acquires (a [limiter.Transport], say). The same limiter must not
+	// stand in both fields, or each handler would hold the permit that its own
+	// call waits for. Defaults to none.
 	Gate limiter.Limiter
 
 	// Retry says how long a message that failed stays hidden, by its number of
@@ -53,8 +55,10 @@ type Config struct {
 	Lease time.Duration
 
 	// DrainTimeout is how long a drain lets handlers run on, and waits for a
-	// receive that is under way, before it cancels them. 0 to 24 h is allowed;
-	// 0 means the default of 30 s.
+	// receive that is under way, before it cancels them; the drain of an idle
+	// consumer waits for its long poll. 0 to 24 h is allowed; 0 means the
+	// default of 30 s. Set it some seconds below what the host allows before it
+	// kills: Kubernetes' own default is 30 s as well.
 	DrainTimeout time.Duration
 
 	// MaxHold is how long a message may stay in hand because of trouble at the
@@ -103,8 +107,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {
 		refuse("Concurrency is %d: must be from 1 to %d, or 0 for the default", c.Concurrency, maxConcurrency)
 	}
-	if c.Limiter != nil && c.Gate != nil && sameLimiter(c.Limiter, c.Gate) {
-		refuse("Limiter and Config.Gate are the same: a limiter that the handler acquires itself belongs into Gate only")
+	if c.Limiter != nil && c.Gate != nil && limiter.Share(c.Limiter, c.Gate) {
+		refuse("Limiter and Config.Gate have a limiter in common: one that the handler's client acquires belongs in Gate only")
 	}
 	if c.Limiter == nil {
 		breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
@@ -138,10 +142,4 @@ func (c Config) withDefaults() (Config, error) {
 		c.Trace = &Trace{}
 	}
 	return c, errors.Join(errs...)
-}
-
-// sameLimiter compares two limiters, which need not be comparable.
-func sameLimiter(a, b limiter.Limiter) (same bool) {
-	defer func() { _ = recover() }() // a limiter of an uncomparable type is no pointer, and not the same
-	return a == b
 }

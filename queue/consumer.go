@@ -64,10 +64,11 @@ func (c *Consumer) Stats() Stats {
 	return s
 }
 
-// Run consumes until ctx is done or the source ends (io.EOF), then drains: no
+// Run consumes until ctx is done, or until the source has ended (io.EOF) and
+// everything in hand has come to its outcome. When ctx is done it drains: no
 // new receive, what has not started is given back at once, running handlers
-// keep their context and their leases for DrainTimeout, which is then ended
-// with the cause [ErrDrainTimeout]; results are flushed. A receive that is
+// keep their context and their leases for DrainTimeout; then the context is
+// ended with the cause [ErrDrainTimeout], and results are flushed. A receive that is
 // under way is left to land, since the queue may already have handed out
 // messages, and what it brings is given back.
 //

@@ -115,7 +115,7 @@ func breaker(t *testing.T) *limiter.Breaker {
 
 func TestBadConfigurationIsRefused(t *testing.T) {
 	q, h := newQueue(t, memqueue.Config{}), queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil })
-	b := breaker(t)
+	b, other := breaker(t), breaker(t)
 	for field, try := range map[string]func() (*queue.Consumer, error){
 		"Source":              func() (*queue.Consumer, error) { return queue.NewConsumer(nil, h, queue.Config{}) },
 		"Handler":             func() (*queue.Consumer, error) { return queue.NewConsumer(q, nil, queue.Config{}) },
@@ -131,6 +131,9 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 			return queue.NewConsumer(q, h, queue.Config{Retry: retry.Policy{BaseDelay: -1}})
 		},
 		"Config.Gate": func() (*queue.Consumer, error) { return queue.NewConsumer(q, h, queue.Config{Limiter: b, Gate: b}) },
+		"in common": func() (*queue.Consumer, error) {
+			return queue.NewConsumer(q, h, queue.Config{Limiter: limiter.All(b, other), Gate: b})
+		},
 	} {
 		c, err := try()
 		require.ErrorContains(t, err, field)
@@ -551,6 +554,30 @@ func TestABrokenDeployDoesNotEmptyTheQueueIntoTheDeadLetters(t *testing.T) {
 	})
 }
 
+// A program that fails every message, but with errors that say nothing, buries
+// them as exhausted after their last attempt. The results before that are no
+// good ones.
+func TestTheGuardSeesThroughRetries(t *testing.T) {
+	for name, fail := range map[string]func() error{
+		"errors": func() error { return io.ErrUnexpectedEOF },
+		"panics": func() error { panic("nil map") },
+	} {
+		bubble(t, name, func(t *testing.T) {
+			var dead queuetest.Recorder
+			q := newQueue(t, memqueue.Config{})
+			fill(t, q, 1000)
+			r := start(t, q, queue.Config{DeadLetter: &dead}, func(context.Context, *queue.Message) error {
+				time.Sleep(100 * time.Millisecond)
+				return fail()
+			})
+			time.Sleep(6 * time.Hour)
+			require.NoError(t, r.drain())
+			require.NotEmpty(t, dead.Messages())
+			require.LessOrEqual(t, len(dead.Messages()), 20)
+		})
+	}
+}
+
 func TestTheGuardCanBeTurnedOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dead queuetest.Recorder
@@ -871,7 +898,7 @@ func TestTraceTellsEveryStep(t *testing.T) {
 		for _, what := range []string{
 			"received", "started", "finished done", "finished retried", "finished dead-lettered", "finished ", "held",
 			"dead-lettered permanent", "settled ack", "settled nack", "extended", "ended done", "ended retried", "ended dead-lettered",
-			"blocked by concurrency", "unblocked from concurrency", "blocked by drain", "error ack",
+			"blocked by handler slots", "unblocked from handler slots", "blocked by drain", "error ack",
 		} {
 			require.NotZero(t, seen[what], "%s: %v", what, seen)
 		}

@@ -11,21 +11,21 @@ import (
 
 // A job is one run of a handler.
 type job struct {
-	at     time.Time // when it was chosen
-	d      *delivery
-	m      *Message // as received; the handler gets a copy
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	run    int
-	waited time.Duration
-	held   time.Time // since when the message has been held on and off; zero: never
+	at        time.Time // when it was chosen
+	d         *delivery
+	m         *Message // as received; the handler gets a copy
+	ctx       context.Context
+	cancel    context.CancelCauseFunc
+	run       int
+	waited    time.Duration
+	heldSince time.Time // since when the message has been held, on and off; zero: never
 }
 
 func (j job) heldFor(now time.Time) time.Duration {
-	if j.held.IsZero() {
+	if j.heldSince.IsZero() {
 		return 0
 	}
-	return now.Sub(j.held)
+	return now.Sub(j.heldSince)
 }
 
 // dispatch is the loop that starts handlers: it waits for a free slot and a
@@ -115,7 +115,7 @@ func (e *engine) next() (job, bool) {
 	if d.runs > 1 {
 		e.stats.Reruns++
 	}
-	j := job{at: now, d: d, m: d.msg, run: d.runs, waited: now.Sub(d.since), held: d.heldSince}
+	j := job{at: now, d: d, m: d.msg, run: d.runs, waited: now.Sub(d.since), heldSince: d.heldSince}
 	j.ctx, j.cancel = context.WithCancelCause(e.base)
 	d.cancel = j.cancel
 	if e.limited {
@@ -156,31 +156,32 @@ func (e *engine) work(j job, permit limiter.Permit) {
 	}
 }
 
-var errGoexit error = &PanicError{Value: "runtime.Goexit was called"}
-
 // runJob calls the handler and passes on its result, also when the handler
 // ends its goroutine with runtime.Goexit, as a failing test does.
 func (e *engine) runJob(j job, permit limiter.Permit, orphaned *bool) {
 	call(e.cfg.Trace.Started, StartedInfo{Message: j.m, Run: j.run, Waited: j.waited})
-	err := errGoexit
-	defer func() { *orphaned = e.finish(j, permit, err) }()
-	err = e.callHandler(j)
-}
-
-func (e *engine) callHandler(j job) (err error) {
+	var err error
 	returned := false
 	defer func() {
-		if v := recover(); v != nil && !returned {
-			stack := debug.Stack()
-			err = &PanicError{Value: v, Stack: stack}
-			e.mu.Lock()
-			e.stats.Panics++
-			e.mu.Unlock()
-			e.cfg.Logger.Error("queue: handler panicked", "consumer", e.cfg.Name, "message", j.m.ID,
-				"panic", fmt.Sprint(v), "stack", string(stack))
+		if v := recover(); !returned {
+			if v == nil {
+				v = "runtime.Goexit was called"
+			}
+			err = e.panicked(j, v)
 		}
+		*orphaned = e.finish(j, permit, err)
 	}()
 	err = e.handler.Handle(j.ctx, j.m.Clone())
 	returned = true
-	return err
+}
+
+// panicked is called on the stack of the panic.
+func (e *engine) panicked(j job, v any) error {
+	stack := debug.Stack()
+	e.mu.Lock()
+	e.stats.Panics++
+	e.mu.Unlock()
+	e.cfg.Logger.Error("queue: handler panicked", "consumer", e.cfg.Name, "message", j.m.ID,
+		"panic", fmt.Sprint(v), "stack", string(stack))
+	return &PanicError{Value: v, Stack: stack}
 }

@@ -32,8 +32,10 @@
 // newer delivery takes over.
 //
 // Messages of one ordered group (a FIFO queue's: they have a Group and a
-// Sequence) are handled one at a time and in order. After a failure what is in
-// hand of the group goes back behind the message that failed.
+// Sequence) are handled one at a time and in order; the next one starts when the
+// one before is acked. After a failure what is in hand of the group goes back
+// behind the message that failed. A receive that brings several messages of one
+// group makes the later ones wait in hand, beside what other groups need.
 //
 // # Results
 //
@@ -70,7 +72,7 @@
 //
 // To keep fast handlers busy the consumer asks for as many messages more than
 // it has free slots as will be started while the receive is under way (Little's
-// law: observed rate of starts, times round-trip and 20 ms at most), and never
+// law: observed rate of starts, times the round-trip plus at most 20 ms), and never
 // for more than the limits admit within that time. For slow handlers that is
 // none.
 //

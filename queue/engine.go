@@ -16,6 +16,9 @@ import (
 //	  |                      v                       v
 //	  +--------------------> settling ------------> ended
 //
+// Held deliveries are settled, too, when they were held too long or the drain
+// begins; and any delivery but a settling one ends when its lease is lost.
+//
 // A delivery is in hand while waiting, running or held: its lease is extended.
 // It is unsettled while handing over (still extended) or settling (no longer).
 type state uint8
@@ -114,6 +117,7 @@ type engine struct {
 	fatal                     error
 	blockedBy                 string // what Trace was last told
 	blockedAt                 time.Time
+	warned                    bool // the log's last word is that nothing is received
 }
 
 func newEngine(ctx context.Context, c *Consumer) *engine {

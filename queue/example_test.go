@@ -33,12 +33,13 @@ func ExampleConsumer() {
 	orders.Close() // no more will come, so that Run returns by itself
 
 	bucket, _ := limiter.NewTokenBucket(100, 1) // a hundred a second, one at a time
+	breaker, _ := limiter.NewBreaker(limiter.BreakerConfig{})
 	handler := queue.Decode(json.Unmarshal, func(ctx context.Context, m *queue.Message, o order) error {
 		fmt.Println("order", o.ID, "for", o.SKU)
 		return nil
 	})
 	c, err := queue.NewConsumer(orders, handler, queue.Config{
-		Name: "orders", Limiter: bucket, DeadLetter: dead, Logger: slog.New(slog.DiscardHandler),
+		Name: "orders", Limiter: limiter.All(breaker, bucket), DeadLetter: dead, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		fmt.Println(err)

@@ -9,8 +9,8 @@ const (
 	guardLastWait  = time.Minute // but no longer than this
 )
 
-// A guard stops the hand-off to the dead-letter sink when most results would
-// end there: then the fault is ours (a bad deploy, a changed schema), not the
+// A guard stops the hand-off to the dead-letter sink when most final results
+// would end there: then the fault is ours (a bad deploy, a changed schema), not the
 // messages'. While it is tripped one message at a time is tried, until
 // guardNormal results in a row are normal again. Used under Consumer.mu.
 type guard struct {
@@ -25,9 +25,9 @@ type guard struct {
 	probeAt time.Time     // when the next message may be tried
 }
 
-// result notes the result of a run that was started at the given time. It
-// reports whether it may go to the dead-letter sink, and whether the guard has
-// just tripped or closed.
+// result notes the result of a run that was started at the given time: an
+// outcome that is final, done or dead. It reports whether it may go to the
+// dead-letter sink, and whether the guard has just tripped or closed.
 func (g *guard) result(now, started time.Time, dead bool) (allowed, changed bool) {
 	switch {
 	case g.off:
@@ -61,4 +61,13 @@ func (g *guard) result(now, started time.Time, dead bool) (allowed, changed bool
 	}
 	*g = guard{tripped: true, since: now, wait: 2 * guardFirstWait, probeAt: now.Add(guardFirstWait)}
 	return false, true
+}
+
+// inconclusive notes a run that has failed but is to be tried again: it says
+// neither that all is well nor that it is not. A broken program may fail every
+// message so until their attempts are used up, so it is no good result.
+func (g *guard) inconclusive(now, started time.Time) {
+	if g.tripped && !started.Before(g.since) {
+		g.probeAt = now.Add(g.wait)
+	}
 }

@@ -28,7 +28,7 @@ func (f HandlerFunc) Handle(ctx context.Context, m *Message) error { return f(ct
 
 // A Middleware wraps a handler in another one, for what is done round every
 // message: spans, logs, deadlines, idempotency. Limits, retries and leases are
-// no middleware: they need the source, and are the [Consumer]'s.
+// not middleware: they need the source, and are the [Consumer]'s.
 type Middleware func(Handler) Handler
 
 // Chain wraps h in the given middlewares; the first is the outermost.

@@ -25,7 +25,7 @@ type plan struct {
 // plan decides whether a receive is due, by everything but the limits. The
 // caller holds mu.
 func (e *engine) plan(now time.Time) plan {
-	until := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
+	in := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
 	slots, look := e.slots(), e.pace.outlook(now, e.cfg.Concurrency)
 	if e.cfg.NoLookAhead || e.guard.tripped {
 		look.lookAhead = 0
@@ -34,9 +34,9 @@ func (e *engine) plan(now time.Time) plan {
 	case e.draining || e.eof:
 		return plan{by: ByDrain}
 	case e.receiveAt.After(now):
-		return plan{by: ByErrors, until: e.receiveAt, wait: until(e.receiveAt)}
+		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
 	case e.guard.tripped && e.guard.probeAt.After(now):
-		return plan{by: ByGuard, until: e.guard.probeAt, wait: until(e.guard.probeAt)}
+		return plan{by: ByGuard, until: e.guard.probeAt, wait: in(e.guard.probeAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled}
 	case e.counts[held] > 0 && e.counts[held] >= e.heldLimit:
@@ -46,7 +46,7 @@ func (e *engine) plan(now time.Time) plan {
 	}
 	wanted := slots + look.lookAhead - e.counts[running] - e.demand(now)
 	if wanted < 1 {
-		by := ByConcurrency
+		by := BySlots
 		if e.guard.tripped {
 			by = ByGuard
 		}
@@ -56,8 +56,8 @@ func (e *engine) plan(now time.Time) plan {
 	if since.IsZero() {
 		since = now
 	}
-	if ripe := since.Add(look.hold); wanted < look.worth && ripe.After(now) {
-		return plan{wanted: wanted, wait: until(ripe)} // more slots will come free for the same call
+	if ripe := since.Add(look.gather); wanted < look.worth && ripe.After(now) {
+		return plan{wanted: wanted, wait: in(ripe)} // more slots will come free for the same call
 	}
 	return plan{wanted: wanted, ask: min(wanted, batchSize), look: look}
 }
@@ -147,7 +147,7 @@ func (e *engine) intake() {
 			if short.IsZero() {
 				short = now
 			}
-			wait = max(0, p.look.hold-now.Sub(short))
+			wait = max(0, p.look.gather-now.Sub(short))
 		}
 		if wait > 0 {
 			e.limited = true // a start or the end of a receive wakes us sooner
@@ -290,6 +290,7 @@ func (e *engine) maxPolls(now time.Time) int {
 // tell reports a change of what blocks receiving to Trace and log.
 func (e *engine) tell(by string, until time.Time) {
 	now := time.Now()
+	down := by == "" && limiter.Tripped(e.limits)
 	e.mu.Lock()
 	was, since := e.blockedBy, e.blockedAt
 	if by == was || by != "" && by != ByDrain && e.nPolls > 0 {
@@ -297,18 +298,24 @@ func (e *engine) tell(by string, until time.Time) {
 		return
 	}
 	e.blockedBy, e.blockedAt = by, now
+	// Probing an open breaker unblocks for a moment; that is not worth a line.
+	warn := worthALine(by) && !e.warned
+	again := by == "" && e.warned && !down
+	e.warned = (e.warned || warn) && !again
 	e.mu.Unlock()
 	if was != "" {
 		call(e.cfg.Trace.Unblocked, UnblockedInfo{By: was, After: now.Sub(since)})
-		if worthALine(was) && now.Sub(since) >= time.Second {
-			e.cfg.Logger.Info("queue: receiving again", "consumer", e.cfg.Name, "was_blocked_by", was, "after", now.Sub(since))
-		}
 	}
 	if by != "" {
 		call(e.cfg.Trace.Blocked, BlockedInfo{By: by, Until: until})
-		if worthALine(by) {
-			e.cfg.Logger.Warn("queue: receiving nothing", "consumer", e.cfg.Name, "blocked_by", by, "until", until)
-		}
+	}
+	switch {
+	case warn && until.IsZero():
+		e.cfg.Logger.Warn("queue: receiving nothing", "consumer", e.cfg.Name, "blocked_by", by)
+	case warn:
+		e.cfg.Logger.Warn("queue: receiving nothing", "consumer", e.cfg.Name, "blocked_by", by, "until", until)
+	case again:
+		e.cfg.Logger.Info("queue: receiving again", "consumer", e.cfg.Name)
 	}
 }
 

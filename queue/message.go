@@ -31,7 +31,8 @@ type Message struct {
 	Sequence string
 
 	// Attempt counts the receives of the message, this one included, as far as
-	// the queue knows: crashes, drains and lost replies are in it. 0: unknown.
+	// the queue knows: crashes, drains and lost replies are in it. 0: unknown,
+	// and taken for the first.
 	Attempt int
 	// SentAt is when the message was sent, FirstReceivedAt when anyone first
 	// received it, ReceivedAt when this delivery arrived. Zero: unknown.

@@ -11,10 +11,10 @@ const (
 	// extends: SQS's limit, and enough to make calls cheap elsewhere.
 	batchSize = 10
 
-	// holdTime is the most that the look-ahead lets a message wait for its
-	// slot, and that a free slot waits to be filled by the same receive as the
-	// next one.
-	holdTime = 20 * time.Millisecond
+	// gatherTime is the most that a free slot waits to be filled by the same
+	// receive as the next one, and what the look-ahead plans for a message to
+	// wait for its slot beyond the round-trip.
+	gatherTime = 20 * time.Millisecond
 
 	// paceMemory is how quickly the observed rate forgets. Shorter makes the
 	// look-ahead jump about with every burst; longer makes it late when
@@ -77,7 +77,7 @@ func (p *pace) rate(now time.Time, slots int) float64 {
 type outlook struct {
 	lookAhead int           // messages to have in hand or asked for beyond the slots
 	worth     int           // how many must be wanted for a receive to be worth its call
-	hold      time.Duration // how long to wait for that many
+	gather    time.Duration // how long to wait for that many
 	horizon   time.Duration // how far ahead the limits are asked
 }
 
@@ -93,17 +93,17 @@ func (p *pace) outlook(now time.Time, slots int) outlook {
 
 func (p *pace) look(now time.Time, slots int) outlook {
 	rate, trip := p.rate(now, slots), p.trip
-	hold := holdTime
+	gather := gatherTime
 	if rate > 0 {
 		// Long enough for a full receive to be wanted, or for one to return.
-		hold = min(hold, max(trip, time.Duration(batchSize/rate*float64(time.Second))))
+		gather = min(gather, max(trip, time.Duration(batchSize/rate*float64(time.Second))))
 	}
-	ahead := rate * (trip + hold).Seconds()
+	ahead := rate * (trip + gather).Seconds()
 	return outlook{
 		lookAhead: int(ahead),
-		worth:     int(min(batchSize, max(1, rate*hold.Seconds()))),
-		hold:      hold,
-		horizon:   trip + hold,
+		worth:     int(min(batchSize, max(1, rate*gather.Seconds()))),
+		gather:    gather,
+		horizon:   trip + gather,
 	}
 }
 

@@ -24,6 +24,14 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
+// seeds is n, or fewer with -short.
+func seeds(n uint64) uint64 {
+	if testing.Short() {
+		return n / 20
+	}
+	return n
+}
+
 // ----- never lost -----
 
 // A ledger is what became of a set of messages, told apart by their bodies.
@@ -133,7 +141,7 @@ func hangOnce(k int) queuetest.Plan {
 }
 
 func TestRandomFaultsLoseNothing(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range seeds(1000) {
 		synctest.Test(t, func(t *testing.T) {
 			faults := queuetest.Random(seed, 0.2, queuetest.Fault{Mode: queuetest.Refuse}, queuetest.Fault{Mode: queuetest.LoseReply},
 				queuetest.Fault{Mode: queuetest.Half}, queuetest.Fault{Before: 3 * time.Second}, queuetest.Fault{After: 12 * time.Second})
@@ -273,10 +281,11 @@ func TestHeldMessagesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
 		fill(t, q, 1000)
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		r := start(t, q, queue.Config{Limiter: limiter.All(), MaxHeld: 25, MaxHold: 10 * time.Minute},
 			func(context.Context, *queue.Message) error {
-				if down {
+				if down.Load() {
 					return stamped{is: limiter.ErrMisconfigured}
 				}
 				return nil
@@ -289,7 +298,7 @@ func TestHeldMessagesAreBounded(t *testing.T) {
 		require.LessOrEqual(t, s.Received, int64(25+2*10))
 		time.Sleep(10 * time.Minute)
 		require.NotZero(t, r.Stats().Released, "given back after MaxHold")
-		down = false
+		down.Store(false)
 		time.Sleep(time.Hour)
 		require.NoError(t, r.drain())
 		require.EqualValues(t, 1000, r.Stats().Done)
@@ -318,7 +327,7 @@ func TestSlowSlotsAreNotReceivedFor(t *testing.T) {
 // ----- never over -----
 
 func TestConsumersSharingALimitStayWithinIt(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range seeds(1000) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			places, rate, burst := 1+rng.IntN(8), float64(20+rng.IntN(100)), 1+rng.IntN(10)

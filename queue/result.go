@@ -23,7 +23,7 @@ type verdictKind uint8
 const (
 	ackIt    verdictKind = iota // done
 	bury                        // failed for good: to the dead-letter sink
-	keep                        // trouble at the far side: stays in hand
+	hold                        // trouble at the far side: stays in hand
 	giveBack                    // to be delivered again after a delay
 	drop                        // no longer ours: settle nothing
 )
@@ -48,7 +48,7 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 		if j.heldFor(now)+delay > e.cfg.MaxHold {
 			return verdict{kind: giveBack, delay: delay, as: Released}
 		}
-		return verdict{kind: keep, delay: delay}
+		return verdict{kind: hold, delay: delay}
 	}
 	delay, ok := e.cfg.Retry.Next(max(j.m.Attempt, 1), err)
 	switch {
@@ -82,33 +82,34 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned bool)
 	switch {
 	case d.lost:
 		v = verdict{kind: drop}
-	case e.draining && v.kind == keep:
+	case e.draining && v.kind == hold:
 		v = verdict{kind: giveBack, delay: v.delay, as: Released} // nobody is left to run it again
 	}
+	guarded := false
+	switch {
+	case v.kind == ackIt:
+		_, guarded = e.guard.result(now, j.at, false)
+	case v.kind == bury:
+		var allowed bool
+		if allowed, guarded = e.guard.result(now, j.at, true); !allowed || e.cfg.DeadLetter == nil {
+			v = verdict{kind: giveBack, delay: e.cfg.Retry.WithDefaults().MaxDelay, as: Retried}
+		}
+	case v.kind == giveBack && v.as == Retried:
+		e.guard.inconclusive(now, j.at)
+	}
+
 	e.pace.ended(now, took)
 	d.err, d.cancel = err, nil
-	inHand := e.inHand() // before this one leaves
-	var guarded bool
 	switch v.kind {
-	case ackIt, bury, giveBack:
-		allowed := true
-		if v.kind != giveBack || v.as == Retried {
-			allowed, guarded = e.guard.result(now, j.at, v.kind == bury)
-		}
-		switch {
-		case v.kind == ackIt:
-			e.settle(d, settlement{op: opAck, outcome: Done}, now)
-		case v.kind == bury && allowed && e.cfg.DeadLetter != nil:
-			e.move(d, handing, now)
-		case v.kind == bury:
-			v = verdict{kind: giveBack, delay: e.cfg.Retry.WithDefaults().MaxDelay, as: Retried}
-			fallthrough
-		default:
-			e.returnGroup(d, now)
-			e.settle(d, settlement{op: opNack, delay: v.delay, outcome: v.as}, now)
-		}
-	case keep:
-		e.hold(d, now, v.delay, inHand)
+	case ackIt:
+		e.settle(d, settlement{op: opAck, outcome: Done}, now)
+	case bury:
+		e.move(d, handing, now)
+	case hold:
+		e.hold(d, now, v.delay)
+	case giveBack:
+		e.returnGroup(d, now)
+		e.settle(d, settlement{op: opNack, delay: v.delay, outcome: v.as}, now)
 	case drop:
 		e.returnGroup(d, now)
 		e.end(d, LostLease, now)
@@ -133,7 +134,7 @@ func (e *engine) report(j job, v verdict, took time.Duration, err error, due tim
 		f(FinishedInfo{Message: j.m, Run: j.run, Took: took, Err: err, Outcome: o})
 	}
 	switch v.kind {
-	case keep:
+	case hold:
 		call(e.cfg.Trace.Held, HeldInfo{Message: j.m, Err: err, Until: due})
 	case drop:
 		e.cfg.Logger.Warn("queue: lease lost while the handler ran; nothing is settled", "consumer", e.cfg.Name, "message", j.m.ID, "took", took)
@@ -154,12 +155,12 @@ func (e *engine) reportGuard() {
 }
 
 // hold keeps a message in hand until the far side may be better. The caller
-// holds mu; inHand is what was in hand with it.
-func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, inHand int) {
+// holds mu.
+func (e *engine) hold(d *delivery, now time.Time, delay time.Duration) {
 	if e.counts[held] == 0 {
 		e.heldLimit = e.cfg.MaxHeld
 		if e.heldLimit == 0 {
-			e.heldLimit = inHand
+			e.heldLimit = e.inHand()
 		}
 	}
 	if d.heldSince.IsZero() {

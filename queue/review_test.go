@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,12 +44,11 @@ func TestReceivingGoesOnAfterMaxHold(t *testing.T) {
 			fill(t, q, 10)
 			bucket := pausable(t)
 			src := &queuetest.Faulty{Source: q, Latency: time.Second}
-			runs := 0
+			var runs atomic.Int64
 			r := start(t, src, queue.Config{Concurrency: 10, Limiter: bucket, MaxHold: 15 * time.Minute},
 				func(context.Context, *queue.Message) error {
-					runs++
 					bucket.Pause(time.Now().Add(20 * time.Minute))
-					if runs <= 10 {
+					if runs.Add(1) <= 10 {
 						return result
 					}
 					return nil

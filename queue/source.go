@@ -12,6 +12,11 @@ import (
 // messages they are given after they return, and the messages are passed back
 // as the source returned them. What they get back of a message is its Receipt
 // and ID; everything else may be absent.
+//
+// Of a message, Receive fills in ID, Receipt, Body and Attributes; LeaseUntil if
+// there are leases; Group and Sequence if it is to be kept in order; Attempt and
+// the times as far as they are known. A message whose Attempt is always 0 is
+// never exhausted, and its backoff does not grow.
 type Source interface {
 	// Receive waits for the first message, then returns at once with what is
 	// there: 1 to o.Max messages, each hidden from other receivers for o.Lease.

@@ -17,8 +17,8 @@ const (
 	Released Outcome = "released"
 	// Abandoned: the handler outlived the drain.
 	Abandoned Outcome = "abandoned"
-	// LostLease: the lease ended before the result could be settled; the queue
-	// delivers the message again.
+	// LostLease: the lease ended before the result could be settled, or the
+	// drain did; the queue delivers the message again.
 	LostLease Outcome = "lost lease"
 	// Superseded: the queue delivered the message again while it was in hand,
 	// and the newer delivery took over.
@@ -55,13 +55,13 @@ type Stats struct {
 
 // What keeps a consumer from receiving, beside its limiters.
 const (
-	ByConcurrency = "concurrency"       // all slots are taken
-	ByHeld        = "held messages"     // too many messages wait out trouble at the far side
-	ByUnsettled   = "unsettled results" // the source does not confirm acks and nacks
-	ByGuard       = "dead-letter guard" // most results would be dead-lettered
-	ByErrors      = "receive errors"    // the source fails, or returns nothing new without waiting
-	ByDrain       = "drain"             // the consumer is stopping, or its source has ended
-	ByIdle        = "not running"       // Run has not been called, or has returned
+	BySlots     = "handler slots"     // Config.Concurrency handlers run
+	ByHeld      = "held messages"     // too many messages wait out trouble at the far side
+	ByUnsettled = "unsettled results" // the source does not confirm acks and nacks
+	ByGuard     = "dead-letter guard" // most results would be dead-lettered
+	ByErrors    = "receive errors"    // the source fails, or returns nothing new without waiting
+	ByDrain     = "drain"             // the consumer is stopping, or its source has ended
+	ByIdle      = "not running"       // Run has not been called, or has returned
 )
 
 func (s *Stats) add(o Outcome) {

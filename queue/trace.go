@@ -20,9 +20,9 @@ type Trace struct {
 	Settled      func(SettledInfo)      // a call of Ack or Nack has ended
 	Extended     func(ExtendedInfo)     // a call of Extend has ended
 	Ended        func(EndedInfo)        // a delivery has come to its outcome
-	Blocked      func(BlockedInfo)      // the consumer stops receiving
+	Blocked      func(BlockedInfo)      // the consumer stops receiving; under a rate limit, dozens of times a second
 	Unblocked    func(UnblockedInfo)    // the consumer receives again
-	Error        func(ErrorInfo)        // a call failed, and will be tried again
+	Error        func(ErrorInfo)        // a call failed, and will be tried again unless it ends the Run
 }
 
 // ReceivedInfo tells of one call of Receive.
@@ -99,7 +99,8 @@ type UnblockedInfo struct {
 	After time.Duration // how long it was blocked
 }
 
-// ErrorInfo tells of a failed call to the source or the dead-letter sink.
+// ErrorInfo tells of a failed call to the source, the dead-letter sink or a
+// limiter.
 type ErrorInfo struct {
 	Op      string // "receive", "ack", "nack", "extend", "dead-letter", "acquire", "ready"
 	Err     error

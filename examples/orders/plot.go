@@ -210,7 +210,7 @@ func legend(pl *plot.Plot, s Settings, bin time.Duration) {
 	for k := len(kinds) - 1; k >= 0; k-- {
 		l.Add(kinds[k].name, patch{kinds[k].fill})
 	}
-	l.Add(fmt.Sprintf("limit: %v/s (%.4g per %d ms)", s.Rate, s.Rate*bin.Seconds(), bin.Milliseconds()), stroke{limitLine})
+	l.Add(fmt.Sprintf("limit: %v/s (%.4g per %d ms), bursts of %d", s.Rate, s.Rate*bin.Seconds(), bin.Milliseconds(), s.APIBurst()), stroke{limitLine})
 	l.Add("orders placed by customers", stroke{placedLine})
 }
 

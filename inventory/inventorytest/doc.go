@@ -10,7 +10,7 @@
 //	url, err := api.Start() // loopback; or api.Transport() for no network at all
 //	defer api.Close()
 //
-// A [Server] is an [net/http.Handler]. On a real connection it behaves as an API
+// A [Server] is a [net/http.Handler]. On a real connection it behaves as an API
 // behind a load balancer does: beyond its limits it answers 429 with a
 // Retry-After, in an outage what the [Outage] says, and it works on for a
 // client that has gone. Through [Server.Transport] the same handler serves

@@ -38,7 +38,7 @@
 //
 // With Config.FIFO the messages of one group come in the order they were sent.
 // A receive may take several of one group; until all of them are acked or
-// visible again, the group gives no others. The delay of a Nack so holds up its
+// visible again, the group gives no others. So the delay of a Nack holds up its
 // group. A second message with the same Dedup within five minutes is accepted
 // and dropped. On standard queues Group goes with the message and orders
 // nothing, nor does it share out receives fairly.

@@ -51,7 +51,7 @@ func (s *sender) result() error { return batchError("send", s.failed) }
 // "." (single, and not at an end) or begins with "AWS." or "Amazon."; a Group
 // or Dedup of more than 128 characters, or other than printable ASCII without
 // spaces; a Delay below 0 or above 15 minutes; and what Config.FIFO rules out.
-// Other than on SQS, body and attributes may be any bytes, and empty.
+// Unlike SQS, body and attributes may be any bytes, and empty.
 //
 // When the queue holds Config.MaxMessages, Send waits for room, first come
 // first served, and puts in what fits; messages for which there was no room

@@ -47,7 +47,7 @@ const (
 	// Refuse: the call fails, and does nothing.
 	Refuse
 	// LoseReply: the call is made, and reported as failed. Messages that a
-	// Receive got so stay leased until their lease is over.
+	// Receive has got stay leased until their lease is over.
 	LoseReply
 	// Half: the call fails for every second message, the first one included, with
 	// a [queue.BatchError], and is made for the others. A Receive is refused.
@@ -142,8 +142,8 @@ type Faulty struct {
 	Sink   queue.Sink
 	// Plan is asked about every call. Default: nothing fails.
 	Plan Plan
-	// Latency is how long every call takes more, half of it before and half of
-	// it after it is made, as a network does.
+	// Latency is added to every call, half of it before and half of it after it
+	// is made, as a network does.
 	Latency time.Duration
 
 	mu    sync.Mutex // guards the fields below, and calls of Plan
