@@ -102,7 +102,7 @@ func paint(c draw.Canvas, s Settings, sp Spike, passes []Timeline) {
 	for i, p := range panels {
 		plots[i] = []*plot.Plot{p.plot(passes[i].Title, bin, float64(count)*bin.Seconds(), top)}
 	}
-	legend(plots[0][0], s, bin)
+	legend(plots[0][0], s)
 	plots[len(plots)-1][0].X.Label.Text = "seconds since the first order"
 
 	c.SetColor(color.White)
@@ -198,7 +198,7 @@ var (
 )
 
 // legend explains the colours and lines.
-func legend(pl *plot.Plot, s Settings, bin time.Duration) {
+func legend(pl *plot.Plot, s Settings) {
 	l := &pl.Legend
 	// Thumbnails before the texts, so that these have room to be wider in
 	// another font.
@@ -210,7 +210,7 @@ func legend(pl *plot.Plot, s Settings, bin time.Duration) {
 	for k := len(kinds) - 1; k >= 0; k-- {
 		l.Add(kinds[k].name, patch{kinds[k].fill})
 	}
-	l.Add(fmt.Sprintf("limit: %v/s (%.4g per %d ms), bursts of %d", s.Rate, s.Rate*bin.Seconds(), bin.Milliseconds(), s.APIBurst()), stroke{limitLine})
+	l.Add(fmt.Sprintf("limit: %v/s, bursts of %d", s.Rate, s.APIBurst()), stroke{limitLine})
 	l.Add("orders placed by customers", stroke{placedLine})
 }
 
