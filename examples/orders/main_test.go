@@ -84,7 +84,7 @@ func TestRun(t *testing.T) {
 	svg, err := os.ReadFile(s.SVG)
 	require.NoError(t, err)
 	requireXML(t, svg)
-	for _, text := range []string{"API down", "429, over a limit", "limit: 200/s (20 per 100 ms)", "200 stored, 5 dead-lettered, 0 lost"} {
+	for _, text := range []string{"API down", "429, over a limit", "limit: 200/s, bursts of 25", "200 stored, 5 dead-lettered, 0 lost"} {
 		require.Contains(t, string(svg), text)
 	}
 }
