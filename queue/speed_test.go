@@ -139,6 +139,9 @@ func sleeper(d func() time.Duration) queue.HandlerFunc {
 func TestFastHandlersKeepEverySlotBusy(t *testing.T) {
 	const mean = 10 * time.Millisecond
 	for _, concurrency := range []int{10, 50, 200} {
+		if testing.Short() && concurrency > 50 {
+			continue
+		}
 		for name, d := range map[string]func() time.Duration{
 			"constant":    constant(mean),
 			"exponential": exponential(mean, 1),
@@ -160,6 +163,9 @@ func TestFastHandlersKeepEverySlotBusy(t *testing.T) {
 func TestSlowHandlersAreNotReceivedAheadOf(t *testing.T) {
 	for _, mean := range []time.Duration{100 * time.Millisecond, 2 * time.Second} {
 		for _, concurrency := range []int{1, 10, 50, 200} {
+			if testing.Short() && concurrency > 50 {
+				continue
+			}
 			t.Run(fmt.Sprint(mean, " ", concurrency), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					m := watch(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: concurrency}, time.Minute, sleeper(exponential(mean, 1)))
@@ -178,7 +184,7 @@ func TestRateLimitWithASmallBurstIsUsedInFull(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				bucket, err := limiter.NewTokenBucket(200, burst)
 				require.NoError(t, err)
-				m := watch(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: 50, Limiter: bucket}, time.Minute, sleeper(constant(10*time.Millisecond)))
+				m := watch(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: 50, Limiter: bucket}, span(time.Minute), sleeper(constant(10*time.Millisecond)))
 				t.Log(m)
 				require.GreaterOrEqual(t, m.perSecond, 0.95*200)
 			})

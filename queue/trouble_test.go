@@ -642,7 +642,7 @@ func (c *chaos) balanced(s queue.Stats) {
 }
 
 func TestChaosLosesNothing(t *testing.T) {
-	for seed := range uint64(200) {
+	for seed := range seeds(400) {
 		synctest.Test(t, func(t *testing.T) {
 			c := &chaos{t: t, seed: seed, fifo: seed%2 == 1, rng: rand.New(rand.NewPCG(seed, 7)), done: map[string]int{}}
 			c.play(t)
