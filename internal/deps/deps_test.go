@@ -19,11 +19,19 @@ const module = "github.com/rampmeter/rampmeter"
 // allowed says what each package of the root module may import beside the
 // standard library. A package that is not here may not exist.
 var allowed = map[string][]string{
-	"limiter":                 {"golang.org/x/time/rate"},
-	"retry":                   {"github.com/cenkalti/backoff/v4"},
-	"queue":                   {module + "/limiter", module + "/retry"},
-	"queue/memqueue":          {module + "/queue"},
-	"queue/queuetest":         {module + "/queue"},
+	"limiter":         {"golang.org/x/time/rate"},
+	"retry":           {"github.com/cenkalti/backoff/v4"},
+	"queue":           {module + "/limiter", module + "/retry"},
+	"queue/memqueue":  {module + "/queue"},
+	"queue/queuetest": {module + "/queue"},
+	"queue/sqsqueue": {
+		module + "/limiter", module + "/queue", module + "/retry",
+		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
+		"github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http",
+	},
+	"queue/sqsqueue/internal/sqsfake": {
+		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", // for the ready client
+	},
 	"inventory":               {module + "/limiter", module + "/retry"},
 	"inventory/inventorytest": {module + "/inventory"},
 	"internal/deps":           {},
@@ -35,6 +43,11 @@ var mayTest = []string{"queue/queuetest"}
 
 // required are the modules that the root may depend on.
 var required = []string{
+	"github.com/aws/aws-sdk-go-v2",
+	"github.com/aws/aws-sdk-go-v2/service/sqs",
+	"github.com/aws/smithy-go",
+	"github.com/aws/aws-sdk-go-v2/internal/configsources", // of the SDK
+	"github.com/aws/aws-sdk-go-v2/internal/endpoints/v2",  // of the SDK
 	"github.com/cenkalti/backoff/v4",
 	"github.com/stretchr/testify",
 	"golang.org/x/time",

@@ -1,0 +1,151 @@
+package sqsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+)
+
+var errUnnamed = errors.New("the reply names it neither as done nor as failed")
+
+// A batch is a call for several messages, which are known by their index among
+// its arguments.
+type batch struct {
+	q  *Queue
+	op string
+	// request makes one request for some messages, ten at most.
+	request func(ctx context.Context, limit time.Duration, some []int) (reply, error)
+	// verdict says what a failure means: done after all (nil), failed, or to be
+	// asked again. unsure says that an earlier request may have done it.
+	verdict func(i int, e *requestError, unsure bool) (err error, again bool)
+	failed  map[int]error
+}
+
+// A reply names the messages of a request that were done, and those that failed,
+// by the ids that entryID gave them.
+type reply struct {
+	done   []*string
+	failed []types.BatchResultErrorEntry
+}
+
+func entryID(i int) *string {
+	id := strconv.Itoa(i)
+	return &id
+}
+
+// retryPassing is the verdict of calls for which there is nothing special.
+func retryPassing(_ int, e *requestError, _ bool) (error, bool) { return e, e.passing() }
+
+func (b *batch) fail(i int, err error) {
+	if b.failed == nil {
+		b.failed = make(map[int]error)
+	}
+	b.failed[i] = err
+}
+
+// result is the call's error.
+func (b *batch) result() error {
+	if len(b.failed) == 0 {
+		return nil
+	}
+	return &queue.BatchError{Op: b.op, Failed: b.failed}
+}
+
+// run makes requests for the messages, ten at most, until each is done or has
+// failed. What fails in passing is asked again, after a while, as long as ctx
+// lasts and the policy allows.
+func (b *batch) run(ctx context.Context, some []int) {
+	var unsure map[int]bool
+	for attempt := 1; len(some) > 0; attempt++ {
+		if ctx.Err() != nil {
+			for _, i := range some {
+				b.fail(i, ended(ctx, b.op))
+			}
+			return
+		}
+		answer, err := b.request(ctx, b.q.limit(ctx), some)
+		whole, isRequest := err.(*requestError)
+		switch {
+		case err != nil && !isRequest: // ctx has ended
+			for _, i := range some {
+				b.fail(i, err)
+			}
+			return
+		case isRequest && whole.class == nil && len(some) > 1:
+			// Some servers refuse all for one that they don't like.
+			for _, i := range some {
+				b.run(ctx, []int{i})
+			}
+			return
+		}
+
+		outcome := make(map[string]*requestError, len(some)) // nil: done
+		for _, id := range answer.done {
+			outcome[deref(id)] = nil
+		}
+		for _, f := range answer.failed {
+			outcome[deref(f.Id)] = explainEntry(b.op, b.q.url, f)
+		}
+		var rest []int
+		var last error
+		for _, i := range some {
+			e, named := outcome[strconv.Itoa(i)]
+			switch {
+			case isRequest:
+				e = whole
+			case !named:
+				e = &requestError{op: b.op, url: b.q.url, class: limiter.ErrUnavailable, err: errUnnamed}
+			case e == nil:
+				delete(b.failed, i)
+				continue
+			}
+			err, again := b.verdict(i, e, unsure[i])
+			switch {
+			case again:
+				rest, last = append(rest, i), err
+				b.fail(i, err)
+				if e.class == limiter.ErrUnavailable && (isRequest || !named) {
+					if unsure == nil {
+						unsure = make(map[int]bool)
+					}
+					unsure[i] = true
+				}
+			case err != nil:
+				b.fail(i, err)
+			default:
+				delete(b.failed, i)
+			}
+		}
+		if len(rest) == 0 {
+			return
+		}
+		delay, ok := b.q.again.Next(attempt, last)
+		if !ok {
+			return
+		}
+		if !sleep(ctx, delay) {
+			for _, i := range rest {
+				b.fail(i, fmt.Errorf("%w, after %w", ended(ctx, b.op), b.failed[i]))
+			}
+			return
+		}
+		some = rest
+	}
+}
+
+// limit returns how long a request may take that can be made again: half of
+// what is left of ctx, so that there is time for another one.
+func (q *Queue) limit(ctx context.Context) time.Duration {
+	limit := q.cfg.Timeout
+	if until, ok := ctx.Deadline(); ok {
+		limit = min(limit, max(time.Until(until)/2, time.Second))
+	}
+	return limit
+}

@@ -1,0 +1,279 @@
+package sqsqueue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/rampmeter/rampmeter/queue"
+)
+
+// A CheckConfig says how the queue is used.
+type CheckConfig struct {
+	// Consumer is the configuration of the consumer that receives from the queue.
+	// Its DeadLetter, if that is a [Queue], is looked at too.
+	Consumer queue.Config
+	// HandlerTimeout is how long a handler takes at the longest. Default: that is
+	// not looked at.
+	HandlerTimeout time.Duration
+	// Outage is the longest trouble at the far side, or of the consumer, that
+	// messages are to survive in the queue. Default 24 h.
+	Outage time.Duration
+}
+
+// A Finding is something about a queue that will hurt.
+type Finding struct {
+	// Queue is the URL or ARN of the queue that it is about.
+	Queue string
+	// Attribute is the queue's attribute to change, or "Config." and the field of
+	// the consumer's or the queue's configuration.
+	Attribute string
+	// Problem says what is wrong and what will come of it, Fix what to set.
+	Problem, Fix string
+}
+
+// String is the finding in one line.
+func (f Finding) String() string {
+	return fmt.Sprintf("%s: %s: %s: %s", f.Queue, f.Attribute, f.Problem, f.Fix)
+}
+
+// Check reads the attributes of the queue and of its dead-letter queue and
+// returns what will hurt, nothing if all is well. It changes nothing. It needs
+// the permission sqs:GetQueueAttributes, and sqs:GetQueueUrl where the queue has
+// a redrive policy; if the dead-letter queue can't be read, that is a finding,
+// not an error.
+func (q *Queue) Check(ctx context.Context, cfg CheckConfig) ([]Finding, error) {
+	switch {
+	case cfg.HandlerTimeout < 0:
+		return nil, fmt.Errorf("sqsqueue: check: CheckConfig.HandlerTimeout is %v: must not be negative", cfg.HandlerTimeout)
+	case cfg.Outage < 0:
+		return nil, fmt.Errorf("sqsqueue: check: CheckConfig.Outage is %v: must not be negative", cfg.Outage)
+	case ctx.Err() != nil:
+		return nil, ended(ctx, "check")
+	}
+	if cfg.Outage == 0 {
+		cfg.Outage = 24 * time.Hour
+	}
+	a, err := q.attributes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := checks{cfg: cfg, q: q}
+	c.waits(a)
+	c.leases(a)
+	c.messages(a)
+	c.redrive(ctx, a)
+	return c.found, nil
+}
+
+// attributes are a queue's, by name.
+type attributes map[string]string
+
+func (q *Queue) attributes(ctx context.Context) (attributes, error) {
+	out, err := do(ctx, q, "check", q.limit(ctx), q.client.GetQueueAttributes, &sqs.GetQueueAttributesInput{
+		QueueUrl: &q.url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameAll},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out.Attributes, nil
+}
+
+func (a attributes) text(name types.QueueAttributeName) string { return a[string(name)] }
+
+// number returns the value of an attribute; false if the server does not tell
+// it.
+func (a attributes) number(name types.QueueAttributeName) (int, bool) {
+	n, err := strconv.Atoi(a[string(name)])
+	return n, err == nil
+}
+
+func (a attributes) seconds(name types.QueueAttributeName) (time.Duration, bool) {
+	n, ok := a.number(name)
+	return time.Duration(n) * time.Second, ok
+}
+
+// checks gathers findings.
+type checks struct {
+	cfg   CheckConfig
+	q     *Queue
+	found []Finding
+}
+
+func (c *checks) add(queue string, attribute types.QueueAttributeName, problem, fix string) {
+	c.found = append(c.found, Finding{Queue: queue, Attribute: string(attribute), Problem: problem, Fix: fix})
+}
+
+// waits are about long polls.
+func (c *checks) waits(a attributes) {
+	if wait, ok := a.number(types.QueueAttributeNameReceiveMessageWaitTimeSeconds); ok && wait == 0 {
+		c.add(c.q.url, types.QueueAttributeNameReceiveMessageWaitTimeSeconds,
+			"is 0: whoever receives without a wait time of its own polls short, which costs a request each time and may miss messages",
+			"set it to 20; receives of this package ask for their own wait anyway")
+	}
+	drain := c.cfg.Consumer.DrainTimeout
+	if drain == 0 {
+		drain = 30 * time.Second
+	}
+	if longest := drain - 2*time.Second; c.q.cfg.Wait > longest {
+		c.add(c.q.url, "Config.Wait",
+			fmt.Sprintf("is %v, and the consumer's DrainTimeout %v: a drain may have to cut a receive off, and messages that come at that moment wait for the end of their lease", c.q.cfg.Wait, drain),
+			fmt.Sprintf("set Config.Wait to at most %v, or DrainTimeout to at least %v", max(longest.Truncate(time.Second), time.Second), c.q.cfg.Wait+2*time.Second))
+	}
+}
+
+// leases are about visibility timeouts.
+func (c *checks) leases(a attributes) {
+	visibility, ok := a.seconds(types.QueueAttributeNameVisibilityTimeout)
+	if ok && c.cfg.HandlerTimeout > visibility {
+		c.add(c.q.url, types.QueueAttributeNameVisibilityTimeout,
+			fmt.Sprintf("is %v, shorter than a handler takes, %v: a consumer that does not extend it (a Lambda function, for one) gets messages twice", visibility, c.cfg.HandlerTimeout),
+			fmt.Sprintf("set it to %d; six times as much for a Lambda function", seconds(c.cfg.HandlerTimeout)))
+	}
+	if c.cfg.HandlerTimeout > maxVisibility {
+		c.add(c.q.url, types.QueueAttributeNameVisibilityTimeout,
+			fmt.Sprintf("can't be above %v, which is shorter than a handler takes, %v", maxVisibility, c.cfg.HandlerTimeout),
+			"split the work into messages that take less")
+	}
+}
+
+// messages are about what the queue takes, and keeps for how long.
+func (c *checks) messages(a attributes) {
+	retention, ok := a.seconds(types.QueueAttributeNameMessageRetentionPeriod)
+	if ok && retention < c.cfg.Outage {
+		c.add(c.q.url, types.QueueAttributeNameMessageRetentionPeriod,
+			fmt.Sprintf("is %v: messages are deleted unread in an outage of %v", retention, c.cfg.Outage),
+			fmt.Sprintf("set it to at least %d, better to 1209600 (14 days)", int(c.cfg.Outage/time.Second)))
+	}
+	if most, ok := a.number(types.QueueAttributeNameMaximumMessageSize); ok && most < maxSize {
+		c.add(c.q.url, types.QueueAttributeNameMaximumMessageSize,
+			fmt.Sprintf("is %d bytes: the service refuses longer messages, which Send takes for sendable up to %d", most, maxSize),
+			fmt.Sprintf("set it to %d", maxSize))
+	}
+	if fifo := a.text(types.QueueAttributeNameFifoQueue) == "true"; fifo != c.q.fifo {
+		c.add(c.q.url, types.QueueAttributeNameFifoQueue,
+			fmt.Sprintf("is %v, and the queue's URL says otherwise: groups and deduplication ids are not sent as they must be", fifo),
+			"give FIFO queues, and only those, a name that ends in .fifo")
+	}
+}
+
+// redrive is about the queue's dead-letter queue, and the consumer's.
+func (c *checks) redrive(ctx context.Context, a attributes) {
+	consumers, _ := c.cfg.Consumer.DeadLetter.(*Queue)
+	text := a.text(types.QueueAttributeNameRedrivePolicy)
+	if text == "" {
+		c.add(c.q.url, types.QueueAttributeNameRedrivePolicy,
+			"is not set: a message that makes its consumer crash, or that the consumer can't hand to its dead-letter queue, comes back until it is deleted at the end of its retention",
+			"set it to a dead-letter queue of the same type, with a maxReceiveCount of 20 or more")
+		if consumers != nil {
+			c.deadLetters(ctx, consumers, a)
+		}
+		return
+	}
+	policy, err := parseRedrive(text)
+	if err != nil {
+		c.add(c.q.url, types.QueueAttributeNameRedrivePolicy, fmt.Sprintf("can't be read: %v", err), "set it anew")
+		return
+	}
+	attempts := c.cfg.Consumer.Retry.WithDefaults().MaxAttempts
+	if attempts < 0 || policy.max <= attempts {
+		c.add(c.q.url, types.QueueAttributeNameRedrivePolicy,
+			fmt.Sprintf("has a maxReceiveCount of %d, and the consumer makes %s: the service moves messages to the dead-letter queue first, and without a reason", policy.max, attemptsText(attempts)),
+			fmt.Sprintf("set maxReceiveCount to at least %d, or Retry.MaxAttempts to less than %d", max(2*attempts, 20), policy.max))
+	}
+	dead, err := c.open(ctx, policy.arn)
+	if err != nil {
+		c.add(policy.arn, types.QueueAttributeNameQueueArn,
+			fmt.Sprintf("the dead-letter queue can't be found: %v", err),
+			"create it, or allow sqs:GetQueueUrl and sqs:GetQueueAttributes on it")
+	} else {
+		c.deadLetters(ctx, dead, a)
+	}
+	if consumers != nil && (dead == nil || consumers.name() != dead.name()) {
+		c.deadLetters(ctx, consumers, a)
+	}
+}
+
+func attemptsText(n int) string {
+	if n < 0 {
+		return "attempts without end"
+	}
+	return fmt.Sprintf("up to %d attempts", n)
+}
+
+// deadLetters looks at a queue that dead letters go to.
+func (c *checks) deadLetters(ctx context.Context, dead *Queue, source attributes) {
+	a, err := dead.attributes(ctx)
+	if err != nil {
+		c.add(dead.url, types.QueueAttributeNameQueueArn, fmt.Sprintf("the dead-letter queue can't be read: %v", err),
+			"create it, or allow sqs:GetQueueAttributes on it")
+		return
+	}
+	keeps, ok := a.seconds(types.QueueAttributeNameMessageRetentionPeriod)
+	kept, known := source.seconds(types.QueueAttributeNameMessageRetentionPeriod)
+	if ok && known && keeps <= kept {
+		c.add(dead.url, types.QueueAttributeNameMessageRetentionPeriod,
+			fmt.Sprintf("is %v, not longer than the source's, %v: on standard queues it counts from when a message was first sent, so one that comes late is deleted at once", keeps, kept),
+			"set it to 1209600 (14 days), and the source's to less")
+	}
+	if fifo := a.text(types.QueueAttributeNameFifoQueue) == "true"; fifo != c.q.fifo {
+		c.add(dead.url, types.QueueAttributeNameFifoQueue,
+			fmt.Sprintf("is %v, and the source's is %v: the service moves no messages between them, and copies lose their group or are refused", fifo, c.q.fifo),
+			"use a dead-letter queue of the source's type")
+	}
+	most, ok := a.number(types.QueueAttributeNameMaximumMessageSize)
+	if ok && most < maxSize {
+		c.add(dead.url, types.QueueAttributeNameMaximumMessageSize,
+			fmt.Sprintf("is %d bytes: a long message does not fit with its dead-letter record, which has up to 4 KiB", most),
+			fmt.Sprintf("set it to %d", maxSize))
+	}
+}
+
+// name is what tells the queue from others, however its host is written.
+func (q *Queue) name() string {
+	parts := strings.Split(strings.TrimRight(q.url, "/"), "/")
+	return strings.Join(parts[max(len(parts)-2, 0):], "/")
+}
+
+// open returns the queue with that ARN.
+func (c *checks) open(ctx context.Context, arn string) (*Queue, error) {
+	parts := strings.Split(arn, ":")
+	if len(parts) != 6 || parts[2] != "sqs" {
+		return nil, fmt.Errorf("sqsqueue: check: %q is not the ARN of a queue", arn)
+	}
+	out, err := do(ctx, c.q, "check", c.q.limit(ctx), c.q.client.GetQueueUrl, &sqs.GetQueueUrlInput{
+		QueueName: &parts[5], QueueOwnerAWSAccountId: &parts[4],
+	})
+	if err != nil {
+		return nil, err
+	}
+	return New(c.q.client, deref(out.QueueUrl), c.q.cfg)
+}
+
+// A redrivePolicy is what a queue's RedrivePolicy says.
+type redrivePolicy struct {
+	arn string
+	max int
+}
+
+func parseRedrive(text string) (redrivePolicy, error) {
+	var p struct {
+		ARN string          `json:"deadLetterTargetArn"`
+		Max json.RawMessage `json:"maxReceiveCount"` // a number, or a string of one
+	}
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return redrivePolicy{}, err
+	}
+	n, err := strconv.Atoi(strings.Trim(string(p.Max), `"`))
+	if err != nil || p.ARN == "" {
+		return redrivePolicy{}, errors.New("it names no deadLetterTargetArn, or no maxReceiveCount")
+	}
+	return redrivePolicy{arn: p.ARN, max: n}, nil
+}

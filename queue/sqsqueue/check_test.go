@@ -1,0 +1,144 @@
+package sqsqueue_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// attrs are attributes of a queue.
+type attrs map[string]string
+
+func TestCheck(t *testing.T) {
+	const (
+		day  = "86400"
+		days = "1209600"
+	)
+	redrive := func(max int) string {
+		return fmt.Sprintf(`{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead","maxReceiveCount":%d}`, max)
+	}
+	good := func(more attrs) attrs {
+		a := attrs{
+			"VisibilityTimeout": "60", "ReceiveMessageWaitTimeSeconds": "20", "MessageRetentionPeriod": day,
+			"MaximumMessageSize": "1048576", "RedrivePolicy": redrive(20),
+		}
+		for k, v := range more {
+			a[k] = v
+		}
+		return a
+	}
+	for name, c := range map[string]struct {
+		queue, dead attrs // dead nil: there is none
+		cfg         sqsqueue.CheckConfig
+		want        []string // attributes found wrong
+		says        string   // in the first
+	}{
+		"good": {queue: good(nil), dead: attrs{"MessageRetentionPeriod": days}, cfg: sqsqueue.CheckConfig{HandlerTimeout: time.Minute}},
+		"visibility": {
+			queue: good(attrs{"VisibilityTimeout": "30"}), dead: attrs{"MessageRetentionPeriod": days},
+			cfg: sqsqueue.CheckConfig{HandlerTimeout: 45 * time.Second}, want: []string{"VisibilityTimeout"}, says: "set it to 45",
+		},
+		"short polls": {
+			queue: good(attrs{"ReceiveMessageWaitTimeSeconds": "0"}), dead: attrs{"MessageRetentionPeriod": days},
+			want: []string{"ReceiveMessageWaitTimeSeconds"}, says: "set it to 20",
+		},
+		"drain": {
+			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
+			cfg:  sqsqueue.CheckConfig{Consumer: queue.Config{DrainTimeout: 15 * time.Second}},
+			want: []string{"Config.Wait"}, says: "at most 13s",
+		},
+		"no dead-letter queue": {
+			queue: attrs{"ReceiveMessageWaitTimeSeconds": "20"}, want: []string{"RedrivePolicy"}, says: "dead-letter queue",
+		},
+		"dead-letter queue is gone": {queue: good(nil), want: []string{"QueueArn"}, says: "create it"},
+		"too few receives": {
+			queue: good(attrs{"RedrivePolicy": redrive(12)}), dead: attrs{"MessageRetentionPeriod": days},
+			want: []string{"RedrivePolicy"}, says: "at least 24",
+		},
+		"attempts without end": {
+			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
+			cfg:  sqsqueue.CheckConfig{Consumer: queue.Config{Retry: retry.Policy{MaxAttempts: -1}}},
+			want: []string{"RedrivePolicy"}, says: "without end",
+		},
+		"retention of dead letters": {
+			queue: good(nil), dead: attrs{"MessageRetentionPeriod": day}, want: []string{"MessageRetentionPeriod"}, says: "1209600",
+		},
+		"retention": {
+			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
+			cfg: sqsqueue.CheckConfig{Outage: 48 * time.Hour}, want: []string{"MessageRetentionPeriod"}, says: "172800",
+		},
+		"sizes": {
+			queue: good(attrs{"MaximumMessageSize": "262144"}), dead: attrs{"MessageRetentionPeriod": days, "MaximumMessageSize": "262144"},
+			want: []string{"MaximumMessageSize", "MaximumMessageSize"}, says: "1048576",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &sqsfake.Server{}
+				if name == "dead-letter queue is gone" {
+					c.dead = attrs{}
+				}
+				if c.dead != nil {
+					_, err := server.CreateQueue("dead", c.dead)
+					require.NoError(t, err)
+				}
+				q := newQueue(t, server, false, c.queue)
+				if name == "dead-letter queue is gone" {
+					server.Plan = sqsfake.On(sqsfake.GetQueueURL, sqsfake.Fault{Mode: sqsfake.Refuse, Err: sqsfake.QueueDoesNotExist()})
+				}
+				found, err := q.Check(t.Context(), c.cfg)
+				require.NoError(t, err)
+				var got []string
+				for _, f := range found {
+					got = append(got, f.Attribute)
+				}
+				require.Equal(t, c.want, got, "%v", found)
+				if c.says != "" {
+					require.Contains(t, found[0].String(), c.says)
+				}
+			})
+		})
+	}
+}
+
+// The queue that the consumer sends dead letters to is looked at, whether the
+// service sends them there too or not.
+func TestCheckConsumersDeadLetterQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &sqsfake.Server{}
+		url, err := server.CreateQueue("dead.fifo", map[string]string{"FifoQueue": "true", "MessageRetentionPeriod": "1209600", "MaximumMessageSize": "1048576"})
+		require.NoError(t, err)
+		dead, err := sqsqueue.New(server.Client(), url, sqsqueue.Config{})
+		require.NoError(t, err)
+		q := newQueue(t, server, false, map[string]string{"ReceiveMessageWaitTimeSeconds": "20"})
+		found, err := q.Check(t.Context(), sqsqueue.CheckConfig{Consumer: queue.Config{DeadLetter: dead}})
+		require.NoError(t, err)
+		require.Len(t, found, 2, "%v", found)
+		require.Equal(t, "RedrivePolicy", found[0].Attribute)
+		require.Equal(t, "FifoQueue", found[1].Attribute)
+		require.Equal(t, url, found[1].Queue)
+	})
+}
+
+func TestCheckFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &sqsfake.Server{}
+		q := newQueue(t, server, false, nil)
+		_, err := q.Check(t.Context(), sqsqueue.CheckConfig{HandlerTimeout: -1})
+		require.ErrorContains(t, err, "HandlerTimeout")
+		_, err = q.Check(t.Context(), sqsqueue.CheckConfig{Outage: -1})
+		require.ErrorContains(t, err, "Outage")
+		server.Plan = sqsfake.On(sqsfake.GetQueueAttributes, sqsfake.Fault{Mode: sqsfake.Refuse, Err: sqsfake.AccessDenied()})
+		_, err = q.Check(t.Context(), sqsqueue.CheckConfig{})
+		require.ErrorIs(t, err, limiter.ErrMisconfigured)
+	})
+}

@@ -1,0 +1,130 @@
+package sqsqueue_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
+)
+
+// doFunc is an HTTP client.
+type doFunc func(*http.Request) (*http.Response, error)
+
+func (f doFunc) Do(r *http.Request) (*http.Response, error) { return f(r) }
+
+func TestErrorsByCode(t *testing.T) {
+	other := func(status int, code string) sqsfake.Error {
+		return sqsfake.Error{Status: status, Code: code, QueryCode: "-"}
+	}
+	for name, c := range map[string]struct {
+		err   sqsfake.Error
+		class error
+		says  string
+	}{
+		"throttled":             {sqsfake.Throttled(), limiter.ErrOverload, ""},
+		"throttling 400":        {sqsfake.ThrottlingException(400), limiter.ErrOverload, ""},
+		"throttling 503":        {sqsfake.ThrottlingException(503), limiter.ErrOverload, ""},
+		"over limit":            {sqsfake.OverLimit(), limiter.ErrOverload, ""},
+		"over limit, old":       {other(403, "AWS.SimpleQueueService.OverLimit"), limiter.ErrOverload, ""},
+		"over limit, namespace": {other(403, "com.amazonaws.sqs#OverLimit"), limiter.ErrOverload, ""},
+		"429":                   {other(429, "Whatever"), limiter.ErrOverload, ""},
+		"500":                   {sqsfake.InternalError(), limiter.ErrUnavailable, ""},
+		"503":                   {sqsfake.ServiceUnavailable(), limiter.ErrUnavailable, ""},
+		"502":                   {other(502, "Whatever"), limiter.ErrUnavailable, ""},
+		"no queue":              {sqsfake.QueueDoesNotExist(), limiter.ErrMisconfigured, "create the queue"},
+		"no queue, new":         {other(400, "QueueDoesNotExist"), limiter.ErrMisconfigured, "create the queue"},
+		"no queue, old":         {other(400, "AWS.SimpleQueueService.NonExistentQueue"), limiter.ErrMisconfigured, "create the queue"},
+		"denied":                {sqsfake.AccessDenied(), limiter.ErrMisconfigured, "sqs:ReceiveMessage"},
+		"denied, old":           {other(403, "AccessDenied"), limiter.ErrMisconfigured, "sqs:ReceiveMessage"},
+		"403":                   {other(403, "Whatever"), limiter.ErrMisconfigured, "credentials"},
+		"expired":               {sqsfake.ExpiredToken(), limiter.ErrMisconfigured, "renew the credentials"},
+		"unknown key":           {sqsfake.InvalidToken(), limiter.ErrMisconfigured, "credentials"},
+		"signature":             {other(403, "InvalidSignatureException"), limiter.ErrMisconfigured, "clock"},
+		"KMS":                   {other(400, "KmsAccessDenied"), limiter.ErrMisconfigured, "KMS key"},
+		"KMS, old":              {other(400, "KMS.AccessDeniedException"), limiter.ErrMisconfigured, ""},
+		"refused":               {other(400, "InvalidAttributeName"), nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &sqsfake.Server{}
+				q := newQueue(t, server, false, nil)
+				server.Plan = sqsfake.On(sqsfake.ReceiveMessage, sqsfake.Fault{Mode: sqsfake.Refuse, Err: c.err})
+				msgs, err := q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+				require.Error(t, err)
+				require.Empty(t, msgs)
+				require.Equal(t, c.class, limiter.Classify(err), "%v", err)
+				require.ErrorContains(t, err, c.says)
+				require.ErrorContains(t, err, server.URL("orders"))
+				if strings.Contains(name, "signature") {
+					require.Equal(t, 2, server.Stats(sqsfake.ReceiveMessage).Calls, "the SDK may have set its clock right")
+				} else {
+					require.Equal(t, 1, server.Stats(sqsfake.ReceiveMessage).Calls, "a receive that fails holds up nobody")
+				}
+			})
+		})
+	}
+}
+
+func TestErrorsOfTheNetwork(t *testing.T) {
+	reply := func(status int, body string) doFunc {
+		return func(*http.Request) (*http.Response, error) {
+			return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+		}
+	}
+	fails := func(err error) doFunc { return func(*http.Request) (*http.Response, error) { return nil, err } }
+	for name, c := range map[string]struct {
+		client  sqs.HTTPClient
+		options func(*sqs.Options)
+		class   error
+	}{
+		"page of a proxy":  {client: reply(200, "<html>hello</html>"), class: limiter.ErrUnavailable},
+		"error of a proxy": {client: reply(502, "<html>bad gateway</html>"), class: limiter.ErrUnavailable},
+		"not SQS":          {client: reply(404, "not found"), class: limiter.ErrMisconfigured},
+		"refused":          {client: fails(&net.OpError{Op: "dial", Err: errors.New("connection refused")}), class: limiter.ErrUnavailable},
+		"reset":            {client: fails(io.ErrUnexpectedEOF), class: limiter.ErrUnavailable},
+		"no such host":     {client: fails(&net.DNSError{IsNotFound: true}), class: limiter.ErrMisconfigured},
+		"DNS is down":      {client: fails(&net.DNSError{IsTemporary: true, IsTimeout: true}), class: limiter.ErrUnavailable},
+		"no credentials": {client: reply(200, "{}"), class: limiter.ErrMisconfigured, options: func(o *sqs.Options) {
+			o.Credentials = failing{}
+		}},
+		"no region": {client: reply(200, "{}"), class: limiter.ErrMisconfigured, options: func(o *sqs.Options) {
+			o.BaseEndpoint, o.Region = nil, ""
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := (&sqsfake.Server{}).Client(func(o *sqs.Options) {
+				o.HTTPClient = c.client
+				if c.options != nil {
+					c.options(o)
+				}
+			})
+			q, err := sqsqueue.New(client, "https://sqs.test/0/orders", sqsqueue.Config{})
+			require.NoError(t, err)
+			_, err = q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+			require.Error(t, err)
+			require.Equal(t, c.class, limiter.Classify(err), "%v", err)
+			t.Log(err)
+		})
+	}
+}
+
+// failing are credentials that can't be had.
+type failing struct{}
+
+func (failing) Retrieve(context.Context) (aws.Credentials, error) {
+	return aws.Credentials{}, &net.OpError{Op: "dial", Err: errors.New("no route to host")}
+}

@@ -1,0 +1,68 @@
+package sqsqueue_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// A message that another program has sent keeps the types of its attributes on
+// its way through the dead-letter queue, also those that no Message has.
+func TestNativeIsCopied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &sqsfake.Server{}
+		q := newQueue(t, server, false, nil)
+		want := map[string]types.MessageAttributeValue{
+			"text":    {DataType: aws.String("String"), StringValue: aws.String("text")},
+			"id":      {DataType: aws.String("String.uuid"), StringValue: aws.String("af01")},
+			"count":   {DataType: aws.String("Number"), StringValue: aws.String("42")},
+			"ratio":   {DataType: aws.String("Number.float"), StringValue: aws.String("0.5")},
+			"picture": {DataType: aws.String("Binary.gif"), BinaryValue: []byte("GIF89a")},
+			"bytes":   {DataType: aws.String("Binary"), BinaryValue: []byte{0, 0xff}},
+			"x7":      {DataType: aws.String("Number"), StringValue: aws.String("7")},
+			"x8":      {DataType: aws.String("Number"), StringValue: aws.String("8")},
+			"x9":      {DataType: aws.String("Number"), StringValue: aws.String("9")},
+			"xA":      {DataType: aws.String("Binary.a"), BinaryValue: []byte("A")},
+		}
+		url := q.URL()
+		_, err := server.Client().SendMessage(t.Context(), &sqs.SendMessageInput{
+			QueueUrl: &url, MessageBody: aws.String("body"), MessageAttributes: want,
+			MessageSystemAttributes: map[string]types.MessageSystemAttributeValue{
+				"AWSTraceHeader": {DataType: aws.String("String"), StringValue: aws.String("Root=1-2-3")},
+			},
+		})
+		require.NoError(t, err)
+		m := receive(t, q, 1, time.Minute)[0]
+		require.Equal(t, map[string]string{
+			"text": "text", "id": "af01", "count": "42", "ratio": "0.5", "picture": "GIF89a", "bytes": "\x00\xff",
+			"x7": "7", "x8": "8", "x9": "9", "xA": "A", "AWSTraceHeader": "Root=1-2-3",
+		}, m.Attributes)
+
+		for range 2 {
+			bury(t, q, m, retry.DeadLetter{Reason: "permanent"}.Encode())
+			m = receive(t, q, 1, time.Minute)[0]
+		}
+		native := m.Native.(*types.Message)
+		require.Equal(t, "Root=1-2-3", native.Attributes["AWSTraceHeader"])
+		record := native.MessageAttributes[retry.DeadLetterAttribute]
+		delete(native.MessageAttributes, retry.DeadLetterAttribute)
+		require.Equal(t, want, native.MessageAttributes)
+		require.JSONEq(t, `{"reason":"permanent"}`, *record.StringValue)
+
+		// A value that the handler has changed is text, and only that.
+		m.Attributes["count"] = "many"
+		delete(m.Attributes, retry.DeadLetterAttribute)
+		send(t, q, m)
+		native = receive(t, q, 1, time.Minute)[0].Native.(*types.Message)
+		require.Equal(t, types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String("many")}, native.MessageAttributes["count"])
+		require.Equal(t, want["ratio"], native.MessageAttributes["ratio"])
+	})
+}

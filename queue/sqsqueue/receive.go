@@ -1,0 +1,116 @@
+package sqsqueue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/rampmeter/rampmeter/queue"
+)
+
+// Receive asks the service for up to o.Max messages, at most ten, and waits
+// there for the first, Config.Wait at most; then it returns none and no error.
+// It makes one request. What that fails with is in the package documentation.
+//
+// o.Max must be at least 1; o.Lease must be positive and at most 12 h, and is
+// rounded up to whole seconds. LeaseUntil counts from when the request was
+// made, as the service may have handed out the message then.
+//
+// A request whose context ends is given up at once; messages that it would have
+// brought come back when their lease is over.
+func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	switch {
+	case o.Max < 1:
+		return nil, fmt.Errorf("sqsqueue: receive: Max is %d: must be at least 1", o.Max)
+	case o.Lease <= 0 || o.Lease > maxVisibility:
+		return nil, fmt.Errorf("sqsqueue: receive: Lease is %v: must be positive and at most %v", o.Lease, maxVisibility)
+	case ctx.Err() != nil:
+		return nil, ended(ctx, "receive")
+	}
+	lease := seconds(o.Lease) // never 0, which would not be sent
+	wait := q.wait(time.Duration(lease) * time.Second)
+	begin := time.Now()
+	out, err := do(ctx, q, "receive", wait+q.cfg.Timeout, q.client.ReceiveMessage, &sqs.ReceiveMessageInput{
+		QueueUrl:                    &q.url,
+		MaxNumberOfMessages:         int32(min(o.Max, maxBatch)),
+		VisibilityTimeout:           lease,
+		WaitTimeSeconds:             seconds(wait),
+		MessageAttributeNames:       []string{"All"},
+		MessageSystemAttributeNames: q.systemAttributes,
+	})
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	msgs := make([]*queue.Message, len(out.Messages))
+	for i := range out.Messages {
+		m := message(&out.Messages[i])
+		m.Receipt = receipt{handle: m.Receipt, since: begin}.String()
+		m.ReceivedAt, m.LeaseUntil = now, begin.Add(time.Duration(lease)*time.Second)
+		msgs[i] = m
+	}
+	return msgs, nil
+}
+
+// wait returns how long a receive may wait, so that what comes at the end of the
+// wait still has a part of its lease. It is never 0, which would not be sent.
+func (q *Queue) wait(lease time.Duration) time.Duration {
+	return max(min(q.cfg.Wait, (lease*2/3).Truncate(time.Second)), time.Second)
+}
+
+// message returns what the service's message says.
+func message(native *types.Message) *queue.Message {
+	m := &queue.Message{
+		ID:      deref(native.MessageId),
+		Body:    []byte(deref(native.Body)),
+		Receipt: deref(native.ReceiptHandle),
+		Native:  native,
+	}
+	system := func(name types.MessageSystemAttributeName) string { return native.Attributes[string(name)] }
+	m.Attempt, _ = strconv.Atoi(system(types.MessageSystemAttributeNameApproximateReceiveCount))
+	m.SentAt = milliseconds(system(types.MessageSystemAttributeNameSentTimestamp))
+	m.FirstReceivedAt = milliseconds(system(types.MessageSystemAttributeNameApproximateFirstReceiveTimestamp))
+	m.Group = system(types.MessageSystemAttributeNameMessageGroupId)
+	m.Dedup = system(types.MessageSystemAttributeNameMessageDeduplicationId)
+	m.Sequence = system(types.MessageSystemAttributeNameSequenceNumber)
+	restore(native)
+	m.Attributes = decode(native)
+	return m
+}
+
+// milliseconds returns the time of a system attribute; zero if there is none.
+func milliseconds(s string) time.Time {
+	ms, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || ms <= 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
+}
+
+// A receipt is a service's receipt handle and since when, at the earliest, its
+// message is hidden: from then on count the twelve hours. A Message carries both
+// in its Receipt, for that is all that a source gets back for certain.
+type receipt struct {
+	handle string
+	since  time.Time // zero: unknown
+}
+
+func (r receipt) String() string {
+	return strconv.FormatInt(r.since.UnixMilli(), 10) + "@" + r.handle
+}
+
+// receiptOf returns the message's receipt. A bare handle, from a receive that
+// was not this package's, is one too.
+func receiptOf(m *queue.Message) receipt {
+	if at, handle, ok := strings.Cut(m.Receipt, "@"); ok {
+		if ms, err := strconv.ParseInt(at, 10, 64); err == nil {
+			return receipt{handle: handle, since: time.UnixMilli(ms)}
+		}
+	}
+	return receipt{handle: m.Receipt, since: m.ReceivedAt}
+}

@@ -1,0 +1,228 @@
+package sqsqueue_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
+)
+
+func TestNewRefuses(t *testing.T) {
+	client := (&sqsfake.Server{}).Client()
+	const url = "https://sqs.eu-central-1.amazonaws.com/123456789012/orders"
+	for _, c := range []struct {
+		client sqsqueue.API
+		url    string
+		cfg    sqsqueue.Config
+		want   string
+	}{
+		{nil, url, sqsqueue.Config{}, "client is nil"},
+		{(*sqs.Client)(nil), url, sqsqueue.Config{}, "client is nil"},
+		{client, "", sqsqueue.Config{}, "queueURL"},
+		{client, "orders", sqsqueue.Config{}, "queueURL"},
+		{client, "arn:aws:sqs:eu-central-1:123456789012:orders", sqsqueue.Config{}, "queueURL"},
+		{client, "https://sqs.eu-central-1.amazonaws.com/", sqsqueue.Config{}, "queueURL"},
+		{client, url, sqsqueue.Config{Wait: -1}, "Config.Wait"},
+		{client, url, sqsqueue.Config{Wait: 1500 * time.Millisecond}, "Config.Wait"},
+		{client, url, sqsqueue.Config{Wait: 21 * time.Second}, "Config.Wait"},
+		{client, url, sqsqueue.Config{Timeout: time.Millisecond}, "Config.Timeout"},
+		{client, url, sqsqueue.Config{Timeout: time.Hour}, "Config.Timeout"},
+	} {
+		_, err := sqsqueue.New(c.client, c.url, c.cfg)
+		require.ErrorContains(t, err, c.want)
+	}
+	q, err := sqsqueue.New(client, url, sqsqueue.Config{Wait: time.Second, Timeout: time.Second, Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	require.Equal(t, url, q.URL())
+}
+
+func TestReceiveRefuses(t *testing.T) {
+	q := newQueue(t, &sqsfake.Server{}, false, nil)
+	for want, o := range map[string]queue.ReceiveOptions{
+		"Max is 0":     {Lease: time.Minute},
+		"Lease is 0s":  {Max: 1},
+		"Lease is 13h": {Max: 1, Lease: 13 * time.Hour},
+	} {
+		_, err := q.Receive(t.Context(), o)
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// asked records the receives that it passes on.
+type asked struct {
+	*sqs.Client
+	inputs []*sqs.ReceiveMessageInput
+}
+
+func (a *asked) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput, o ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
+	a.inputs = append(a.inputs, in)
+	return a.Client.ReceiveMessage(ctx, in, o...)
+}
+
+// A receive says how long it waits and for how long it leases: zeros would not
+// be sent, and the queue's own would hold. With a short lease it waits shorter,
+// so that what comes at the end of the wait is still leased.
+func TestReceiveAsks(t *testing.T) {
+	for _, c := range []struct {
+		cfg         sqsqueue.Config
+		o           queue.ReceiveOptions
+		max         int32
+		wait, lease int32
+	}{
+		{o: queue.ReceiveOptions{Max: 1, Lease: 30 * time.Second}, max: 1, wait: 20, lease: 30},
+		{o: queue.ReceiveOptions{Max: 1000, Lease: 12 * time.Hour}, max: 10, wait: 20, lease: 43200},
+		{o: queue.ReceiveOptions{Max: 5, Lease: 10 * time.Second}, max: 5, wait: 6, lease: 10},
+		{o: queue.ReceiveOptions{Max: 5, Lease: 1}, max: 5, wait: 1, lease: 1},
+		{cfg: sqsqueue.Config{Wait: 3 * time.Second}, o: queue.ReceiveOptions{Max: 5, Lease: time.Minute}, max: 5, wait: 3, lease: 60},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			server := &sqsfake.Server{}
+			url := newQueue(t, server, false, map[string]string{"VisibilityTimeout": "900", "ReceiveMessageWaitTimeSeconds": "0"}).URL()
+			client := &asked{Client: server.Client()}
+			q, err := sqsqueue.New(client, url, c.cfg)
+			require.NoError(t, err)
+			begin := time.Now()
+			msgs, err := q.Receive(t.Context(), c.o)
+			require.NoError(t, err)
+			require.Empty(t, msgs)
+			require.Equal(t, time.Duration(c.wait)*time.Second, time.Since(begin))
+			in := client.inputs[0]
+			require.Equal(t, []int32{c.max, c.wait, c.lease}, []int32{in.MaxNumberOfMessages, in.WaitTimeSeconds, in.VisibilityTimeout})
+			require.Empty(t, in.AttributeNames, "deprecated") //nolint:staticcheck // that is the point
+		})
+	}
+}
+
+func TestReceiveTells(t *testing.T) {
+	for _, bare := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			server := &sqsfake.Server{Plan: sqsfake.On(sqsfake.ReceiveMessage, sqsfake.Fault{NoSystemAttributes: bare})}
+			q := newQueue(t, server, true, nil)
+			at := time.Now()
+			send(t, q, &queue.Message{Body: []byte("a"), Group: "g", Dedup: "d"})
+			time.Sleep(time.Minute)
+			first := time.Now()
+			require.NoError(t, q.Nack(t.Context(), 0, receive(t, q, 1, time.Minute)...))
+			time.Sleep(time.Minute)
+			m := receive(t, q, 1, time.Minute)[0]
+			require.Equal(t, "a", string(m.Body))
+			require.NotEmpty(t, m.ID)
+			require.Equal(t, time.Now(), m.ReceivedAt)
+			require.Equal(t, time.Now().Add(time.Minute), m.LeaseUntil)
+			require.IsType(t, &types.Message{}, m.Native)
+			if bare {
+				require.Zero(t, m.Attempt)
+				require.True(t, m.SentAt.IsZero())
+				require.True(t, m.FirstReceivedAt.IsZero())
+				require.Empty(t, m.Group+m.Dedup+m.Sequence)
+			} else {
+				require.Equal(t, 2, m.Attempt)
+				require.True(t, m.SentAt.Equal(at))
+				require.True(t, m.FirstReceivedAt.Equal(first))
+				require.Equal(t, []string{"g", "d"}, []string{m.Group, m.Dedup})
+				require.Len(t, m.Sequence, 20)
+			}
+			require.NoError(t, q.Ack(t.Context(), m))
+		})
+	}
+}
+
+// The group of a standard queue is the tenant, and goes with the message.
+func TestFairQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, &sqsfake.Server{}, false, nil)
+		send(t, q, &queue.Message{Body: []byte("a"), Group: "tenant-7", Dedup: "not of a standard queue"})
+		m := receive(t, q, 1, time.Minute)[0]
+		require.Equal(t, "tenant-7", m.Group)
+		require.Empty(t, m.Sequence)
+		require.Empty(t, m.Dedup)
+	})
+}
+
+func TestReceiveTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &sqsfake.Server{Plan: sqsfake.On(sqsfake.ReceiveMessage, sqsfake.Fault{Mode: sqsfake.Hang})}
+		q := newQueue(t, server, false, nil)
+		begin := time.Now()
+		_, err := q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+		require.ErrorIs(t, err, limiter.ErrUnavailable)
+		require.Equal(t, 30*time.Second, time.Since(begin))
+
+		cause := errors.New("gone home")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(5*time.Second, func() { cancel(cause) })
+		begin = time.Now()
+		_, err = q.Receive(ctx, queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+		require.ErrorIs(t, err, cause)
+		require.Equal(t, 5*time.Second, time.Since(begin))
+	})
+}
+
+// The SDK's request body has a WriteTo that breaks the reply when the server is
+// quicker than the transport. Requests of a Queue have a body without, and all
+// that is the client's own stays as it is.
+func TestRequestBodyHasNoWriteTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &sqsfake.Server{}
+		var trap []bool
+		retryer := aws.NopRetryer{}
+		client := server.Client(func(o *sqs.Options) {
+			o.Retryer = retryer
+			o.HTTPClient = doFunc(func(r *http.Request) (*http.Response, error) {
+				_, ok := r.Body.(io.WriterTo)
+				trap = append(trap, ok)
+				return server.Do(r)
+			})
+		})
+		before := client.Options()
+		url, err := server.CreateQueue("orders", nil)
+		require.NoError(t, err)
+		q, err := sqsqueue.New(client, url, sqsqueue.Config{})
+		require.NoError(t, err)
+		send(t, q, message("a"), message("b"))
+		msgs := receive(t, q, 10, time.Minute)
+		require.NoError(t, q.Extend(t.Context(), time.Minute, msgs...))
+		require.NoError(t, q.Nack(t.Context(), time.Minute, msgs[0]))
+		require.NoError(t, q.Ack(t.Context(), msgs[1]))
+		_, err = q.Check(t.Context(), sqsqueue.CheckConfig{})
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, len(trap), 6)
+		require.NotContains(t, trap, true)
+
+		trap = nil
+		_, err = client.ListQueues(t.Context(), &sqs.ListQueuesInput{})
+		require.NoError(t, err)
+		require.Equal(t, []bool{true}, trap, "a request that is not a Queue's: the trap is in this SDK")
+		require.Equal(t, before.Retryer, client.Options().Retryer)
+	})
+}
+
+// A client that retries with delays of its own does not in a Queue's requests.
+func TestSDKDoesNotRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &sqsfake.Server{Plan: sqsfake.On(sqsfake.ReceiveMessage, sqsfake.Fault{Mode: sqsfake.Refuse, Err: sqsfake.ServiceUnavailable()})}
+		url := newQueue(t, server, false, nil).URL()
+		client := server.Client(func(o *sqs.Options) { o.RetryMaxAttempts, o.Retryer = 5, nil })
+		q, err := sqsqueue.New(client, url, sqsqueue.Config{})
+		require.NoError(t, err)
+		begin := time.Now()
+		_, err = q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+		require.ErrorIs(t, err, limiter.ErrUnavailable)
+		require.Zero(t, time.Since(begin))
+		require.Equal(t, 1, server.Stats(sqsfake.ReceiveMessage).Calls)
+	})
+}

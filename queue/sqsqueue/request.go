@@ -1,0 +1,77 @@
+package sqsqueue
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+)
+
+// A method is one of the [API]'s.
+type method[In, Out any] func(context.Context, *In, ...func(*sqs.Options)) (*Out, error)
+
+// do makes a request that may take limit at most. Its error is a
+// *requestError, or says that ctx has ended.
+func do[In, Out any](ctx context.Context, q *Queue, op string, limit time.Duration, call method[In, Out], in *In) (*Out, error) {
+	out, err := once(ctx, q, op, limit, call, in)
+	if e, ok := err.(*requestError); ok && e.clock && ctx.Err() == nil {
+		// The reply has told the SDK what time it is, and the next request is
+		// signed with that.
+		out, err = once(ctx, q, op, limit, call, in)
+	}
+	return out, err
+}
+
+func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Duration, call method[In, Out], in *In) (*Out, error) {
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	r := request{op: op}
+	out, err := call(limited, in, r.configure)
+	switch {
+	case err == nil && out == nil:
+		return new(Out), nil
+	case err == nil:
+		return out, nil
+	case ctx.Err() != nil:
+		return nil, ended(ctx, op)
+	}
+	return nil, explain(op, q.url, err, r.configured && !r.sent)
+}
+
+// A request changes the SDK's options for one request.
+type request struct {
+	op         string
+	client     sqs.HTTPClient // the caller's
+	configured bool           // it is the SDK that is called
+	sent       bool           // the SDK had what it needs for a request: credentials, an endpoint
+}
+
+func (r *request) configure(o *sqs.Options) {
+	r.client, r.configured = o.HTTPClient, true
+	o.HTTPClient = r
+	o.Retryer = aws.NopRetryer{}
+	if r.op == "send" {
+		// What a FIFO queue suppresses as a duplicate may be answered with the
+		// checksum of the first one, which need not have the same body. The SDK
+		// would report the whole batch as failed, though all of it was accepted.
+		o.DisableMessageChecksumValidation = true
+	}
+}
+
+// Do sends the SDK's request with a body that can only be read. The SDK closes
+// the body as soon as the reply's header has come, and a body that is just being
+// written by WriteTo then says io.EOF, which net/http takes for a broken
+// request: it closes the connection before the reply is read.
+func (r *request) Do(req *http.Request) (*http.Response, error) {
+	r.sent = true
+	if req.Body != nil && req.Body != http.NoBody {
+		req.Body = readCloser{req.Body}
+	}
+	return r.client.Do(req)
+}
+
+// A readCloser hides the other methods of a body.
+type readCloser struct{ io.ReadCloser }

@@ -1,0 +1,192 @@
+package sqsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/rampmeter/rampmeter/queue"
+)
+
+var (
+	errEmptyBody = errors.New("sqsqueue: body is empty: the service needs at least one character")
+	errOvertakes = errors.New("sqsqueue: an earlier message of its group was not accepted")
+)
+
+// Send puts messages into the queue, any number of them, in requests of at most
+// ten messages and 1 MiB, one after the other. Of a message it takes Body,
+// Attributes, Group, Delay and, on a FIFO queue, Dedup. Of a message that was
+// received from a queue of this package it also takes, from Native, the types of
+// attributes that have kept their values.
+//
+// A message that the service would not take fails alone, in a
+// [queue.BatchError], and is not sent: more than 1 MiB of body and attributes
+// (names, types and values); more than ten attributes; an empty body, an empty
+// attribute, and a body with characters that the service does not take (see the
+// package documentation); an attribute whose name is not one of 1 to 256
+// letters, digits, "_", "-" and "." (single, and not at an end) or begins with
+// "AWS." or "Amazon."; a Group or Dedup of more than 128 characters, or other
+// than printable ASCII without spaces; a Delay below 0 or above 15 minutes. On a
+// FIFO queue a message needs a Group, must have no Delay, and needs a Dedup
+// unless the queue makes one of the content, which only the service knows.
+//
+// A dead letter is sent in any case: how is in the package documentation.
+//
+// A Delay of 0 is not told to the service, which then takes the queue's own
+// delay; others are rounded up to whole seconds. A request that fails in passing
+// is made again, so a standard queue may get a message twice. On a FIFO queue
+// messages of a group of which an earlier one was not accepted are not sent any
+// more, as far as they are not in the same request.
+func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
+	if ctx.Err() != nil {
+		return ended(ctx, "send")
+	}
+	entries := make([]types.SendMessageBatchRequestEntry, len(msgs))
+	b := &batch{q: q, op: "send", verdict: retryPassing}
+	b.request = func(ctx context.Context, limit time.Duration, some []int) (reply, error) {
+		in := &sqs.SendMessageBatchInput{QueueUrl: &q.url}
+		for _, i := range some {
+			in.Entries = append(in.Entries, entries[i])
+		}
+		out, err := do(ctx, q, b.op, limit, q.client.SendMessageBatch, in)
+		if err != nil {
+			return reply{}, err
+		}
+		r := reply{failed: out.Failed}
+		for i := range out.Successful {
+			r.done = append(r.done, out.Successful[i].Id)
+		}
+		return r, nil
+	}
+
+	stuck := make(map[string]bool) // groups that are not to be overtaken
+	var some []int
+	total := 0
+	flush := func() {
+		b.run(ctx, some)
+		for _, i := range some {
+			if q.fifo && b.failed[i] != nil {
+				stuck[msgs[i].Group] = true
+			}
+		}
+		some, total = some[:0], 0
+	}
+	for i, m := range msgs {
+		entry, size, err := q.entry(m)
+		if err != nil {
+			b.fail(i, err)
+			continue
+		}
+		if len(some) == maxBatch || total+size > maxSize {
+			flush()
+		}
+		if stuck[m.Group] {
+			b.fail(i, errOvertakes)
+			continue
+		}
+		entry.Id = entryID(i)
+		entries[i] = entry
+		some, total = append(some, i), total+size
+	}
+	flush()
+	return b.result()
+}
+
+// entry returns the message as it is sent, and its size as the service counts
+// it, or why the service would not take it.
+func (q *Queue) entry(m *queue.Message) (e types.SendMessageBatchRequestEntry, size int, err error) {
+	switch {
+	case m == nil:
+		return e, 0, errNil
+	case len(m.Body) == 0:
+		return e, 0, errEmptyBody
+	case !token(m.Group):
+		return e, 0, fmt.Errorf("sqsqueue: Group is %q: must be at most %d printable ASCII characters without spaces", m.Group, maxToken)
+	case m.Delay < 0 || m.Delay > maxDelay:
+		return e, 0, fmt.Errorf("sqsqueue: Delay is %v: must be from 0 to %v", m.Delay, maxDelay)
+	case q.fifo && m.Group == "":
+		return e, 0, errors.New("sqsqueue: Group is empty: a FIFO queue needs one")
+	case q.fifo && m.Delay != 0:
+		return e, 0, fmt.Errorf("sqsqueue: Delay is %v: a message of a FIFO queue can have none", m.Delay)
+	case q.fifo && !token(m.Dedup):
+		return e, 0, fmt.Errorf("sqsqueue: Dedup is %q: must be at most %d printable ASCII characters without spaces", m.Dedup, maxToken)
+	}
+	if at := unsendable(m.Body); at >= 0 {
+		return e, 0, fmt.Errorf("sqsqueue: body has a character at byte %d that the service does not take: encode it, as Base64 for example", at)
+	}
+	user, system, err := encode(m)
+	if err != nil {
+		return e, 0, err
+	}
+	user, err = q.fit(m, user)
+	if err != nil {
+		return e, 0, err
+	}
+	body := string(m.Body)
+	e.MessageBody, e.MessageAttributes, e.MessageSystemAttributes = &body, user, system
+	e.DelaySeconds = seconds(m.Delay)
+	if m.Group != "" {
+		group := m.Group
+		e.MessageGroupId = &group
+	}
+	if q.fifo && m.Dedup != "" {
+		dedup := m.Dedup
+		e.MessageDeduplicationId = &dedup
+	}
+	return e, len(m.Body) + sizeOf(user), nil
+}
+
+// unsendable returns the place of the first character in b that a queue can't
+// carry, -1 if there is none: what is no UTF-8, and what is no character of XML
+// 1.0, namely control characters other than tab, line feed and carriage return,
+// and U+FFFE and U+FFFF.
+func unsendable[S string | []byte](b S) int {
+	for i := 0; i < len(b); {
+		if c := b[i]; c < utf8.RuneSelf {
+			if c < ' ' && c != '\t' && c != '\n' && c != '\r' {
+				return i
+			}
+			i++
+			continue
+		}
+		end := min(i+utf8.UTFMax, len(b))
+		r, width := utf8.DecodeRuneInString(string(b[i:end]))
+		if r == utf8.RuneError && width == 1 || r == 0xFFFE || r == 0xFFFF {
+			return i
+		}
+		i += width
+	}
+	return -1
+}
+
+// checkName returns why the service would not take an attribute of that name.
+func checkName(name string) error {
+	good := name != "" && len(name) <= maxName && name[0] != '.' && name[len(name)-1] != '.' && !strings.Contains(name, "..")
+	for i := 0; i < len(name) && good; i++ {
+		c := name[i]
+		good = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-' || c == '.'
+	}
+	if !good {
+		return fmt.Errorf("sqsqueue: attribute name %q: must be 1 to %d letters, digits, _, - and single inner dots", name, maxName)
+	}
+	if lower := strings.ToLower(name); strings.HasPrefix(lower, "aws.") || strings.HasPrefix(lower, "amazon.") {
+		return fmt.Errorf("sqsqueue: attribute name %q: what begins with AWS. or Amazon. is reserved", name)
+	}
+	return nil
+}
+
+// token reports whether s can be a group or deduplication id; an empty one can.
+func token(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return len(s) <= maxToken
+}

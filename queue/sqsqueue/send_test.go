@@ -1,0 +1,245 @@
+package sqsqueue_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+const mib = 1 << 20
+
+func attributes(n int) map[string]string {
+	all := make(map[string]string)
+	for i := range n {
+		all[fmt.Sprint("name-", i)] = strings.Repeat("v", i+1)
+	}
+	return all
+}
+
+func TestSendRefuses(t *testing.T) {
+	body := bytes.Repeat([]byte("b"), mib)
+	with := func(name, value string) *queue.Message {
+		return &queue.Message{Body: []byte("a"), Attributes: map[string]string{name: value}}
+	}
+	for _, c := range []struct {
+		fifo bool
+		m    *queue.Message
+		want string // in the error; "" if it is taken
+	}{
+		{m: nil, want: "nil"},
+		{m: &queue.Message{}, want: "body is empty"},
+		{m: &queue.Message{Body: body}},
+		{m: &queue.Message{Body: append(body, 'b')}, want: "which is 1 less"},
+		{m: &queue.Message{Body: body[11:], Attributes: map[string]string{"name": "v"}}},
+		{m: &queue.Message{Body: body[10:], Attributes: map[string]string{"name": "v"}}, want: "which is 1 less"},
+		{m: &queue.Message{Body: []byte("a"), Attributes: attributes(10)}},
+		{m: &queue.Message{Body: []byte("a"), Attributes: attributes(12)}, want: "12 attributes: must be at most 10, which is 2 less"},
+		{m: &queue.Message{Body: []byte("a\x00")}, want: "byte 1"},
+		{m: &queue.Message{Body: []byte("ü\xff")}, want: "byte 2"},
+		{m: &queue.Message{Body: []byte("\ufffe")}, want: "byte 0"},
+		{m: &queue.Message{Body: []byte("\t\r\n 日本語 🚦 \ufffd")}},
+		{m: with("", "v"), want: "attribute name"},
+		{m: with("a b", "v"), want: "attribute name"},
+		{m: with("größe", "v"), want: "attribute name"},
+		{m: with(".a", "v"), want: "attribute name"},
+		{m: with("a..b", "v"), want: "attribute name"},
+		{m: with(strings.Repeat("x", 257), "v"), want: "attribute name"},
+		{m: with("aWs.x", "v"), want: "reserved"},
+		{m: with("AMAZON.x", "v"), want: "reserved"},
+		{m: with("a", ""), want: `attribute "a" is empty`},
+		{m: with("a.b-c_9", "v")},
+		{m: &queue.Message{Body: []byte("a"), Delay: 15 * time.Minute}},
+		{m: &queue.Message{Body: []byte("a"), Delay: 15*time.Minute + 1}, want: "Delay"},
+		{m: &queue.Message{Body: []byte("a"), Delay: -1}, want: "Delay"},
+		{m: &queue.Message{Body: []byte("a"), Group: strings.Repeat("g", 129)}, want: "Group"},
+		{m: &queue.Message{Body: []byte("a"), Group: "a b"}, want: "Group"},
+		{fifo: true, m: &queue.Message{Body: []byte("a"), Group: "g", Dedup: strings.Repeat("d", 128)}},
+		{fifo: true, m: &queue.Message{Body: []byte("a"), Group: "g", Dedup: "ü"}, want: "Dedup"},
+		{fifo: true, m: &queue.Message{Body: []byte("a"), Dedup: "d"}, want: "Group is empty"},
+		{fifo: true, m: &queue.Message{Body: []byte("a"), Group: "g", Dedup: "d", Delay: 1}, want: "Delay"},
+		{fifo: true, m: &queue.Message{Body: []byte("a"), Group: "g"}, want: "Dedup"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			server := &sqsfake.Server{}
+			q := newQueue(t, server, c.fifo, nil)
+			good := func(dedup string) *queue.Message {
+				return &queue.Message{Body: []byte("good"), Group: "good", Dedup: dedup}
+			}
+			errs := failed(t, q.Send(t.Context(), good("1"), c.m, good("2")))
+			if c.want == "" {
+				require.Empty(t, errs)
+				return
+			}
+			require.Len(t, errs, 1)
+			require.ErrorContains(t, errs[1], c.want)
+			require.Equal(t, 2, server.Queue(q.URL()).Sent, "the others are taken")
+		})
+	}
+}
+
+func TestSendBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &sqsfake.Server{}
+		q := newQueue(t, server, false, nil)
+		send(t, q, messages(25)...)
+		require.Equal(t, 3, server.Stats(sqsfake.SendMessageBatch).Calls)
+		server.ResetStats()
+
+		var msgs []*queue.Message
+		for range 5 { // three fit into a request with their attributes, two without room to spare
+			m := message(strings.Repeat("b", mib/2-len("name")-len("String")-1))
+			m.Attributes = map[string]string{"name": "v"}
+			msgs = append(msgs, m)
+		}
+		send(t, q, msgs...)
+		require.Equal(t, 3, server.Stats(sqsfake.SendMessageBatch).Calls)
+		require.Equal(t, 30, server.Queue("orders").Sent)
+	})
+}
+
+func TestSendAsksAgain(t *testing.T) {
+	for _, fault := range []sqsfake.Fault{
+		{Mode: sqsfake.Refuse, Err: sqsfake.Throttled()},
+		{Mode: sqsfake.Reset},
+		{Mode: sqsfake.LoseReply},
+		{Mode: sqsfake.FailEntries},
+		{Mode: sqsfake.OmitEntries},
+		{Mode: sqsfake.OmitDone},
+		{Mode: sqsfake.Hang},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			server := &sqsfake.Server{Plan: sqsfake.On(sqsfake.SendMessageBatch, fault, 1, 2)}
+			q := newQueue(t, server, true, nil)
+			var msgs []*queue.Message
+			for _, m := range messages(5) {
+				m.Group, m.Dedup = "g", string(m.Body)
+				msgs = append(msgs, m)
+			}
+			send(t, q, msgs...)
+			require.Equal(t, 5, server.Queue("orders.fifo").Sent)
+		})
+	}
+}
+
+func TestSendPartialFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &sqsfake.Server{Plan: sqsfake.On(sqsfake.SendMessageBatch, sqsfake.Fault{
+			Mode: sqsfake.FailEntries, Entries: []int{3, 7}, Err: sqsfake.AccessDenied(),
+		}, 1)}
+		q := newQueue(t, server, false, nil)
+		errs := failed(t, q.Send(t.Context(), messages(12)...))
+		require.Len(t, errs, 2)
+		require.ErrorIs(t, errs[3], limiter.ErrMisconfigured)
+		require.ErrorIs(t, errs[7], limiter.ErrMisconfigured)
+		require.Equal(t, 10, server.Queue("orders").Sent)
+	})
+}
+
+// A message of a FIFO queue does not overtake an earlier one of its group that
+// was not accepted.
+func TestSendKeepsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &sqsfake.Server{Plan: sqsfake.On(sqsfake.SendMessageBatch, sqsfake.Fault{
+			Mode: sqsfake.FailEntries, Entries: []int{0}, Err: sqsfake.AccessDenied(),
+		}, 1)}
+		q := newQueue(t, server, true, nil)
+		var msgs []*queue.Message
+		for i, m := range messages(30) {
+			m.Group, m.Dedup = fmt.Sprint("g", i%10), string(m.Body)
+			msgs = append(msgs, m)
+		}
+		errs := failed(t, q.Send(t.Context(), msgs...))
+		require.Len(t, errs, 3)
+		for _, i := range []int{0, 10, 20} {
+			require.Error(t, errs[i])
+		}
+		require.Equal(t, 27, server.Queue("orders.fifo").Sent)
+	})
+}
+
+// Attributes that are no text the service takes travel as bytes.
+func TestBinaryAttributes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, &sqsfake.Server{}, false, nil)
+		want := map[string]string{"bytes": "\x00\xff", "text": "größe 🚦", sqsqueue.TraceHeader: "Root=1-5759e988-bd862e3fe1be46a994272793"}
+		send(t, q, &queue.Message{Body: []byte("a"), Attributes: want})
+		require.Equal(t, want, receive(t, q, 1, time.Minute)[0].Attributes)
+	})
+}
+
+// bury sends a dead letter as a consumer does.
+func bury(t *testing.T, q *sqsqueue.Queue, m *queue.Message, record string) {
+	t.Helper()
+	copied := m.Clone()
+	if copied.Attributes == nil {
+		copied.Attributes = make(map[string]string)
+	}
+	copied.Attributes[retry.DeadLetterAttribute] = record
+	send(t, q, copied)
+}
+
+func TestDeadLetter(t *testing.T) {
+	record := retry.DeadLetter{Reason: "permanent", Error: strings.Repeat("e", 900), Source: "orders", Attempts: 3, MessageID: "id"}
+	for name, c := range map[string]struct {
+		body   string
+		n      int // attributes
+		wants  retry.DeadLetter
+		gone   bool // the record does not fit
+		silent bool
+	}{
+		"ordinary":           {body: "a", n: 9, wants: record, silent: true},
+		"all ten are taken":  {body: "a", n: 10, wants: record},
+		"no room for texts":  {body: strings.Repeat("b", mib-200), wants: retry.DeadLetter{Reason: "permanent", Attempts: 3, MessageID: "id"}},
+		"no room at all":     {body: strings.Repeat("b", mib-40), gone: true},
+		"no room for either": {body: strings.Repeat("b", mib-215), n: 10, gone: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &sqsfake.Server{}
+				source := newQueue(t, server, false, nil)
+				url, err := server.CreateQueue("dead", nil)
+				require.NoError(t, err)
+				var log strings.Builder
+				dead, err := sqsqueue.New(server.Client(), url, sqsqueue.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				require.NoError(t, err)
+
+				want := attributes(c.n)
+				send(t, source, &queue.Message{Body: []byte(c.body), Attributes: want})
+				m := receive(t, source, 1, time.Minute)[0]
+				for range 3 { // also as a dead letter of a dead letter: there is one record
+					bury(t, dead, m, record.Encode())
+					m = receive(t, dead, 1, time.Minute)[0]
+					got := m.Attributes[retry.DeadLetterAttribute]
+					if c.gone {
+						require.Empty(t, got)
+					} else {
+						parsed, err := retry.ParseDeadLetter(got)
+						require.NoError(t, err)
+						require.Equal(t, c.wants, parsed)
+						require.NotContains(t, got, "displaced")
+					}
+					require.Equal(t, c.body, string(m.Body))
+					rest := m.Clone().Attributes
+					delete(rest, retry.DeadLetterAttribute)
+					require.Equal(t, len(want), len(rest))
+					for name, value := range want {
+						require.Equal(t, value, rest[name])
+					}
+				}
+				require.Equal(t, c.silent, log.Len() == 0, "%s", log.String())
+			})
+		})
+	}
+}
