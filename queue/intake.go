@@ -290,19 +290,22 @@ func (e *engine) maxPolls(now time.Time) int {
 // tell reports a change of what blocks receiving to Trace and log.
 func (e *engine) tell(by string, until time.Time) {
 	now := time.Now()
-	down := by == "" && limiter.Tripped(e.limits)
 	e.mu.Lock()
-	was, since := e.blockedBy, e.blockedAt
+	was, since, warned := e.blockedBy, e.blockedAt, e.warned
 	if by == was || by != "" && by != ByDrain && e.nPolls > 0 {
 		e.mu.Unlock()
 		return
 	}
 	e.blockedBy, e.blockedAt = by, now
-	// Probing an open breaker unblocks for a moment; that is not worth a line.
-	warn := worthALine(by) && !e.warned
-	again := by == "" && e.warned && !down
-	e.warned = (e.warned || warn) && !again
 	e.mu.Unlock()
+	warn := worthALine(by) && !warned
+	// Probing an open breaker unblocks for a moment; that is not worth a line.
+	again := by == "" && warned && !limiter.Tripped(e.limits)
+	if warn || again {
+		e.mu.Lock()
+		e.warned = warn
+		e.mu.Unlock()
+	}
 	if was != "" {
 		call(e.cfg.Trace.Unblocked, UnblockedInfo{By: was, After: now.Sub(since)})
 	}
