@@ -135,16 +135,12 @@ func (e *engine) work(j job, permit limiter.Permit) {
 		}
 	}()
 	for {
-		e.runJob(j, permit, &orphaned)
-		if orphaned {
+		more := false
+		e.runJob(j, permit, &orphaned, &more)
+		if orphaned || !more {
 			return
 		}
-		e.mu.Lock()
-		ok, _ := e.startable(time.Now())
-		e.mu.Unlock()
-		if !ok {
-			return
-		}
+		var ok bool
 		if permit, ok = e.cfg.Limiter.TryAcquire(); !ok {
 			e.wakeDispatch.set()
 			return
@@ -158,7 +154,7 @@ func (e *engine) work(j job, permit limiter.Permit) {
 
 // runJob calls the handler and passes on its result, also when the handler
 // ends its goroutine with runtime.Goexit, as a failing test does.
-func (e *engine) runJob(j job, permit limiter.Permit, orphaned *bool) {
+func (e *engine) runJob(j job, permit limiter.Permit, orphaned, more *bool) {
 	call(e.cfg.Trace.Started, StartedInfo{Message: j.m, Run: j.run, Waited: j.waited})
 	var err error
 	returned := false
@@ -169,7 +165,7 @@ func (e *engine) runJob(j job, permit limiter.Permit, orphaned *bool) {
 			}
 			err = e.panicked(j, v)
 		}
-		*orphaned = e.finish(j, permit, err)
+		*orphaned, *more = e.finish(j, permit, err)
 	}()
 	err = e.handler.Handle(j.ctx, j.m.Clone())
 	returned = true

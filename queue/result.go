@@ -61,8 +61,9 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 }
 
 // finish gives the permit and the slot back, then does what the result means.
-// It reports whether Run has given the handler up meanwhile.
-func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned bool) {
+// It reports whether Run has given the handler up meanwhile, and otherwise
+// whether another message could be started at once.
+func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more bool) {
 	permit.Release(err)
 	d, now := j.d, time.Now()
 	took := now.Sub(j.at)
@@ -77,7 +78,7 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned bool)
 			later.wakeIntake.set()
 		}
 		e.mu.Unlock()
-		return true
+		return true, false
 	}
 	switch {
 	case d.lost:
@@ -115,7 +116,10 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned bool)
 		e.end(d, LostLease, now)
 	}
 	due := d.due
-	e.wakeDispatch.set()
+	more, _ = e.startable(now)
+	if !more || v.kind != ackIt {
+		e.wakeDispatch.set() // else the caller takes the next one, and need not wake anybody
+	}
 	e.unlock()
 
 	e.report(j, v, took, err, due)
@@ -125,7 +129,7 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned bool)
 	if v.kind == bury {
 		e.handOver(j, v.reason, err)
 	}
-	return false
+	return false, more
 }
 
 func (e *engine) report(j job, v verdict, took time.Duration, err error, due time.Time) {
