@@ -147,6 +147,7 @@ func (e *engine) work(j job, permit limiter.Permit) {
 		}
 		if j, ok = e.next(); !ok {
 			permit.Cancel()
+			e.wakeDispatch.set() // whatever came between is the dispatcher's to wait for
 			return
 		}
 	}
