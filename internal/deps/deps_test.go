@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http",
 	},
-	"queue/sqsqueue/internal/sqsfake": {
+	"internal/sqsfake": {
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", // for the ready client
 	},
 	"inventory":               {module + "/limiter", module + "/retry"},

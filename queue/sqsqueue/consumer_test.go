@@ -13,10 +13,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
 	"github.com/rampmeter/rampmeter/retry"
 )
 

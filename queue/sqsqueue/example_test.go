@@ -7,9 +7,9 @@ import (
 	"log"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
 	"github.com/rampmeter/rampmeter/retry"
 )
 

@@ -10,9 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
 )
 
 // newQueue returns an empty queue of the server, named "orders".

@@ -15,10 +15,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
 )
 
 func TestNewRefuses(t *testing.T) {

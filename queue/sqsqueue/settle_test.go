@@ -12,10 +12,10 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
 )
 
 // settlers are the calls that settle messages, and the operation behind each.

@@ -4,8 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 	"github.com/rampmeter/rampmeter/queue/queuetest"
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
 )
 
 func TestSource(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/require"
 
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 )
 
 // A service is a server with one queue, and a client for it.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 )
 
 // What the SDK's client never sends, or hides.

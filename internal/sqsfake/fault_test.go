@@ -19,7 +19,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/require"
 
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 )
 
 func TestFault_RefuseAnswersTheErrorAndDoesNothing(t *testing.T) {

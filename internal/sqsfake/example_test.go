@@ -6,7 +6,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 )
 
 func Example() {

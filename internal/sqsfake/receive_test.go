@@ -13,7 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/stretchr/testify/require"
 
-	"github.com/rampmeter/rampmeter/queue/sqsqueue/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/internal/sqsfake"
 )
 
 func TestReceive_LongPollWaitsForAMessage(t *testing.T) {
