@@ -55,10 +55,13 @@ type Config struct {
 	Lease time.Duration
 
 	// DrainTimeout is how long a drain lets handlers run on, and waits for a
-	// receive that is under way, before it cancels them; the drain of an idle
-	// consumer waits for its long poll. 0 to 24 h is allowed; 0 means the
-	// default of 30 s. Set it some seconds below what the host allows before it
-	// kills: Kubernetes' own default is 30 s as well.
+	// receive that is under way, before it cancels them. The drain of an idle
+	// consumer waits for its long poll; receives are told to wait for no longer
+	// than DrainTimeout less 2 s, but at least 1 s, so that the poll lands in
+	// time. Below 3 s one may be cut off, and below 22 s an idle consumer of SQS
+	// makes more requests. 0 to 24 h is allowed; 0 means the default of 30 s.
+	// Set it some seconds below what the host allows before it kills: Kubernetes'
+	// own default is 30 s as well.
 	DrainTimeout time.Duration
 
 	// MaxHold is how long a message may stay in hand because of trouble at the
@@ -85,7 +88,14 @@ const (
 	maxLease       = 12 * time.Hour // SQS's own limit
 	maxMaxHold     = 11 * time.Hour // leaves an hour of the lease's maximum for a last run
 	maxDrain       = 24 * time.Hour
+
+	landing = 2 * time.Second // for the reply of a receive that a drain waits for, and to give back what it brings
+	minWait = time.Second     // the shortest long poll of SQS
 )
+
+// pollWait is how long a receive may wait for a message, so that one which has
+// just begun when the drain does still lands in its time.
+func (c Config) pollWait() time.Duration { return max(c.DrainTimeout-landing, minWait) }
 
 // withDefaults returns c with its defaults filled in, or an error that names
 // every field that can't be right.

@@ -56,6 +56,10 @@ type ReceiveOptions struct {
 	// Lease is how long the messages are to be hidden from others. Sources
 	// that count in seconds round up.
 	Lease time.Duration
+	// Wait is how long the receive may wait for its first message, at most; 0: as
+	// long as the source likes. A source that counts in seconds rounds down, but
+	// not to 0. One whose waits end without risk when ctx ends may ignore it.
+	Wait time.Duration
 }
 
 // A Sink accepts messages. Send may be called concurrently and keeps neither

@@ -106,7 +106,7 @@ func receiveCases() []testCase {
 		}},
 		{"Receive_Concurrent", 0, func(r *run) {
 			const n, receivers = 200, 8
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := context.WithTimeout(context.Background(), r.cfg.patience())
 			defer cancel()
 			var (
 				mu   sync.Mutex // guards seen
@@ -116,7 +116,7 @@ func receiveCases() []testCase {
 			for range receivers {
 				done.Go(func() {
 					for ctx.Err() == nil {
-						msgs, err := r.q.Receive(ctx, queue.ReceiveOptions{Max: r.cfg.MaxBatch, Lease: max(r.long(), 2*patience)})
+						msgs, err := r.q.Receive(ctx, queue.ReceiveOptions{Max: r.cfg.MaxBatch, Lease: max(r.long(), 2*r.cfg.patience())})
 						if err != nil && ctx.Err() == nil {
 							r.Errorf("Receive: %v", err)
 							return

@@ -14,8 +14,9 @@ import (
 )
 
 // patience is how long a message that must be there may take to arrive where
-// the case is not about how soon.
-const patience = 30 * time.Second
+// the case is not about how soon: a source may have to wait for the end of a
+// lease, of a message that it was handed out and whose receive was cut off.
+func (c Config) patience() time.Duration { return c.Lease + 30*time.Second }
 
 // A run is one case on one queue. Its methods end the case when the queue does
 // not do as it should.
@@ -111,14 +112,14 @@ func (r *run) poll(ctx context.Context, max int, lease time.Duration) []*queue.M
 // receive returns the next messages, at most max.
 func (r *run) receive(max int, lease time.Duration) []*queue.Message {
 	r.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), r.cfg.patience())
 	defer cancel()
 	for ctx.Err() == nil {
 		if msgs := r.poll(ctx, max, lease); len(msgs) > 0 {
 			return msgs
 		}
 	}
-	r.Fatalf("no message came within %v although there must be one", patience)
+	r.Fatalf("no message came within %v although there must be one", r.cfg.patience())
 	return nil
 }
 

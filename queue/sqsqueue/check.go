@@ -122,10 +122,16 @@ func (c *checks) waits(a attributes) {
 	if drain == 0 {
 		drain = 30 * time.Second
 	}
-	if longest := drain - 2*time.Second; c.q.cfg.Wait > longest {
+	if longest := max((drain - 2*time.Second).Truncate(time.Second), time.Second); c.q.cfg.Wait > longest {
 		c.add(c.q.url, "Config.Wait",
-			fmt.Sprintf("is %v, and the consumer's DrainTimeout %v: a drain may have to cut a receive off, and messages that come at that moment wait for the end of their lease", c.q.cfg.Wait, drain),
-			fmt.Sprintf("set Config.Wait to at most %v, or DrainTimeout to at least %v", max(longest.Truncate(time.Second), time.Second), c.q.cfg.Wait+2*time.Second))
+			fmt.Sprintf("is %v, and the consumer's DrainTimeout %v: receives wait for %v only, so that none is open when a drain ends, and an idle consumer makes %d requests a minute",
+				c.q.cfg.Wait, drain, longest, time.Minute/longest),
+			fmt.Sprintf("set DrainTimeout to at least %v, or Config.Wait to %v if that is meant", c.q.cfg.Wait+2*time.Second, longest))
+	}
+	if drain < 2*time.Second {
+		c.add(c.q.url, "Config.DrainTimeout",
+			fmt.Sprintf("is %v, and the shortest wait of a receive 1 s: a drain may have to cut a receive off, and messages that come at that moment wait for the end of their lease", drain),
+			"set DrainTimeout to at least 3s")
 	}
 }
 

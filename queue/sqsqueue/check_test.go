@@ -54,7 +54,12 @@ func TestCheck(t *testing.T) {
 		"drain": {
 			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
 			cfg:  sqsqueue.CheckConfig{Consumer: queue.Config{DrainTimeout: 15 * time.Second}},
-			want: []string{"Config.Wait"}, says: "at most 13s",
+			want: []string{"Config.Wait"}, says: "set DrainTimeout to at least 22s, or Config.Wait to 13s",
+		},
+		"short drain": {
+			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
+			cfg:  sqsqueue.CheckConfig{Consumer: queue.Config{DrainTimeout: time.Second}},
+			want: []string{"Config.Wait", "Config.DrainTimeout"}, says: "receives wait for 1s only, so that none is open when a drain ends, and an idle consumer makes 60 requests a minute",
 		},
 		"no dead-letter queue": {
 			queue: attrs{"ReceiveMessageWaitTimeSeconds": "20"}, want: []string{"RedrivePolicy"}, says: "dead-letter queue",

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/sqsfake"
@@ -155,7 +157,7 @@ func TestCostOfHeartbeats(t *testing.T) {
 		time.Sleep(time.Hour - time.Minute)
 		beats := server.Stats(sqsfake.ChangeMessageVisibilityBatch).Calls
 		t.Logf("%.1f calls per half lease", float64(beats)/halves)
-		require.LessOrEqual(t, beats, 11*halves) // an extension has to arrive before half of the lease is over
+		require.LessOrEqual(t, beats, 10*halves)
 		time.Sleep(2 * time.Minute)
 		require.Equal(t, 100, server.Queue("orders").Deleted)
 		require.Equal(t, 100, server.Queue("orders").Received, "each was delivered once")
@@ -288,6 +290,8 @@ func TestGroupsStayInOrder(t *testing.T) {
 		mu.Unlock()
 		for _, c := range all {
 			c.stop(t)
+			require.Greater(t, c.Stats().Done, int64(groups*each/10), "each has a good part (seed %d)", seed)
+			require.Positive(t, c.Stats().Retried)
 		}
 		require.Equal(t, groups*each, server.Queue("orders.fifo").Deleted)
 	})
@@ -362,6 +366,148 @@ func TestServiceAway(t *testing.T) {
 				time.Sleep(time.Minute)
 				require.Equal(t, 200, server.Queue("orders").Deleted)
 				running.stop(t)
+			})
+		})
+	}
+}
+
+// A journal is what a consumer has logged.
+type journal struct {
+	mu      sync.Mutex // guards records
+	records []slog.Record
+}
+
+func (l *journal) Enabled(context.Context, slog.Level) bool { return true }
+func (l *journal) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *journal) WithGroup(string) slog.Handler            { return l }
+func (l *journal) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.records = append(l.records, r)
+	return nil
+}
+
+// since returns the records of a level since then, with their attributes as text.
+func (l *journal) since(from time.Time, level slog.Level) (texts []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.records {
+		if r.Level != level || r.Time.Before(from) {
+			continue
+		}
+		text := r.Message
+		r.Attrs(func(a slog.Attr) bool {
+			text += " " + a.String()
+			return true
+		})
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+// What only a person can put right does not end a consumer that has worked: it
+// says what to do, at Error, waits longer and longer, and goes on when it has
+// been done.
+func TestMisconfiguredLater(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault sqsfake.Error // Code "": the queue is deleted, and made again
+		says  string
+	}{
+		"queue deleted":      {says: "create the queue, or correct its URL"},
+		"access denied":      {fault: sqsfake.AccessDenied(), says: "allow these credentials sqs:ReceiveMessage"},
+		"credentials expire": {fault: sqsfake.ExpiredToken(), says: "renew the credentials"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				away := time.Now().Add(5 * time.Minute)
+				back := away.Add(30 * time.Minute)
+				server := &sqsfake.Server{Latency: 20 * time.Millisecond}
+				if c.fault.Code != "" {
+					server.Plan = sqsfake.Between(away, back, func(call sqsfake.Call) sqsfake.Fault {
+						return sqsfake.Fault{Mode: sqsfake.Refuse, Err: c.fault}
+					})
+				}
+				q := newQueue(t, server, false, nil)
+				fill(t, server, q, 100)
+				var mu sync.Mutex // guards delays
+				var delays []time.Duration
+				said := &journal{}
+				running := consume(t, q, works(time.Millisecond), queue.Config{
+					Logger: slog.New(said),
+					Trace: &queue.Trace{Error: func(info queue.ErrorInfo) {
+						mu.Lock()
+						defer mu.Unlock()
+						require.ErrorIs(t, info.Err, limiter.ErrMisconfigured)
+						delays = append(delays, info.RetryIn)
+					}},
+				})
+				time.Sleep(time.Until(away))
+				require.EqualValues(t, 100, running.Stats().Done)
+				require.Empty(t, said.since(time.Time{}, slog.LevelError))
+				if c.fault.Code == "" {
+					_, err := server.Client().DeleteQueue(t.Context(), &sqs.DeleteQueueInput{QueueUrl: aws.String(q.URL())})
+					require.NoError(t, err)
+				}
+				time.Sleep(time.Until(back))
+				loud := said.since(away, slog.LevelError)
+				require.NotEmpty(t, loud)
+				require.Less(t, len(loud), 200, "in half an hour")
+				for _, text := range loud {
+					require.Contains(t, text, c.says)
+					require.Contains(t, text, q.URL())
+				}
+				mu.Lock()
+				require.Less(t, delays[0], time.Second)
+				require.GreaterOrEqual(t, delays[len(delays)-1], 10*time.Second)
+				mu.Unlock()
+				if c.fault.Code == "" {
+					_, err := server.CreateQueue("orders", nil)
+					require.NoError(t, err)
+				}
+				fill(t, server, q, 100)
+				time.Sleep(30 * time.Second)
+				require.EqualValues(t, 200, running.Stats().Done)
+				require.Empty(t, said.since(time.Now().Add(-time.Second), slog.LevelError))
+				running.stop(t)
+			})
+		})
+	}
+}
+
+// With a DrainTimeout that is shorter than the poll would be, polls are shorter:
+// whenever the drain begins, the open one lands, and what it brings is given
+// back at once. The log says so, once.
+func TestDrainLetsPollsLand(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		t.Run(fmt.Sprint("busy ", busy), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const drain = 10 * time.Second
+				server := &sqsfake.Server{Latency: 20 * time.Millisecond, LingeringPolls: true}
+				said := &journal{}
+				q, err := sqsqueue.New(server.Client(), newQueue(t, server, false, nil).URL(), sqsqueue.Config{Logger: slog.New(said)})
+				require.NoError(t, err)
+				const lease = 10 * time.Minute // what a drain leaves behind is hidden for the rest of the test
+				for i := range 30 {
+					running := consume(t, q, works(10*time.Millisecond), queue.Config{DrainTimeout: drain, Lease: lease})
+					time.Sleep(time.Duration(i) * 500 * time.Millisecond)
+					running.cancel()
+					begin := time.Now()
+					if busy { // while the drain waits for the poll
+						time.Sleep(time.Duration(i) * 250 * time.Millisecond)
+						send(t, q, message("late"))
+					}
+					<-running.done
+					require.NoError(t, running.err)
+					require.LessOrEqual(t, time.Since(begin), drain+time.Second)
+					require.Zero(t, server.Queue("orders").InFlight, "nothing waits for the end of a lease")
+				}
+				require.Zero(t, server.Stats(sqsfake.ReceiveMessage).Failed, "polls that were cut off")
+				notes := said.since(time.Time{}, slog.LevelInfo)
+				require.Len(t, notes, 1)
+				require.Contains(t, notes[0], "wait=8s config_wait=20s because=as long as a drain can wait for a receive")
+				if busy {
+					require.Equal(t, 30, server.Queue("orders").Visible+server.Queue("orders").Deleted)
+				}
 			})
 		})
 	}

@@ -21,12 +21,18 @@
 //
 // A lease counts from when the receive that brought the message was made, since
 // the service may have handed it out then. Receives wait at the service for up
-// to 20 seconds, so an idle consumer makes three requests a minute. A lease can
-// be extended until 12 hours after the receive, and no further: Extend asks for
-// what is left of them, and when nothing is left fails with [queue.ErrLeaseLost].
+// to 20 seconds, so an idle consumer makes three requests a minute, or more if
+// its DrainTimeout or its Lease is so short that receives must wait for less. A
+// lease can be extended until 12 hours after the receive, and no further: Extend
+// asks for what is left of them, and when nothing is left fails with
+// [queue.ErrLeaseLost].
 //
 // On FIFO queues, whose URL ends in .fifo, a message that is hidden holds up its
-// group. On standard queues a Group is the tenant of a fair queue.
+// group. So a receive whose reply was lost is made again, with the same
+// ReceiveRequestAttemptId, by the next Receive that asks for as many: the service
+// then hands out the same messages once more, in the same delivery and with a new
+// lease. Where it no longer does, as their lease has run out, they come as others
+// do. On standard queues a Group is the tenant of a fair queue.
 //
 // # Messages
 //
@@ -79,8 +85,8 @@
 // A Queue holds nothing and needs no closing. When the context of a Receive ends
 // the request is cut off, and messages that the service has just handed out come
 // back at the end of their lease; a [queue.Consumer] that drains lets a receive
-// land instead, for its DrainTimeout. Config.Wait should be 2 s shorter than
-// that, as it is by default.
+// land instead, for its DrainTimeout, and has its receives wait for 2 s less than
+// that at most.
 //
 // # Concurrency
 //

@@ -14,53 +14,88 @@ import (
 )
 
 // Receive asks the service for up to o.Max messages, at most ten, and waits
-// there for the first, Config.Wait at most; then it returns none and no error.
-// It makes one request. What that fails with is in the package documentation.
+// there for the first: Config.Wait, or o.Wait or two thirds of o.Lease if that is
+// less; then it returns none and no error. It makes one request. What that fails
+// with is in the package documentation.
 //
 // o.Max must be at least 1; o.Lease must be positive and at most 12 h, and is
-// rounded up to whole seconds. LeaseUntil counts from when the request was
-// made, as the service may have handed out the message then.
+// rounded up to whole seconds; o.Wait must not be negative, and is rounded down
+// to whole seconds, but not below 1 s. LeaseUntil counts from when the request
+// was made, as the service may have handed out the message then.
 //
-// A request whose context ends is given up at once; messages that it would have
-// brought come back when their lease is over.
+// A request whose context ends is given up at once. Messages that it would have
+// brought come back when their lease is over, or on a FIFO queue with one of the
+// next receives.
 func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 	switch {
 	case o.Max < 1:
 		return nil, fmt.Errorf("sqsqueue: receive: Max is %d: must be at least 1", o.Max)
 	case o.Lease <= 0 || o.Lease > maxVisibility:
 		return nil, fmt.Errorf("sqsqueue: receive: Lease is %v: must be positive and at most %v", o.Lease, maxVisibility)
+	case o.Wait < 0:
+		return nil, fmt.Errorf("sqsqueue: receive: Wait is %v: must not be negative", o.Wait)
 	case ctx.Err() != nil:
 		return nil, ended(ctx, "receive")
 	}
-	lease := seconds(o.Lease) // never 0, which would not be sent
-	wait := q.wait(time.Duration(lease) * time.Second)
+	lease := time.Duration(seconds(o.Lease)) * time.Second // never 0, which would not be sent
+	wait := q.wait(o.Wait, lease)
+	most := int32(min(o.Max, maxBatch))
 	begin := time.Now()
-	out, err := do(ctx, q, "receive", wait+q.cfg.Timeout, q.client.ReceiveMessage, &sqs.ReceiveMessageInput{
-		QueueUrl:                    &q.url,
-		MaxNumberOfMessages:         int32(min(o.Max, maxBatch)),
-		VisibilityTimeout:           lease,
-		WaitTimeSeconds:             seconds(wait),
-		MessageAttributeNames:       []string{"All"},
-		MessageSystemAttributeNames: q.systemAttributes,
-	})
+	a := attempt{since: begin}
+	if q.fifo {
+		a = q.attempts.next(most, begin)
+	}
+	request := func() (*sqs.ReceiveMessageOutput, error) {
+		return do(ctx, q, "receive", wait+q.cfg.Timeout, q.client.ReceiveMessage, &sqs.ReceiveMessageInput{
+			QueueUrl:                    &q.url,
+			MaxNumberOfMessages:         most,
+			VisibilityTimeout:           seconds(lease),
+			WaitTimeSeconds:             seconds(wait),
+			MessageAttributeNames:       []string{"All"},
+			MessageSystemAttributeNames: q.systemAttributes,
+			ReceiveRequestAttemptId:     a.id,
+		})
+	}
+	out, err := request()
+	if refuses(err) && !a.until.IsZero() {
+		begin = time.Now()
+		a = newAttempt(most, begin)
+		out, err = request()
+	}
 	if err != nil {
+		q.attempts.failed(a, err, lease)
 		return nil, err
 	}
 	now := time.Now()
 	msgs := make([]*queue.Message, len(out.Messages))
 	for i := range out.Messages {
 		m := message(&out.Messages[i])
-		m.Receipt = receipt{handle: m.Receipt, since: begin}.String()
-		m.ReceivedAt, m.LeaseUntil = now, begin.Add(time.Duration(lease)*time.Second)
+		m.Receipt = receipt{handle: m.Receipt, since: a.since}.String()
+		m.ReceivedAt, m.LeaseUntil = now, begin.Add(lease)
 		msgs[i] = m
 	}
 	return msgs, nil
 }
 
-// wait returns how long a receive may wait, so that what comes at the end of the
-// wait still has a part of its lease. It is never 0, which would not be sent.
-func (q *Queue) wait(lease time.Duration) time.Duration {
-	return max(min(q.cfg.Wait, (lease*2/3).Truncate(time.Second)), time.Second)
+// wait returns how long a receive may wait: no longer than it is told to, and so
+// that what comes at the end of the wait still has a part of its lease. It is
+// never 0, which would not be sent.
+func (q *Queue) wait(most, lease time.Duration) time.Duration {
+	wait, why := q.cfg.Wait, ""
+	if part := lease * 2 / 3; part < wait {
+		wait, why = part, "two thirds of the lease: the consumer's Lease is short"
+	}
+	if most > 0 && most < wait {
+		wait, why = most, "as long as a drain can wait for a receive: the consumer's DrainTimeout is short"
+	}
+	wait = max(wait.Truncate(time.Second), time.Second)
+	if wait < q.cfg.Wait {
+		q.shorter.Do(func() {
+			q.cfg.Logger.Info("sqsqueue: receives wait for less than Config.Wait, and cost more requests on an idle queue",
+				"queue", q.url, "wait", wait, "config_wait", q.cfg.Wait, "because", why)
+		})
+	}
+	return wait
 }
 
 // message returns what the service's message says.

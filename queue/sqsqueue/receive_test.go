@@ -56,6 +56,7 @@ func TestReceiveRefuses(t *testing.T) {
 		"Max is 0":     {Lease: time.Minute},
 		"Lease is 0s":  {Max: 1},
 		"Lease is 13h": {Max: 1, Lease: 13 * time.Hour},
+		"Wait is -1s":  {Max: 1, Lease: time.Minute, Wait: -time.Second},
 	} {
 		_, err := q.Receive(t.Context(), o)
 		require.ErrorContains(t, err, want)
@@ -74,8 +75,9 @@ func (a *asked) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput,
 }
 
 // A receive says how long it waits and for how long it leases: zeros would not
-// be sent, and the queue's own would hold. With a short lease it waits shorter,
-// so that what comes at the end of the wait is still leased.
+// be sent, and the queue's own would hold. It waits for less when it is told to,
+// and with a short lease, so that what comes at the end of the wait is still
+// leased.
 func TestReceiveAsks(t *testing.T) {
 	for _, c := range []struct {
 		cfg         sqsqueue.Config
@@ -87,6 +89,10 @@ func TestReceiveAsks(t *testing.T) {
 		{o: queue.ReceiveOptions{Max: 1000, Lease: 12 * time.Hour}, max: 10, wait: 20, lease: 43200},
 		{o: queue.ReceiveOptions{Max: 5, Lease: 10 * time.Second}, max: 5, wait: 6, lease: 10},
 		{o: queue.ReceiveOptions{Max: 5, Lease: 1}, max: 5, wait: 1, lease: 1},
+		{o: queue.ReceiveOptions{Max: 5, Lease: time.Minute, Wait: 7900 * time.Millisecond}, max: 5, wait: 7, lease: 60},
+		{o: queue.ReceiveOptions{Max: 5, Lease: 6 * time.Second, Wait: 5 * time.Second}, max: 5, wait: 4, lease: 6},
+		{o: queue.ReceiveOptions{Max: 5, Lease: time.Minute, Wait: time.Hour}, max: 5, wait: 20, lease: 60},
+		{o: queue.ReceiveOptions{Max: 5, Lease: time.Minute, Wait: 1}, max: 5, wait: 1, lease: 60},
 		{cfg: sqsqueue.Config{Wait: 3 * time.Second}, o: queue.ReceiveOptions{Max: 5, Lease: time.Minute}, max: 5, wait: 3, lease: 60},
 	} {
 		synctest.Test(t, func(t *testing.T) {

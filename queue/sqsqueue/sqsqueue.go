@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -47,9 +48,10 @@ var _ API = (*sqs.Client)(nil)
 type Config struct {
 	// Wait is how long a receive waits at the service for a first message, 1 s
 	// to 20 s in whole seconds. A shorter one costs more requests on an idle
-	// queue; let it be at least 2 s shorter than the consumer's DrainTimeout.
-	// Receives with a lease of less than 1.5 times Wait wait for two thirds of
-	// the lease. Default 20 s.
+	// queue. Receives wait for less when the consumer's DrainTimeout is less than
+	// Wait and 2 s, so that none is open when a drain ends, or its Lease less than
+	// 1.5 times Wait, and then for two thirds of the lease; Logger is told once.
+	// Default 20 s.
 	Wait time.Duration
 
 	// Timeout is how long one request may take, a receive that much longer than
@@ -58,7 +60,7 @@ type Config struct {
 	Timeout time.Duration
 
 	// Logger is told what Send had to shorten to get a dead letter into the
-	// queue. Default slog.Default().
+	// queue, and that receives wait for less than Wait. Default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -72,6 +74,8 @@ type Queue struct {
 	again  retry.Policy // within a call, after a passing failure
 
 	systemAttributes []types.MessageSystemAttributeName // that receives ask for
+	attempts         attempts                           // used on FIFO queues only
+	shorter          sync.Once                          // tells Logger that receives wait for less than Config.Wait
 }
 
 var (

@@ -1,0 +1,69 @@
+package sqsqueue
+
+import (
+	"crypto/rand"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+// idMemory is how long the service remembers the id of a receive.
+const idMemory = 5 * time.Minute
+
+// An attempt is a receive. On a FIFO queue it has an id: when its reply is lost,
+// one with the same id brings the same messages once more, hidden anew but with
+// their receipts and receive counts, as long as nothing has happened to them.
+type attempt struct {
+	id    *string   // nil on a standard queue
+	max   int32     // messages that it asked for, and so may bring
+	since time.Time // when it was first made
+	until time.Time // when it was lost: what it may have brought is visible again, or forgotten
+}
+
+// attempts are the receives of a FIFO queue whose replies were lost.
+type attempts struct {
+	mu   sync.Mutex // guards lost
+	lost []attempt  // the one that was lost first is first
+}
+
+func newAttempt(max int32, now time.Time) attempt {
+	id := rand.Text()
+	return attempt{id: &id, max: max, since: now}
+}
+
+// next returns a lost attempt that brings no more than max messages, or else a
+// new one.
+func (a *attempts) next(max int32, now time.Time) attempt {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lost = slices.DeleteFunc(a.lost, func(l attempt) bool { return !now.Before(l.until) })
+	i := slices.IndexFunc(a.lost, func(l attempt) bool { return l.max <= max })
+	if i < 0 {
+		return newAttempt(max, now)
+	}
+	found := a.lost[i]
+	a.lost = slices.Delete(a.lost, i, i+1)
+	return found
+}
+
+// failed keeps an attempt that the service may have acted on, now or before.
+func (a *attempts) failed(l attempt, err error, lease time.Duration) {
+	e, answered := err.(*requestError)
+	refused := answered && e.class != limiter.ErrUnavailable
+	if l.id == nil || refused && l.until.IsZero() {
+		return
+	}
+	l.until = time.Now().Add(min(lease, idMemory))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.lost = append(a.lost, l)
+}
+
+// refuses reports whether the service refuses just this request: of an attempt
+// that is made again, since something has happened to its messages.
+func refuses(err error) bool {
+	e, ok := err.(*requestError)
+	return ok && e.class == nil
+}
