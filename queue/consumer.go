@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue/internal/drain"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -125,7 +126,8 @@ func (e *engine) run(ctx context.Context) error {
 	}
 	e.drain()
 
-	timer := time.NewTimer(e.cfg.DrainTimeout)
+	timeout := drain.Timeout(ctx, e.cfg.DrainTimeout)
+	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	idle := e.waitIdle(timer.C)
 	if !idle {
@@ -143,7 +145,7 @@ func (e *engine) run(ctx context.Context) error {
 
 	errs := []error{e.fatal}
 	if len(abandoned) > 0 {
-		errs = append(errs, &AbandonedError{IDs: abandoned, After: e.cfg.DrainTimeout + drainGrace})
+		errs = append(errs, &AbandonedError{IDs: abandoned, After: timeout + drainGrace})
 	}
 	if unsettled > 0 {
 		errs = append(errs, fmt.Errorf("drain: %d results could not be settled: the queue will deliver these messages again", unsettled))

@@ -29,6 +29,7 @@ func (e *engine) plan(now time.Time) plan {
 	slots, look := e.slots(), e.pace.outlook(now, e.cfg.Concurrency)
 	if e.cfg.NoLookAhead || e.guard.tripped {
 		look.lookAhead = 0
+		look.worth = min(look.worth, max(slots, 1)) // more is never wanted
 	}
 	switch {
 	case e.draining || e.eof:
@@ -171,7 +172,7 @@ func (e *engine) intake() {
 func (e *engine) receive(n, failures int) {
 	e.tell("", time.Time{})
 	began := time.Now()
-	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease})
+	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait()})
 	now := time.Now()
 	took := now.Sub(began)
 	live := msgs[:0]

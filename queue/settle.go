@@ -48,10 +48,16 @@ const (
 
 // linger is how long a result waits for others to share its call.
 func (e *engine) linger(key batchKey) time.Duration {
-	if e.draining || e.eof || key.group != "" {
+	if e.draining || e.eof || key.group != "" || e.scattered() {
 		return 0
 	}
 	return min(maxLinger, e.cfg.Lease/4)
+}
+
+// scattered reports whether nothing is received because results wait that differ
+// too much to share a call. The caller holds mu.
+func (e *engine) scattered() bool {
+	return len(e.pending) > batchSize && e.unsettled() >= e.maxUnsettled()
 }
 
 // settle takes d out of hand, to be acked or given back. The caller holds mu.
@@ -63,6 +69,9 @@ func (e *engine) settle(d *delivery, s settlement, now time.Time) {
 	d.settle, d.since, d.tries, d.receipt = s, now, 0, ""
 	if !d.extending { // else the extension might overtake it; extend goes on from here
 		e.enqueue(d, now)
+	}
+	if e.scattered() {
+		e.wakeFlush.set()
 	}
 }
 

@@ -21,7 +21,7 @@ const module = "github.com/rampmeter/rampmeter"
 var allowed = map[string][]string{
 	"limiter":         {"golang.org/x/time/rate"},
 	"retry":           {"github.com/cenkalti/backoff/v4"},
-	"queue":           {module + "/limiter", module + "/retry"},
+	"queue":           {module + "/limiter", module + "/retry", module + "/queue/internal/drain"},
 	"queue/memqueue":  {module + "/queue"},
 	"queue/queuetest": {module + "/queue"},
 	"queue/sqsqueue": {
@@ -29,8 +29,18 @@ var allowed = map[string][]string{
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http",
 	},
+	"queue/sqslambda": {
+		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/retry",
+		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
+	},
+	"queue/internal/drain":  {},
+	"queue/internal/outage": {},
 	"internal/sqsfake": {
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", // for the ready client
+	},
+	"internal/lambdalocal": {
+		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-lambda-go/lambdacontext",
+		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
 	"inventory":               {module + "/limiter", module + "/retry"},
 	"inventory/inventorytest": {module + "/inventory"},
@@ -43,6 +53,7 @@ var mayTest = []string{"queue/queuetest"}
 
 // required are the modules that the root may depend on.
 var required = []string{
+	"github.com/aws/aws-lambda-go",
 	"github.com/aws/aws-sdk-go-v2",
 	"github.com/aws/aws-sdk-go-v2/service/sqs",
 	"github.com/aws/smithy-go",

@@ -1,0 +1,92 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/drain"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// A finite source has so many messages, without leases, and then ends.
+type finite struct{ left int }
+
+func (s *finite) Receive(_ context.Context, o queue.ReceiveOptions) (msgs []*queue.Message, err error) {
+	for ; o.Max > 0 && s.left > 0; o.Max-- {
+		s.left--
+		id := strconv.Itoa(s.left)
+		msgs = append(msgs, &queue.Message{ID: id, Receipt: id})
+	}
+	if s.left == 0 {
+		err = io.EOF
+	}
+	return msgs, err
+}
+
+func (s *finite) Ack(context.Context, ...*queue.Message) error                   { return nil }
+func (s *finite) Nack(context.Context, time.Duration, ...*queue.Message) error   { return nil }
+func (s *finite) Extend(context.Context, time.Duration, ...*queue.Message) error { return nil }
+
+func sleepMillisecond(context.Context, *queue.Message) error {
+	time.Sleep(time.Millisecond)
+	return nil
+}
+
+func failMillisecond(context.Context, *queue.Message) error {
+	time.Sleep(time.Millisecond)
+	return errors.New("?")
+}
+
+// Without the look-ahead a free slot waits for no more slots than there are.
+func TestOneSlotIsFilledAtOnce(t *testing.T) {
+	for _, c := range []struct {
+		concurrency int
+		within      time.Duration
+	}{{1, 2100 * time.Millisecond}, {4, 600 * time.Millisecond}} {
+		bubble(t, strconv.Itoa(c.concurrency), func(t *testing.T) {
+			r := start(t, &finite{left: 2000}, queue.Config{Concurrency: c.concurrency, NoLookAhead: true}, sleepMillisecond)
+			began := time.Now()
+			require.NoError(t, r.wait())
+			require.Less(t, time.Since(began), c.within)
+		})
+	}
+}
+
+// Results that are all different, so that none shares a call, are not waited for
+// once they keep the consumer from receiving.
+func TestResultsThatStopTheReceivesDontLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, &finite{left: 2000}, queue.Config{
+			Concurrency: 1, NoLookAhead: true, NoDeadLetterGuard: true, Retry: retry.Policy{BaseDelay: time.Hour, MaxDelay: time.Hour},
+		}, failMillisecond)
+		began := time.Now()
+		require.NoError(t, r.wait())
+		require.Less(t, time.Since(began), 4*time.Second)
+		require.EqualValues(t, 2000, r.Stats().Retried)
+	})
+}
+
+// The cause of the end of Run's context may say until when the drain may take.
+func TestADrainUntil(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := queue.NewConsumer(&finite{left: 2}, queue.HandlerFunc(func(ctx context.Context, _ *queue.Message) error {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}), queue.Config{Concurrency: 1, NoLookAhead: true, Logger: quiet, DrainTimeout: time.Hour})
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		began := time.Now()
+		time.AfterFunc(time.Minute, func() { cancel(&drain.Until{Time: began.Add(90 * time.Second)}) })
+		require.NoError(t, c.Run(ctx))
+		require.Equal(t, 90*time.Second, time.Since(began))
+		require.EqualValues(t, 1, c.Stats().Released)
+	})
+}

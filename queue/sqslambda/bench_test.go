@@ -1,0 +1,36 @@
+package sqslambda_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/sqslambda"
+)
+
+// BenchmarkHandler measures an invocation with a handler that does nothing,
+// without a queue or a dead-letter sink: one op is one record.
+func BenchmarkHandler(b *testing.B) {
+	for _, c := range []struct{ batch, concurrency int }{{1, 1}, {10, 1}, {10, 10}, {1000, 1}, {10_000, 1}, {10_000, 10}} {
+		b.Run(fmt.Sprintf("batch=%d/concurrency=%d", c.batch, c.concurrency), func(b *testing.B) {
+			f, err := sqslambda.Handler(queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil }),
+				sqslambda.Config{Concurrency: c.concurrency, Logger: quiet})
+			require.NoError(b, err)
+			e := newEvent(c.batch)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+			defer cancel()
+			b.ReportAllocs()
+			b.ResetTimer()
+			for n := 0; n < b.N; n += c.batch {
+				answer, err := f(ctx, e)
+				if err != nil || len(answer.BatchItemFailures) > 0 {
+					b.Fatal(answer, err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,49 @@
+package sqslambda
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+// A FleetLimit shares a rate out among the processes of a function, of which
+// Lambda runs up to MaxConcurrency at once: each takes its share, and knows
+// nothing of the others.
+//
+// Shares of processes that are idle are lost to the others. MaximumConcurrency
+// alone limits how many messages are handled at once, and not how many per
+// second; a rate that is shared exactly needs a limiter that the processes have
+// in common, in Redis for example.
+type FleetLimit struct {
+	// Rate is how many messages per second all processes together may start. It
+	// must be a finite number above 0.
+	Rate float64
+	// Burst is how many the far side takes at once, beyond the rate, at least
+	// MaxConcurrency: each process may have one token that it has not used. What
+	// is more than that is not used either. Defaults to MaxConcurrency.
+	Burst int
+	// MaxConcurrency is the MaximumConcurrency of the event source mapping, 2 to
+	// 1,000 there; 1 stands for a reserved concurrency of 1.
+	MaxConcurrency int
+}
+
+// Limiter returns the share of one process: Rate/MaxConcurrency with a burst of
+// 1. The bucket starts empty, for a process that starts must not add a burst to
+// what the one before it had. It fails when a field is out of its range.
+func (l FleetLimit) Limiter() (*limiter.TokenBucket, error) {
+	switch {
+	case !(l.Rate > 0) || math.IsInf(l.Rate, 1): // not NaN either
+		return nil, fmt.Errorf("sqslambda: FleetLimit: Rate is %v: must be a finite number above 0", l.Rate)
+	case l.MaxConcurrency < 1:
+		return nil, fmt.Errorf("sqslambda: FleetLimit: MaxConcurrency is %d: must be at least 1", l.MaxConcurrency)
+	case l.Burst != 0 && l.Burst < l.MaxConcurrency:
+		return nil, fmt.Errorf("sqslambda: FleetLimit: Burst is %d: must be at least MaxConcurrency, %d, since each process may start one at once", l.Burst, l.MaxConcurrency)
+	}
+	bucket, err := limiter.NewTokenBucket(l.Rate/float64(l.MaxConcurrency), 1)
+	if err != nil {
+		return nil, fmt.Errorf("sqslambda: FleetLimit: %w", err)
+	}
+	bucket.TryAcquire() // its only token
+	return bucket, nil
+}

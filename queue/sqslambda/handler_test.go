@@ -1,0 +1,685 @@
+package sqslambda_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/sqslambda"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+func succeed(context.Context, *queue.Message) error { return nil }
+
+func TestBadConfigurationIsRefused(t *testing.T) {
+	breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
+	require.NoError(t, err)
+	for want, cfg := range map[string]sqslambda.Config{
+		"Config.Concurrency is -1":                {Concurrency: -1},
+		"Config.Retry: retry: Policy: BaseDelay":  {Retry: retry.Policy{BaseDelay: -1}},
+		"Config.Limiter and Config.Gate have a":   {Limiter: breaker, Gate: breaker},
+		"Config.OpenBreaker is 2: must be Return": {OpenBreaker: 2},
+		"Config.OpenBreaker is -1":                {OpenBreaker: -1, Concurrency: -1},
+	} {
+		f, err := sqslambda.Handler(queue.HandlerFunc(succeed), cfg)
+		require.ErrorContains(t, err, want)
+		require.True(t, strings.HasPrefix(err.Error(), "sqslambda: Handler: "), err)
+		require.Nil(t, f)
+	}
+	for _, h := range []queue.Handler{nil, queue.HandlerFunc(nil), sqslambda.Wrap((func(context.Context, events.SQSEvent) error)(nil))} {
+		_, err := sqslambda.Handler(h, sqslambda.Config{})
+		require.ErrorContains(t, err, "Handler is nil")
+	}
+}
+
+// What a result means, with and without a queue and a dead-letter sink.
+func TestResults(t *testing.T) {
+	for name, c := range map[string]struct {
+		err      error
+		panics   bool
+		receives int
+		done     bool // with a dead-letter sink; without one only what is also not dead
+		dead     string
+		least    time.Duration
+		most     time.Duration
+	}{
+		"success":     {done: true},
+		"permanent":   {err: retry.Permanent(errors.New("no such product")), done: true, dead: "permanent", least: time.Nanosecond, most: 5 * time.Minute},
+		"undecodable": {err: &queue.DecodeError{Err: errors.New("?")}, done: true, dead: "undecodable", least: time.Nanosecond, most: 5 * time.Minute},
+		"other":       {err: errors.New("?"), most: time.Second},
+		"later":       {err: retry.After(time.Minute, errors.New("?")), least: time.Minute, most: time.Minute},
+		"exhausted":   {err: errors.New("?"), receives: 12, done: true, dead: "exhausted", least: time.Nanosecond, most: 5 * time.Minute},
+		"panic":       {panics: true, most: time.Second},
+		"last panic":  {panics: true, receives: 12, done: true, dead: "exhausted", least: time.Nanosecond, most: 5 * time.Minute},
+		"overload":    {err: limiter.ErrOverload, least: 30 * time.Second, most: 38 * time.Second},
+		"overloads":   {err: limiter.ErrOverload, receives: 4, least: 4 * time.Minute, most: 5 * time.Minute},
+		// A process that has seen no success can't tell an outage from a bad message.
+		"unavailable":      {err: limiter.ErrUnavailable, least: 30 * time.Second, most: 38 * time.Second},
+		"long unavailable": {err: limiter.ErrUnavailable, receives: 40, least: 15 * time.Minute, most: 15 * time.Minute},
+		"misconfigured":    {err: limiter.ErrMisconfigured, least: 30 * time.Second, most: 38 * time.Second},
+	} {
+		for _, with := range []string{"nothing", "a queue", "a sink", "both"} {
+			bubble(t, name+" with "+with, func(t *testing.T) {
+				q, dead := &sourceQueue{}, &sink{}
+				var cfg sqslambda.Config
+				if with == "a queue" || with == "both" {
+					cfg.Queue = q
+				}
+				if with == "a sink" || with == "both" {
+					cfg.DeadLetter = dead
+				}
+				f := newFunction(t, func(context.Context, *queue.Message) error {
+					if c.panics {
+						panic("?")
+					}
+					return c.err
+				}, cfg)
+				done := c.done && (c.dead == "" || cfg.DeadLetter != nil)
+				got := returned(t, f, time.Minute, received(newEvent(1), max(c.receives, 1)))
+				if done {
+					require.Empty(t, got)
+				} else {
+					require.Equal(t, []string{"0"}, got)
+				}
+				delays := q.delays(t)
+				if done || cfg.Queue == nil {
+					require.Empty(t, delays)
+				} else {
+					require.GreaterOrEqual(t, delays["0"], c.least)
+					require.LessOrEqual(t, delays["0"], c.most)
+				}
+				if c.dead == "" || cfg.DeadLetter == nil {
+					require.Empty(t, dead.msgs)
+					return
+				}
+				record, err := retry.ParseDeadLetter(dead.msgs[0].Attributes[retry.DeadLetterAttribute])
+				require.NoError(t, err)
+				require.Equal(t, c.dead, record.Reason)
+				require.Equal(t, "orders", record.Source)
+				require.Equal(t, max(c.receives, 1), record.Attempts)
+			})
+		}
+	}
+}
+
+// While others succeed, what fails again and again is a bad message.
+func TestAMessageThatAloneIsUnavailableIsExhausted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, dead := &sourceQueue{}, &sink{}
+		f := newFunction(t, func(_ context.Context, m *queue.Message) error {
+			if m.ID == "1" {
+				return limiter.ErrUnavailable
+			}
+			return nil
+		}, sqslambda.Config{Queue: q, DeadLetter: dead})
+
+		require.Equal(t, []string{"1"}, returned(t, f, time.Minute, newEvent(2)))
+		require.LessOrEqual(t, q.delays(t)["1"], time.Second, "the first time it may be a blip")
+
+		time.Sleep(time.Second)
+		require.Empty(t, returned(t, f, time.Minute, received(newEvent(3), 12)))
+		require.Equal(t, []string{"1"}, dead.ids())
+
+		time.Sleep(time.Minute) // frozen: what is known is too old
+		e := received(newEvent(2), 12)
+		e.Records = e.Records[1:]
+		require.Equal(t, []string{"1"}, returned(t, f, time.Minute, e))
+	})
+}
+
+func TestTheAnswerIsNeverNull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFunction(t, succeed, sqslambda.Config{})
+		for _, e := range []events.SQSEvent{{}, {Records: []events.SQSMessage{}}, newEvent(1), newEvent(10)} {
+			answer, err := invoke(t, f, time.Minute, e)
+			require.NoError(t, err)
+			text, err := json.Marshal(answer)
+			require.NoError(t, err)
+			require.JSONEq(t, `{"batchItemFailures":[]}`, string(text))
+		}
+	})
+}
+
+// Ten messages of two seconds and five seconds of time: two are done, the others
+// are returned untried and at once, and no call of those that settle is cut off.
+func TestNothingIsStartedThatCantEndInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &sourceQueue{took: 200 * time.Millisecond}
+		var log bytes.Buffer
+		var started, ended atomic.Int32
+		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
+			started.Add(1)
+			if !sleep(ctx, 2*time.Second) {
+				return ctx.Err()
+			}
+			ended.Add(1)
+			return nil
+		}, sqslambda.Config{Queue: q, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+
+		for n := range 3 {
+			require.Equal(t, numbers(2, 9), returned(t, f, 5*time.Second, newEvent(10)))
+			require.EqualValues(t, 2*(n+1), started.Load())
+			require.EqualValues(t, 2*(n+1), ended.Load())
+		}
+		require.Zero(t, q.cut)
+		for _, c := range q.calls {
+			require.Zero(t, c.delay)
+		}
+		require.Equal(t, 1, strings.Count(log.String(), "batch is too big"), log.String())
+	})
+}
+
+// A batch that fits is not warned about.
+func TestABatchThatFits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
+			time.Sleep(2 * time.Second)
+			return nil
+		}, sqslambda.Config{Concurrency: 5, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		require.Empty(t, returned(t, f, 6*time.Second, newEvent(10)))
+		require.Empty(t, log.String())
+	})
+}
+
+func TestAHandlersContextEndsBeforeTheFunction(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{
+		15 * time.Minute: 15*time.Minute - time.Second, 6 * time.Second: 5 * time.Second, 3 * time.Second: 2500 * time.Millisecond,
+	} {
+		bubble(t, timeout.String(), func(t *testing.T) {
+			dead := &sink{took: timeout / 10}
+			q := &sourceQueue{took: timeout / 20}
+			if timeout > time.Minute {
+				dead.took, q.took = 400*time.Millisecond, 400*time.Millisecond
+			}
+			began := time.Now()
+			f := newFunction(t, func(ctx context.Context, m *queue.Message) error {
+				deadline, ok := ctx.Deadline()
+				require.True(t, ok)
+				require.Equal(t, want, deadline.Sub(began))
+				child, cancel := context.WithCancel(ctx)
+				defer cancel()
+				<-child.Done()
+				require.ErrorIs(t, ctx.Err(), context.DeadlineExceeded)
+				require.Equal(t, want, time.Since(began))
+				return fmt.Errorf("call: %w", child.Err())
+			}, sqslambda.Config{Concurrency: 2, DeadLetter: dead, Queue: q})
+			e := newEvent(3)
+			e.Records[1].Attributes["ApproximateReceiveCount"] = "12"
+			returned := returned(t, f, timeout, e)
+			require.Equal(t, []string{"0", "1", "2"}, returned, "no success was seen, so it may be an outage")
+			require.Zero(t, q.cut)
+			delays := q.delays(t)
+			require.GreaterOrEqual(t, delays["0"], 30*time.Second)
+			require.GreaterOrEqual(t, delays["1"], 15*time.Minute)
+			require.Zero(t, delays["2"])
+		})
+	}
+}
+
+// A handler that the deadline has ended and that says nothing of the far side has
+// failed, and its message comes back like any other that has.
+func TestAHandlerThatTookTooLongHasFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &sourceQueue{}
+		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
+			<-ctx.Done()
+			return errors.New("half done")
+		}, sqslambda.Config{Queue: q, Retry: retry.Policy{BaseDelay: time.Minute, Jitter: -1}})
+		require.Equal(t, []string{"0"}, returned(t, f, 10*time.Second, received(newEvent(1), 2)))
+		require.Equal(t, 2*time.Minute, q.delays(t)["0"])
+	})
+}
+
+// However long handlers took, the first message of an invocation is tried.
+func TestSomethingIsAlwaysTried(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		takes := 9 * time.Second
+		var started atomic.Int32
+		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
+			started.Add(1)
+			if !sleep(ctx, takes) {
+				return ctx.Err()
+			}
+			return nil
+		}, sqslambda.Config{})
+		for n := range 3 {
+			require.Equal(t, []string{"0"}, returned(t, f, 6*time.Second, newEvent(1)))
+			require.EqualValues(t, n+1, started.Load())
+		}
+		takes = time.Second
+		require.Equal(t, numbers(1, 4), returned(t, f, 6*time.Second, newEvent(5)))
+		for range 20 {
+			returned(t, f, 6*time.Second, newEvent(4))
+		}
+		require.Empty(t, returned(t, f, 6*time.Second, newEvent(4)), "it finds out that handlers are fast again")
+	})
+}
+
+// A handler that ignores its context does not cost the others their results.
+func TestAHandlerThatIgnoresItsContextIsLeftBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		f := newFunction(t, func(_ context.Context, m *queue.Message) error {
+			if m.ID == "0" {
+				time.Sleep(time.Hour)
+			}
+			return nil
+		}, sqslambda.Config{Concurrency: 2, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		require.Equal(t, []string{"0"}, returned(t, f, 10*time.Second, newEvent(5)))
+		require.Contains(t, log.String(), "ignoring their context")
+		time.Sleep(2 * time.Hour)
+	})
+}
+
+// Nothing is done after the answer, and no timer fires.
+func TestNothingRunsAfterTheAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var steps, answered atomic.Int64
+		note := func() {
+			if answered.Load() != 0 {
+				steps.Add(1)
+			}
+		}
+		trace := &queue.Trace{
+			Received: func(queue.ReceivedInfo) { note() }, Started: func(queue.StartedInfo) { note() }, Finished: func(queue.FinishedInfo) { note() },
+			Settled: func(queue.SettledInfo) { note() }, Ended: func(queue.EndedInfo) { note() }, Blocked: func(queue.BlockedInfo) { note() },
+			Unblocked: func(queue.UnblockedInfo) { note() }, Held: func(queue.HeldInfo) { note() }, Error: func(queue.ErrorInfo) { note() },
+		}
+		q, dead := &sourceQueue{took: 10 * time.Millisecond}, &sink{}
+		results := []error{nil, errors.New("?"), limited{time.Minute}, retry.Permanent(errors.New("?")), limited{time.Minute}}
+		f := newFunction(t, func(_ context.Context, m *queue.Message) error { return results[int(m.ID[0]-'0')%len(results)] },
+			sqslambda.Config{Queue: q, DeadLetter: dead, Trace: trace, Concurrency: 3, Limiter: &watched{limiter.All(), note}})
+		got := returned(t, f, time.Minute, newEvent(10))
+		answered.Store(1)
+		calls := len(q.calls)
+		require.NotEmpty(t, got)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		require.Zero(t, steps.Load())
+		require.Len(t, q.calls, calls)
+	})
+}
+
+// A watched limiter tells when it is asked.
+type watched struct {
+	limiter.Limiter
+	asked func()
+}
+
+func (w *watched) Blocked() (string, time.Time) {
+	w.asked()
+	return w.Limiter.Blocked()
+}
+
+func TestAContextWithoutDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
+			_, ok := ctx.Deadline()
+			require.False(t, ok)
+			time.Sleep(time.Hour)
+			return nil
+		}, sqslambda.Config{})
+		require.Empty(t, returned(t, f, 0, newEvent(10)))
+
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(90*time.Minute, cancel)
+		began := time.Now()
+		answer, err := f(ctx, newEvent(3))
+		require.NoError(t, err)
+		require.Equal(t, []string{"1", "2"}, ids(t, answer))
+		require.Less(t, time.Since(began), 92*time.Minute)
+		time.Sleep(time.Hour) // the handler that ignored its context
+	})
+}
+
+func TestAContextThatIsDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &sourceQueue{}
+		f := newFunction(t, func(context.Context, *queue.Message) error {
+			t.Error("started")
+			return nil
+		}, sqslambda.Config{Queue: q})
+		canceled, cancel := context.WithCancel(t.Context())
+		cancel()
+		expired, cancel := context.WithDeadline(t.Context(), time.Now().Add(-time.Minute))
+		defer cancel()
+		for _, ctx := range []context.Context{canceled, expired} {
+			answer, err := f(ctx, newEvent(3))
+			require.NoError(t, err)
+			require.Equal(t, numbers(0, 2), ids(t, answer))
+			require.Empty(t, q.calls)
+		}
+	})
+}
+
+// Limits are those of the process: concurrent invocations share them, and after
+// a freeze there is one burst at most.
+func TestLimitsAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate, burst, places = 10, 5, 3
+		bucket, err := limiter.NewTokenBucket(rate, burst)
+		require.NoError(t, err)
+		sem, err := limiter.NewSemaphore(places)
+		require.NoError(t, err)
+		var mu sync.Mutex
+		var starts []time.Time
+		running, peak := 0, 0
+		f := newFunction(t, func(context.Context, *queue.Message) error {
+			mu.Lock()
+			starts = append(starts, time.Now())
+			running++
+			peak = max(peak, running)
+			mu.Unlock()
+			time.Sleep(50 * time.Millisecond)
+			mu.Lock()
+			running--
+			mu.Unlock()
+			return nil
+		}, sqslambda.Config{Limiter: limiter.All(sem, bucket), Concurrency: 2})
+		for range 3 {
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					_, err := f(ctx, newEvent(10))
+					require.NoError(t, err)
+				})
+			}
+			wg.Wait()
+			time.Sleep(10 * time.Minute) // frozen
+		}
+		require.GreaterOrEqual(t, len(starts), 100)
+		require.LessOrEqual(t, peak, places)
+		for i := range starts {
+			for j := i; j < len(starts); j++ {
+				most := float64(burst) + rate*starts[j].Sub(starts[i]).Seconds() + 1e-6
+				require.LessOrEqual(t, float64(j-i+1), most, "starts %d to %d", i, j)
+			}
+		}
+	})
+}
+
+func TestFleetLimit(t *testing.T) {
+	for want, l := range map[string]sqslambda.FleetLimit{
+		"Rate is 0":            {MaxConcurrency: 1},
+		"Rate is NaN":          {Rate: math.NaN(), MaxConcurrency: 1},
+		"Rate is +Inf":         {Rate: math.Inf(1), MaxConcurrency: 1},
+		"MaxConcurrency is 0":  {Rate: 1},
+		"Burst is 9: must be ": {Rate: 1, MaxConcurrency: 10, Burst: 9},
+	} {
+		_, err := l.Limiter()
+		require.ErrorContains(t, err, want)
+	}
+
+	// Ten processes, each of which starts anew after every batch, keep the rate
+	// together, with a burst of ten at most.
+	synctest.Test(t, func(t *testing.T) {
+		const rate, processes = 20.0, 10
+		var mu sync.Mutex
+		var starts []time.Time
+		var wg sync.WaitGroup
+		for range processes {
+			wg.Go(func() {
+				for range 6 {
+					share, err := sqslambda.FleetLimit{Rate: rate, MaxConcurrency: processes}.Limiter()
+					require.NoError(t, err)
+					f := newFunction(t, func(context.Context, *queue.Message) error {
+						mu.Lock()
+						defer mu.Unlock()
+						starts = append(starts, time.Now())
+						return nil
+					}, sqslambda.Config{Limiter: share})
+					require.Empty(t, returned(t, f, time.Minute, newEvent(5)))
+				}
+			})
+		}
+		wg.Wait()
+		require.Len(t, starts, 300)
+		began := starts[0].Add(-time.Duration(processes / rate * float64(time.Second)))
+		require.InDelta(t, 300/rate, starts[299].Sub(began).Seconds(), 1, "and use it")
+		for i := range starts {
+			for j := i; j < len(starts); j++ {
+				require.LessOrEqual(t, float64(j-i+1), processes+rate*starts[j].Sub(starts[i]).Seconds()+1e-6)
+			}
+		}
+	})
+}
+
+// Trouble at the far side is waited out for two seconds; then the batch is
+// returned, to come back when the trouble may be over.
+func TestTroubleIsHeldForTwoSeconds(t *testing.T) {
+	for name, c := range map[string]struct {
+		lasts    time.Duration // the trouble
+		err      error
+		done     bool
+		within   time.Duration // of time that is billed
+		deadline time.Duration // 0: none
+	}{
+		"short":                   {lasts: 500 * time.Millisecond, err: limiter.ErrOverload, done: true, within: 3 * time.Second, deadline: time.Minute},
+		"long":                    {lasts: time.Hour, err: limiter.ErrOverload, within: 2001 * time.Millisecond, deadline: time.Minute},
+		"long, told so":           {lasts: time.Hour, err: limited{time.Minute}, within: time.Millisecond, deadline: time.Minute},
+		"long, without deadline":  {lasts: time.Hour, err: limiter.ErrOverload, within: 2001 * time.Millisecond},
+		"misconfigured":           {lasts: time.Hour, err: limiter.ErrMisconfigured, within: 2001 * time.Millisecond, deadline: time.Minute},
+		"unavailable, many times": {lasts: time.Hour, err: limiter.ErrUnavailable, within: 2001 * time.Millisecond, deadline: time.Minute},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			q, dead := &sourceQueue{}, &sink{}
+			began := time.Now()
+			calls := 0
+			f := newFunction(t, func(context.Context, *queue.Message) error {
+				calls++
+				if time.Since(began) < c.lasts {
+					return c.err
+				}
+				return nil
+			}, sqslambda.Config{Queue: q, DeadLetter: dead})
+			got := returned(t, f, c.deadline, newEvent(20))
+			require.LessOrEqual(t, time.Since(began), c.within)
+			require.Empty(t, dead.msgs)
+			if c.done {
+				require.Empty(t, got)
+				require.Equal(t, 21, calls)
+				return
+			}
+			require.Equal(t, numbers(0, 19), got)
+			least := 30 * time.Second
+			if wait, ok := limiter.RetryAfter(c.err); ok {
+				least = wait
+			}
+			for id, d := range q.delays(t) {
+				require.GreaterOrEqual(t, d, least, id)
+				require.LessOrEqual(t, d, least*5/4+time.Second, id)
+			}
+			require.Len(t, q.delays(t), 20)
+
+			// What comes now meets an open breaker, is not tried, and not held long.
+			calls = 0
+			began = time.Now()
+			require.Equal(t, numbers(0, 4), returned(t, f, c.deadline, received(newEvent(5), 3)))
+			require.LessOrEqual(t, time.Since(began), 2001*time.Millisecond)
+			require.LessOrEqual(t, calls, 3)
+		})
+	}
+}
+
+// A limited error is an overload with a Retry-After.
+type limited struct{ after time.Duration }
+
+func (e limited) Error() string             { return "429" }
+func (e limited) Is(target error) bool      { return target == limiter.ErrOverload }
+func (e limited) RetryAfter() time.Duration { return e.after }
+
+// One message that meets an overload is returned alone as long as others succeed,
+// if there is no breaker that says otherwise.
+func TestOneOverloadDoesNotEndTheInvocation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFunction(t, func(_ context.Context, m *queue.Message) error {
+			if m.ID == "0" {
+				return limiter.ErrOverload
+			}
+			time.Sleep(900 * time.Millisecond)
+			return nil
+		}, sqslambda.Config{Limiter: limiter.All()})
+		require.Equal(t, []string{"0"}, returned(t, f, time.Minute, newEvent(10)))
+	})
+}
+
+// Waiting for a rate is not trouble, and is not cut short.
+func TestARateIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bucket, err := limiter.NewTokenBucket(0.2, 1)
+		require.NoError(t, err)
+		q := &sourceQueue{}
+		f := newFunction(t, succeed, sqslambda.Config{Limiter: bucket, Queue: q})
+		require.Equal(t, numbers(7, 9), returned(t, f, 33*time.Second, newEvent(10)))
+		for id, d := range q.delays(t) {
+			require.Zero(t, d, id)
+		}
+	})
+}
+
+// The handler's own client may have the limiter; then it is the gate.
+func TestAGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate, err := limiter.NewBreaker(limiter.BreakerConfig{})
+		require.NoError(t, err)
+		calls := 0
+		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
+			return limiter.Do(ctx, gate, func(context.Context) error {
+				calls++
+				return limited{time.Minute}
+			})
+		}, sqslambda.Config{Gate: gate})
+		began := time.Now()
+		require.Equal(t, numbers(0, 9), returned(t, f, 5*time.Minute, newEvent(10)))
+		require.Equal(t, numbers(0, 9), returned(t, f, 5*time.Minute, newEvent(10)))
+		require.Equal(t, 1, calls)
+		require.Zero(t, time.Since(began))
+	})
+}
+
+func TestAnOpenBreakerMayFailTheInvocation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &sourceQueue{}
+		down := true
+		f := newFunction(t, func(context.Context, *queue.Message) error {
+			if down {
+				return limited{time.Minute}
+			}
+			return nil
+		}, sqslambda.Config{Queue: q, OpenBreaker: sqslambda.Error})
+		for range 2 {
+			_, err := invoke(t, f, time.Minute, newEvent(3))
+			require.EqualError(t, err, "sqslambda: function orders: the far side is in trouble: all 3 messages are returned")
+		}
+		require.Len(t, q.calls, 3, "the delays are set first")
+
+		time.Sleep(time.Minute)
+		down = false
+		answer, err := invoke(t, f, time.Minute, newEvent(3))
+		require.NoError(t, err)
+		require.Empty(t, answer.BatchItemFailures)
+	})
+	t.Run("not when something is done, nor for other failures", func(t *testing.T) {
+		for _, failure := range []error{limited{time.Minute}, errors.New("?")} {
+			f := newFunction(t, func(_ context.Context, m *queue.Message) error {
+				if first := m.ID == "0"; !first || limiter.Classify(failure) == nil {
+					return failure
+				}
+				return nil
+			}, sqslambda.Config{OpenBreaker: sqslambda.Error})
+			require.NotEmpty(t, returned(t, f, time.Minute, newEvent(3)))
+		}
+	})
+}
+
+// A bad deploy does not empty the queue into the dead letters, however few
+// messages an invocation has.
+func TestTheDeadLetterGuardLivesAcrossInvocations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, dead := &sourceQueue{}, &sink{}
+		broken, calls := true, 0
+		f := newFunction(t, func(context.Context, *queue.Message) error {
+			calls++
+			if broken {
+				return &queue.DecodeError{Err: errors.New("unknown field")}
+			}
+			return nil
+		}, sqslambda.Config{Queue: q, DeadLetter: dead})
+		for range 50 {
+			returned(t, f, time.Minute, newEvent(5))
+			q.calls = nil
+		}
+		require.Len(t, dead.msgs, 10)
+
+		calls = 0
+		require.Equal(t, numbers(0, 4), returned(t, f, time.Minute, newEvent(5)))
+		require.Equal(t, 1, calls)
+		delays := q.delays(t)
+		require.GreaterOrEqual(t, delays["0"], 5*time.Minute)
+		require.GreaterOrEqual(t, delays["1"], 30*time.Second, "the others are not tried, and stay away")
+
+		broken = false
+		require.Empty(t, returned(t, f, time.Minute, newEvent(5)))
+		broken = true
+		require.Empty(t, returned(t, f, time.Minute, newEvent(1)), "it is off again")
+		require.Len(t, dead.msgs, 11)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		dead := &sink{}
+		f := newFunction(t, func(context.Context, *queue.Message) error { return retry.Permanent(errors.New("?")) },
+			sqslambda.Config{DeadLetter: dead, NoDeadLetterGuard: true})
+		for range 10 {
+			require.Empty(t, returned(t, f, time.Minute, newEvent(5)))
+		}
+		require.Len(t, dead.msgs, 50)
+	})
+}
+
+func TestADeadLetterSinkThatFailsLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead := &sink{err: errors.New("access denied")}
+		f := newFunction(t, func(_ context.Context, m *queue.Message) error {
+			if m.ID == "1" {
+				return retry.Permanent(errors.New("?"))
+			}
+			return nil
+		}, sqslambda.Config{DeadLetter: dead})
+		require.Equal(t, []string{"1"}, returned(t, f, time.Minute, newEvent(3)))
+	})
+}
+
+// A delay that can't be set costs nothing but itself.
+func TestAQueueThatFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, q := range []*sourceQueue{{err: errors.New("throttled")}, {took: time.Hour}} {
+			f := newFunction(t, func(context.Context, *queue.Message) error { return errors.New("?") }, sqslambda.Config{Queue: q})
+			require.Equal(t, numbers(0, 2), returned(t, f, 10*time.Second, newEvent(3)))
+		}
+	})
+}
+
+func TestOutageSpan(t *testing.T) {
+	for n, want := range map[int]time.Duration{
+		-1: 0, 0: 0, 1: 30 * time.Second, 5: 930 * time.Second, 20: 4*time.Hour + 30*time.Second, 50: 11*time.Hour + 30*time.Minute + 30*time.Second,
+	} {
+		require.Equal(t, want, sqslambda.OutageSpan(n), n)
+	}
+}

@@ -1,0 +1,207 @@
+package sqslambda
+
+import (
+	"context"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+
+	"github.com/rampmeter/rampmeter/queue"
+)
+
+// A source is an event's records as a queue that ends. It hands out one message
+// of an ordered group at a time, and nothing of a group of which a message was
+// returned.
+type source struct {
+	index map[string]*record // by the id that the engine knows; never changes
+	nack  func(ctx context.Context, delay time.Duration, some []*record)
+
+	mu      sync.Mutex // guards all below, and the records
+	records []record   // in the event's order; of those with the same id, the first
+	next    int        // none before is pending
+	closed  bool       // nothing is handed out any more
+	changed chan struct{}
+}
+
+var _ queue.Source = (*source)(nil)
+
+func newSource(raw []events.SQSMessage, now time.Time) *source {
+	s := &source{index: make(map[string]*record, len(raw)), records: make([]record, 0, len(raw))}
+	var groups map[string]*group
+	for i := range raw {
+		id := raw[i].MessageId
+		if id != "" && s.index[id] != nil {
+			continue // delivered twice in one event; the one answer is for both
+		}
+		s.records = append(s.records, record{})
+		r := &s.records[len(s.records)-1]
+		r.fill(&raw[i], now)
+		r.nameless = id == ""
+		if !r.nameless {
+			s.index[id] = r
+		}
+		if r.ordered() {
+			if groups == nil {
+				groups = make(map[string]*group)
+			}
+			if groups[r.msg.Group] == nil {
+				groups[r.msg.Group] = &group{}
+			}
+			r.group = groups[r.msg.Group]
+		}
+	}
+	for i := range s.records {
+		r := &s.records[i]
+		for n := i; r.msg.ID == ""; n++ { // the engine needs one to tell it from the others
+			if id := "record " + strconv.Itoa(n); s.index[id] == nil {
+				r.msg.ID = id
+				s.index[id] = r
+			}
+		}
+	}
+	return s
+}
+
+// Receive hands out what may be started. The last messages come with the end.
+func (s *source) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	for {
+		s.mu.Lock()
+		msgs, more := s.take(o.Max)
+		var changed chan struct{}
+		if more && len(msgs) == 0 {
+			if s.changed == nil {
+				s.changed = make(chan struct{})
+			}
+			changed = s.changed
+		}
+		s.mu.Unlock()
+		switch {
+		case !more:
+			return msgs, io.EOF
+		case len(msgs) > 0:
+			return msgs, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// take hands out up to n messages, and reports whether others may follow. The
+// caller holds mu.
+func (s *source) take(n int) (msgs []*queue.Message, more bool) {
+	if s.closed {
+		return nil, false
+	}
+	for i := s.next; i < len(s.records); i++ {
+		r := &s.records[i]
+		switch {
+		case r.state != pending:
+			if i == s.next {
+				s.next++
+			}
+			continue
+		case r.group != nil && r.group.failed:
+			continue
+		case len(msgs) == n:
+			return msgs, true
+		case r.group != nil && r.group.out:
+			more = true
+			continue
+		}
+		r.state = out
+		if r.group != nil {
+			r.group.out = true
+		}
+		msgs = append(msgs, &r.msg)
+		if i == s.next {
+			s.next++
+		}
+	}
+	return msgs, more
+}
+
+// Ack notes that messages are done.
+func (s *source) Ack(_ context.Context, msgs ...*queue.Message) error {
+	s.settle(msgs, done)
+	return nil
+}
+
+// Nack notes that messages are to be delivered again, and has them hidden.
+func (s *source) Nack(ctx context.Context, delay time.Duration, msgs ...*queue.Message) error {
+	s.nack(ctx, delay, s.settle(msgs, returned))
+	return nil
+}
+
+// Extend does nothing: what Lambda has received stays invisible for longer than
+// the function may run.
+func (s *source) Extend(context.Context, time.Duration, ...*queue.Message) error { return nil }
+
+func (s *source) settle(msgs []*queue.Message, to state) []*record {
+	some := make([]*record, 0, len(msgs))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range msgs {
+		r := s.index[m.ID]
+		if r == nil {
+			continue // not ours
+		}
+		some = append(some, r)
+		r.state = to
+		if r.group != nil {
+			r.group.out = false
+			r.group.failed = r.group.failed || to == returned
+		}
+	}
+	s.wake()
+	return some
+}
+
+// wake wakes the receives that wait. The caller holds mu.
+func (s *source) wake() {
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+}
+
+// close ends the handing out, and returns what was not handed out, which
+// is returned now.
+func (s *source) close() (rest []*record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for i := range s.records {
+		if r := &s.records[i]; r.state == pending {
+			r.state = returned
+			rest = append(rest, r)
+		}
+	}
+	s.wake()
+	return rest
+}
+
+// note changes a record under the lock.
+func (s *source) note(r *record, change func(r *record)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(r)
+}
+
+// count returns how many messages there are, and of how many no handler has
+// returned.
+func (s *source) count() (all, untried int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.records {
+		if r := &s.records[i]; r.state == returned && !r.judged {
+			untried++
+		}
+	}
+	return len(s.records), untried
+}
