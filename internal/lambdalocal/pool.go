@@ -1,0 +1,86 @@
+package lambdalocal
+
+import (
+	"slices"
+	"sync"
+)
+
+// A pool holds the execution environments of a function. An idle one is taken
+// again before another one is started, the most recently used first.
+type pool[E any] struct {
+	max int
+
+	mu     sync.Mutex    // guards what is below
+	idle   []E           // the most recently used last
+	places int           // environments that are starting, idle or busy
+	empty  chan struct{} // set when nothing is taken any more; closed when places is 0 then
+}
+
+// take returns an idle environment, or a place to start one.
+func (p *pool[E]) take() (e E, warm bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.empty != nil {
+		return e, false, ErrClosed
+	}
+	if n := len(p.idle); n > 0 {
+		e, p.idle = p.idle[n-1], p.idle[:n-1]
+		return e, true, nil
+	}
+	if p.places == p.max {
+		return e, false, ErrThrottled
+	}
+	p.places++
+	return e, false, nil
+}
+
+// put gives a busy environment back for reuse. It reports false if it is to end
+// instead; its place is then freed by its user.
+func (p *pool[E]) put(e E) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.empty != nil {
+		return false
+	}
+	p.idle = append(p.idle, e)
+	return true
+}
+
+// free frees the place of an environment that has ended, or did not start.
+func (p *pool[E]) free() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.places--
+	p.checkEmpty()
+}
+
+// checkEmpty is called with p.mu held.
+func (p *pool[E]) checkEmpty() {
+	if p.empty != nil && p.places == 0 {
+		close(p.empty)
+	}
+}
+
+// shed takes idle environments out, n at most, the least recently used first.
+// Their places are freed by the caller.
+func (p *pool[E]) shed(n int) []E {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n = min(n, len(p.idle))
+	out := slices.Clone(p.idle[:n])
+	p.idle = slices.Delete(p.idle, 0, n)
+	return out
+}
+
+// close ends the taking. It returns the idle environments, whose places are
+// freed by the caller, and a channel that is closed when all places are free.
+func (p *pool[E]) close() (idle []E, empty <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	idle, p.idle = p.idle, nil
+	if p.empty == nil {
+		p.empty = make(chan struct{})
+		p.checkEmpty()
+	}
+	return idle, p.empty
+}

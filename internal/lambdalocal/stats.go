@@ -1,0 +1,39 @@
+package lambdalocal
+
+// Stats are what a [Mapping] has done so far. After Run has returned, Received
+// is the sum of Deleted, Undeleted, Returned and Dropped.
+type Stats struct {
+	Batches          int // of messages, formed
+	Invocations      int // that ran: FunctionErrors are included, Throttles are not
+	FunctionErrors   int // invocations that failed
+	Throttles        int // invocations that did not run because of the function's concurrency
+	PartialResponses int // invocations that named at least one message as failed
+	Malformed        int // invocations whose response was none, so that their whole batch failed
+
+	Received  int // messages, each time they were
+	Deleted   int // messages
+	Undeleted int // messages that are done, but that SQS did not delete
+	Returned  int // messages that failed: alone, or with their whole batch
+	Dropped   int // messages of batches that were throttled until they were visible again, or until Run ended
+
+	ReceiveErrors int // receives that failed
+
+	Concurrency     int // invocations now
+	PeakConcurrency int // the most that Concurrency was
+	Pollers         int // batches that are waited for or in work now
+	PeakPollers     int // the most that Pollers was
+}
+
+// count changes the figures.
+func (m *Mapping) count(f func(*Stats)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(&m.stats)
+}
+
+// Stats returns the figures. It may be called at any time.
+func (m *Mapping) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stats
+}
