@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/rampmeter/rampmeter/examples/orders/order"
 	"github.com/rampmeter/rampmeter/inventory"
 	"github.com/rampmeter/rampmeter/inventory/inventorytest"
 	"github.com/rampmeter/rampmeter/limiter"
@@ -28,7 +29,7 @@ const apiToken = "orders-example"
 func NewAPI(s Settings, sp Spike, limit limiter.Limiter) (*API, error) {
 	stock := make(map[string]int, len(skus))
 	for _, sku := range skus {
-		stock[sku] = len(sp.Arrivals) * maxQuantity // none is ever out of stock
+		stock[sku] = len(sp.Arrivals) * order.MaxQuantity // none is ever out of stock
 	}
 	from, to := sp.Outage(s)
 	server, err := inventorytest.New(inventorytest.Config{

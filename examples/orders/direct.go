@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/rampmeter/rampmeter/examples/orders/order"
 )
 
 // DirectReport is what became of the spike with the API in the request path.
@@ -30,8 +32,8 @@ func Direct(ctx context.Context, s Settings, sp Spike, p *Progress) (DirectRepor
 	if err != nil {
 		return DirectReport{}, Timeline{}, err
 	}
-	store := NewMemoryStore()
-	url, stop, err := serve(FrontDoor{Submit: Fulfiller{api.Client, store}.Fulfil})
+	store := order.NewMemoryStore()
+	url, stop, err := serve(FrontDoor{Submit: order.Fulfiller{Inventory: api.Client, Store: store}.Fulfil})
 	if err != nil {
 		api.Close()
 		return DirectReport{}, Timeline{}, err

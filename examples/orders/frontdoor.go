@@ -8,7 +8,9 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"time"
 
+	"github.com/rampmeter/rampmeter/examples/orders/order"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/retry"
@@ -17,27 +19,31 @@ import (
 // maxOrder is how many bytes the body of an order may have.
 const maxOrder = 16 << 10
 
-// A FrontDoor takes orders: POST /orders with an [Order] as JSON. A valid one
+// A FrontDoor takes orders: POST /orders with an [order.Order] as JSON. A valid one
 // is given to Submit and answered 200 with no body. Everything else is
 // answered with a problem (RFC 9457): 400 and the name of the field for an
 // invalid order, 413 for a body of more than 16 KiB, 415 for one that is not
 // JSON, 405 for another method.
 //
 // When Submit fails, the answer is 422 for what will never succeed, 503 when
-// the far side is overloaded or away, 502 when it is broken otherwise. Why is
-// not the customer's business.
+// the far side is overloaded, away or refuses us, 502 when it is broken
+// otherwise. Why is not the customer's business.
 type FrontDoor struct {
-	Submit func(ctx context.Context, o Order) error
+	Submit func(ctx context.Context, o order.Order) error
 }
 
 // Enqueue returns a Submit that only puts orders into a queue, which takes no
-// longer when the far side is slow and does not fail when it is down.
-func Enqueue(to queue.Sink) func(ctx context.Context, o Order) error {
-	return func(ctx context.Context, o Order) error {
-		m, err := newMessage(o)
+// longer when the far side is slow and does not fail when it is down. An order
+// that the queue has not confirmed within 5 s is not accepted. It may be in the
+// queue nevertheless; the customer sends it again under the same id.
+func Enqueue(to queue.Sink) func(ctx context.Context, o order.Order) error {
+	return func(ctx context.Context, o order.Order) error {
+		m, err := order.NewMessage(o)
 		if err != nil {
 			return err
 		}
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
 		return to.Send(ctx, m)
 	}
 }
@@ -67,21 +73,21 @@ func (d FrontDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, "body", "the body ended too early")
 		return
 	}
-	order, err := ParseOrder(body)
+	o, err := order.Parse(body)
 	if err != nil {
-		var field *FieldError
+		var field *order.FieldError
 		if !errors.As(err, &field) {
-			field = &FieldError{"body", "is no order"}
+			field = &order.FieldError{Field: "body", Problem: "is no order"}
 		}
 		refuse(w, http.StatusBadRequest, field.Field, field.Field+" "+field.Problem)
 		return
 	}
-	switch err := d.Submit(r.Context(), order); {
+	switch err := d.Submit(r.Context(), o); {
 	case err == nil:
 		w.WriteHeader(http.StatusOK)
 	case errors.Is(err, retry.ErrPermanent):
 		refuse(w, http.StatusUnprocessableEntity, "", "this order can't be fulfilled")
-	case errors.Is(limiter.Classify(err), limiter.ErrOverload), errors.Is(limiter.Classify(err), limiter.ErrUnavailable):
+	case limiter.Classify(err) != nil:
 		refuse(w, http.StatusServiceUnavailable, "", "the order could not be taken now")
 	default:
 		refuse(w, http.StatusBadGateway, "", "the order could not be taken")

@@ -13,10 +13,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/examples/orders/order"
 	"github.com/rampmeter/rampmeter/inventory"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
 )
+
+const goodOrder = `{"id":"o-1","sku":"SOCK-42","quantity":2,"customer":"Zoë"}`
 
 // post sends a request to a front door and returns the answer and its problem.
 func post(t *testing.T, d FrontDoor, method, path, media, body string) (*http.Response, problem) {
@@ -41,9 +44,15 @@ func post(t *testing.T, d FrontDoor, method, path, media, body string) (*http.Re
 }
 
 func TestFrontDoorRefuses(t *testing.T) {
-	d := FrontDoor{Submit: func(context.Context, Order) error { panic("an order was let through") }}
+	d := FrontDoor{Submit: func(context.Context, order.Order) error { panic("an order was let through") }}
 
-	for name, bad := range badOrders {
+	for name, bad := range map[string]struct{ body, field string }{
+		"empty":         {``, "body"},
+		"cut off":       {goodOrder[:20], "body"},
+		"no fields":     {`{}`, "id"},
+		"unknown field": {`{"id":"o-1","colour":"red"}`, `"colour"`},
+		"quantity 0":    {strings.Replace(goodOrder, `2,`, `0,`, 1), "quantity"},
+	} {
 		t.Run(name, func(t *testing.T) {
 			res, p := post(t, d, "POST", "/orders", "application/json", bad.body)
 			require.Equal(t, 400, res.StatusCode)
@@ -82,7 +91,7 @@ func TestFrontDoorQueues(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, msgs, 1)
 	require.Equal(t, goodOrder, string(msgs[0].Body))
-	require.Equal(t, map[string]string{attributeID: "o-1"}, msgs[0].Attributes)
+	require.Equal(t, map[string]string{order.IDAttribute: "o-1"}, msgs[0].Attributes)
 
 	q.Close() // a queue that takes nothing: the customer must not be told 200
 	res, _ = post(t, d, "POST", "/orders", "application/json", goodOrder)
@@ -97,11 +106,11 @@ func TestFrontDoorWhenTheFarSideFails(t *testing.T) {
 		"throttled":    {&inventory.Error{Status: 429, Code: inventory.CodeThrottled}, 503},
 		"unavailable":  {&inventory.Error{Status: 500}, 503},
 		"unknown SKU":  {&inventory.Error{Status: 404, Code: inventory.CodeNotFound}, 422},
-		"unauthorized": {&inventory.Error{Status: 401}, 502},
+		"unauthorized": {&inventory.Error{Status: 401}, 503},
 		"other":        {errors.New("secret of the house"), 502},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := FrontDoor{Submit: func(context.Context, Order) error { return c.err }}
+			d := FrontDoor{Submit: func(context.Context, order.Order) error { return c.err }}
 			res, p := post(t, d, "POST", "/orders", "application/json", goodOrder)
 			require.Equal(t, c.status, res.StatusCode)
 			require.NotContains(t, p.Detail, "secret")

@@ -1,12 +1,13 @@
 // Orders plays one spike of orders twice against an inventory API that allows
 // so many requests a second, so many at once, and is down for a moment:
 // direct, calling the API while the customer waits, and queued, with
-// rampmeter's queue and consumer in between. Everything is real HTTP on
-// loopback.
+// rampmeter's consumer and a queue in between, in memory or on Amazon SQS.
+// Everything else is real HTTP on loopback.
 //
 //	go run ./examples/orders
 //	go run ./examples/orders -json
 //	go run ./examples/orders -svg orders.svg
+//	go run ./examples/orders -queue-url ... -dead-letter-url ...
 //	go run ./examples/orders -help
 package main
 
@@ -57,12 +58,16 @@ func Run(ctx context.Context, s Settings, out, progress io.Writer) (err error) {
 		defer func() { err = errors.Join(err, picture.Close()) }()
 	}
 
+	queues, err := OpenQueues(ctx, s, progress)
+	if err != nil {
+		return err
+	}
 	sp, p := NewSpike(s), NewProgress(progress)
 	direct, before, err := Direct(ctx, s, sp, p)
 	if err != nil {
 		return fmt.Errorf("direct: %w", err)
 	}
-	queued, after, err := Queued(ctx, s, sp, p)
+	queued, after, err := Queued(ctx, s, sp, queues, p)
 	if err != nil {
 		err = fmt.Errorf("queued: %w", err)
 	}

@@ -42,26 +42,7 @@ func TestRun(t *testing.T) {
 	require.Greater(t, r.Direct.Failed, 20)
 	require.Positive(t, r.Direct.Outage)
 
-	q := r.Queued
-	require.Equal(t, 205, q.Accepted)
-	require.Equal(t, 200, q.Stored)
-	require.Equal(t, 5, q.DeadLettered)
-	require.Zero(t, q.Lost)
-	require.Zero(t, q.Left)
-	require.Zero(t, q.Failed)
-	require.Zero(t, q.StoredTwice)
-	require.Zero(t, q.Rejected429)
-	require.Zero(t, q.OverRate)
-	require.LessOrEqual(t, q.Open, s.Concurrency)
-	require.LessOrEqual(t, q.InFlight, s.Concurrency)
-	var poison, reasons []string
-	for _, l := range q.DeadLetters {
-		poison, reasons = append(poison, l.ID), append(reasons, l.Reason)
-		require.Positive(t, l.Attempts)
-		require.NotEmpty(t, l.Error)
-	}
-	require.Equal(t, []string{"poison-1", "poison-2", "poison-3", "poison-4", "poison-5"}, poison)
-	require.Equal(t, []string{"undecodable", "not_found", "undecodable", "not_found", "undecodable"}, reasons)
+	requireStory(t, s, r.Queued)
 
 	var keys map[string]map[string]json.RawMessage
 	require.NoError(t, json.Unmarshal(out.Bytes(), &keys))
@@ -87,6 +68,30 @@ func TestRun(t *testing.T) {
 	for _, text := range []string{"API down", "429, over a limit", "limit: 200/s, bursts of 25", "200 stored, 5 dead-lettered, 0 lost"} {
 		require.Contains(t, string(svg), text)
 	}
+}
+
+// requireStory checks what a run of [small] that was not interrupted is about.
+func requireStory(t *testing.T, s Settings, q QueuedReport) {
+	t.Helper()
+	require.Equal(t, s.Orders+5, q.Accepted)
+	require.Equal(t, s.Orders, q.Stored)
+	require.Equal(t, 5, q.DeadLettered)
+	require.Zero(t, q.Lost)
+	require.Zero(t, q.Left)
+	require.Zero(t, q.Failed)
+	require.Zero(t, q.StoredTwice)
+	require.Zero(t, q.Rejected429)
+	require.Zero(t, q.OverRate)
+	require.LessOrEqual(t, q.Open, s.Concurrency)
+	require.LessOrEqual(t, q.InFlight, s.Concurrency)
+	var poison, reasons []string
+	for _, l := range q.DeadLetters {
+		poison, reasons = append(poison, strings.TrimPrefix(l.ID, s.Run)), append(reasons, l.Reason)
+		require.Positive(t, l.Attempts)
+		require.NotEmpty(t, l.Error)
+	}
+	require.Equal(t, []string{"poison-1", "poison-2", "poison-3", "poison-4", "poison-5"}, poison)
+	require.Equal(t, []string{"undecodable", "not_found", "undecodable", "not_found", "undecodable"}, reasons)
 }
 
 func requireXML(t *testing.T, b []byte) {
@@ -161,6 +166,7 @@ func TestParseFlags(t *testing.T) {
 	for _, bad := range []string{
 		"-orders=0", "-orders=1000001", "-orders=x", "-rate=0", "-rate=NaN", "-rate=Inf", "-rate=-1", "-burst=0", "-burst=100001",
 		"-concurrency=0", "-concurrency=10001", "-outage=-1s", "-outage=2h", "-outage=5", "-seed=-1", "-json=perhaps", "-colour=red",
+		"-queue-url=http://sqs/1/orders", "-dead-letter-url=http://sqs/1/dead",
 	} {
 		_, err := ParseFlags([]string{bad}, io.Discard)
 		name, _, _ := strings.Cut(bad, "=")
@@ -168,6 +174,17 @@ func TestParseFlags(t *testing.T) {
 	}
 	_, err = ParseFlags([]string{"-json", "more"}, io.Discard)
 	require.ErrorContains(t, err, `"more"`)
+
+	urls := func(orders, dead string) []string { return []string{"-queue-url", orders, "-dead-letter-url", dead} }
+	a, err := ParseFlags(urls("http://sqs/1/orders", "http://sqs/1/dead"), io.Discard)
+	require.NoError(t, err)
+	b, err := ParseFlags(urls("http://sqs/1/orders", "http://sqs/1/dead"), io.Discard)
+	require.NoError(t, err)
+	require.NotEqual(t, a.Run, b.Run, "no two runs on the same queues have orders in common")
+	_, err = ParseFlags(urls("http://sqs/1/orders", "http://sqs/1/orders"), io.Discard)
+	require.ErrorContains(t, err, "-dead-letter-url is the same")
+	_, err = ParseFlags(urls("http://sqs/1/orders.fifo", "http://sqs/1/dead.fifo"), io.Discard)
+	require.ErrorContains(t, err, "standard")
 
 	var usage bytes.Buffer
 	_, err = ParseFlags([]string{"-help"}, &usage)

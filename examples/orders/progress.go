@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -14,15 +15,44 @@ import (
 // Progress tells people how far the program is: with a bar on a terminal, with
 // a line each second elsewhere.
 type Progress struct {
-	w        io.Writer
 	terminal bool
+
+	mu sync.Mutex // serializes what is written to w
+	w  io.Writer
 }
 
 // NewProgress returns progress that is written to w. Nothing else may be
-// written there while it is watched.
+// written there while it is watched, but through Logger.
 func NewProgress(w io.Writer) *Progress {
 	f, ok := w.(*os.File)
 	return &Progress{w: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
+}
+
+// Write implements [io.Writer]. It may be called concurrently.
+func (p *Progress) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.w.Write(b)
+}
+
+// Logger returns a logger for what can't wait for the report: somebody has to
+// act.
+func (p *Progress) Logger() *slog.Logger {
+	var w io.Writer = p
+	if p.terminal {
+		w = aboveBar{p}
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelError}))
+}
+
+// aboveBar writes lines in the place of the bar, which is drawn anew below.
+type aboveBar struct{ w io.Writer }
+
+func (a aboveBar) Write(b []byte) (int, error) {
+	if _, err := a.w.Write(append([]byte("\r\x1b[2K"), b...)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // Watch shows the progress of a pass, as state tells of it, until the returned
@@ -30,13 +60,13 @@ func NewProgress(w io.Writer) *Progress {
 func (p *Progress) Watch(name string, total int, state func() (done int, text string)) (stop func()) {
 	every, show := time.Second, func() {
 		n, text := state()
-		_, _ = fmt.Fprintf(p.w, "%s: %d of %d orders (%s)\n", name, n, total, text)
+		_, _ = fmt.Fprintf(p, "%s: %d of %d orders (%s)\n", name, n, total, text)
 	}
 	end := func() {}
 	if p.terminal {
 		every = 100 * time.Millisecond
 		bar := progressbar.NewOptions(total,
-			progressbar.OptionSetWriter(p.w),
+			progressbar.OptionSetWriter(p),
 			progressbar.OptionSetWidth(30),
 			progressbar.OptionShowCount(),
 			progressbar.OptionSetElapsedTime(false),
@@ -48,7 +78,7 @@ func (p *Progress) Watch(name string, total int, state func() (done int, text st
 			_ = bar.Set(min(n, total)) // a bar that can't be drawn stops nothing
 			bar.Describe(name + ": " + text)
 		}
-		end = func() { _, _ = fmt.Fprintln(p.w) }
+		end = func() { _, _ = fmt.Fprintln(p) }
 	}
 	var wg sync.WaitGroup
 	stopped := make(chan struct{})

@@ -5,16 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/examples/orders/order"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
-	"github.com/rampmeter/rampmeter/queue/memqueue"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -22,9 +21,9 @@ import (
 // consumer between the front door and the API.
 type QueuedReport struct {
 	Accepted     int          `json:"accepted"`       // orders answered with 200, and those put straight on the queue
-	Stored       int          `json:"stored"`         // as the store counts
+	Stored       int          `json:"stored"`         // of these, as the store counts
 	DeadLettered int          `json:"dead_lettered"`  // in the dead-letter queue
-	Left         int          `json:"left_in_queue"`  // after an interrupt
+	Left         int          `json:"left_in_queue"`  // of the accepted, after an interrupt
 	Lost         int          `json:"lost"`           // accepted, and in none of the three places
 	StoredTwice  int          `json:"stored_twice"`   // as the store counts
 	Failed       int          `json:"failed"`         // not accepted
@@ -36,6 +35,12 @@ type QueuedReport struct {
 	OverRate     int          `json:"max_over_rate"`  // above burst + rate*t, over all windows
 	Seconds      float64      `json:"seconds"`
 	DeadLetters  []DeadLetter `json:"dead_letters"`
+
+	// Orders that were stored and are not among the accepted: the queue took them
+	// but its answer did not arrive in time; or another run had accepted them, and
+	// this one found them in the queue.
+	Unconfirmed int `json:"stored_unconfirmed,omitempty"`
+	Earlier     int `json:"stored_of_earlier_runs,omitempty"`
 }
 
 // A DeadLetter is an order that was given up.
@@ -46,19 +51,22 @@ type DeadLetter struct {
 	Attempts int    `json:"attempts"`
 }
 
-// NewConsumer returns the consumer that keeps to the API's limits.
-func NewConsumer(s Settings, orders queue.Source, deadLetters queue.Sink, h queue.Handler) (*queue.Consumer, error) {
+// lease is how long an order that the consumer received is hidden from others.
+const lease = 30 * time.Second
+
+// ConsumerConfig returns how the consumer keeps to the API's limits.
+func ConsumerConfig(s Settings, deadLetters queue.Sink) (queue.Config, error) {
 	breaker, err := limiter.NewBreaker(limiter.BreakerConfig{
 		Name: "inventory", OpenFor: 250 * time.Millisecond, MaxOpen: 500 * time.Millisecond,
 	})
 	if err != nil {
-		return nil, err
+		return queue.Config{}, err
 	}
 	rate, err := limiter.NewTokenBucket(s.Rate, s.Burst)
 	if err != nil {
-		return nil, err
+		return queue.Config{}, err
 	}
-	return queue.NewConsumer(orders, h, queue.Config{
+	return queue.Config{
 		Name:        "orders",
 		Concurrency: s.Concurrency,
 		// The handler makes one call, so the call's limits can stand round it. If
@@ -67,34 +75,31 @@ func NewConsumer(s Settings, orders queue.Source, deadLetters queue.Sink, h queu
 		Limiter:    limiter.All(breaker, rate),
 		Retry:      retry.Policy{BaseDelay: 200 * time.Millisecond, MaxDelay: 2 * time.Second},
 		DeadLetter: deadLetters,
-		Logger:     slog.New(slog.DiscardHandler), // the report tells
-	})
+		Lease:      lease,
+	}, nil
 }
 
 // Queued plays the spike against a front door that only puts orders on a
 // queue. The poison orders, which it would refuse, are put there behind its
 // back.
-func Queued(ctx context.Context, s Settings, sp Spike, p *Progress) (QueuedReport, Timeline, error) {
+func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progress) (QueuedReport, Timeline, error) {
 	fail := func(err error) (QueuedReport, Timeline, error) { return QueuedReport{}, Timeline{}, err }
-	orders, err := memqueue.New(memqueue.Config{})
+	cfg, err := ConsumerConfig(s, queues.DeadLetters())
 	if err != nil {
 		return fail(err)
 	}
-	dead, err := memqueue.New(memqueue.Config{})
-	if err != nil {
-		return fail(err)
-	}
+	cfg.Logger = p.Logger()
 	api, err := NewAPI(s, sp, nil)
 	if err != nil {
 		return fail(err)
 	}
-	store := NewMemoryStore()
-	consumer, err := NewConsumer(s, orders, dead, Fulfiller{api.Client, store}.Handler())
+	store := order.NewMemoryStore()
+	consumer, err := queue.NewConsumer(queues, order.Fulfiller{Inventory: api.Client, Store: store}.Handler(), cfg)
 	if err != nil {
 		api.Close()
 		return fail(err)
 	}
-	url, stop, err := serve(FrontDoor{Submit: Enqueue(orders)})
+	url, stop, err := serve(FrontDoor{Submit: Enqueue(queues)})
 	if err != nil {
 		api.Close()
 		return fail(err)
@@ -102,29 +107,30 @@ func Queued(ctx context.Context, s Settings, sp Spike, p *Progress) (QueuedRepor
 	shop := NewShop(url)
 
 	start := time.Now()
-	var accepted ids
+	var taken accepted
 	done := p.Watch("queued", len(sp.Arrivals), func() (int, string) {
 		stats := consumer.Stats()
-		text := quantities("stored", int(stats.Done), "in the queue", orders.Stats().Visible)
+		open := queues.Open()
+		text := quantities("stored", int(stats.Done), "in the queue", open)
 		if by := stats.BlockedBy; by != "" && by != queue.ByIdle {
 			text += ", waits: " + stats.BlockedBy
 		}
-		return int(stats.Done + stats.DeadLettered), text
+		return max(taken.count()-open, 0), text // an order may be in the queue and not yet confirmed
 	})
 	ran := make(chan error, 1)
 	go func() { ran <- consumer.Run(ctx) }()
 	sp.Play(ctx, func(a Arrival) {
 		var ok bool
 		if a.Poison {
-			m := &queue.Message{Body: a.Body, Attributes: map[string]string{attributeID: a.ID}}
-			ok = orders.Send(ctx, m) == nil
+			m := &queue.Message{Body: a.Body, Attributes: map[string]string{order.IDAttribute: a.ID}}
+			ok = queues.Send(context.WithoutCancel(ctx), m) == nil // as whoever it is who does that
 		} else {
 			status, err := shop.Place(a.Body)
 			ok = err == nil && status == http.StatusOK
 		}
-		accepted.add(a.ID, ok)
+		taken.add(a.ID, ok)
 	})
-	orders.Close() // the consumer ends when it has done what is in it
+	queues.Close() // the consumer ends when it has done what is in them
 	ranErr := <-ran
 	took := time.Since(start)
 	done()
@@ -132,40 +138,45 @@ func Queued(ctx context.Context, s Settings, sp Spike, p *Progress) (QueuedRepor
 	stop()
 	stats, arrivals := api.Close()
 
-	// Where everything is now. What is left in the queue after an interrupt may
-	// be hidden for a retry's delay yet.
-	read, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	left, leftErr := readAll(read, orders)
-	dead.Close()
-	letters, deadErr := readAll(read, dead)
-
+	// Where everything is now, after an interrupt too.
+	ctx = context.WithoutCancel(ctx)
 	r := QueuedReport{
-		Accepted: len(accepted.ok), DeadLettered: len(letters), Left: len(left), Failed: accepted.failed,
+		Accepted: len(taken.ids), Failed: taken.failed,
 		Requests: stats.Requests, Rejected429: stats.RejectedByRate + stats.RejectedByConcurrency, Outage: stats.FailedByOutage,
 		InFlight: stats.PeakInFlight, Open: stats.PeakOpen, OverRate: stats.MaxOverRate,
 		Seconds: seconds(took), DeadLetters: []DeadLetter{},
 	}
-	r.Stored, r.StoredTwice = store.Stored()
-	found := make(map[string]bool)
-	for _, m := range slices.Concat(left, letters) {
-		found[m.Attributes[attributeID]] = true
-	}
-	for _, id := range accepted.ok {
-		_, stored, err := store.Get(read, id)
-		if err != nil {
+	missing := maps.Clone(taken.ids)
+	for _, a := range sp.Arrivals {
+		_, stored, err := store.Get(ctx, a.ID)
+		switch {
+		case err != nil:
 			return fail(err)
-		}
-		if !stored && !found[id] {
-			r.Lost++
+		case stored && missing[a.ID]:
+			r.Stored++
+			delete(missing, a.ID)
+		case stored:
+			r.Unconfirmed++
 		}
 	}
+	all, repeats := store.Stored()
+	r.Earlier, r.StoredTwice = all-r.Stored-r.Unconfirmed, repeats
+
+	letters, left, restErr := queues.Rest(ctx, missing)
+	for _, m := range letters {
+		delete(missing, m.Attributes[order.IDAttribute])
+	}
+	lost := maps.Clone(missing)
+	for _, m := range left {
+		delete(lost, m.Attributes[order.IDAttribute])
+	}
+	r.DeadLettered, r.Left, r.Lost = len(letters), len(missing)-len(lost), len(lost)
 	for _, m := range letters {
 		r.DeadLetters = append(r.DeadLetters, deadLetter(m))
 	}
 	slices.SortFunc(r.DeadLetters, func(a, b DeadLetter) int { return cmp.Compare(a.ID, b.ID) })
 	title := fmt.Sprintf("Through rampmeter: %d stored, %d dead-lettered, %d lost", r.Stored, r.DeadLettered, r.Lost)
-	return r, Timeline{title, arrivals}, errors.Join(ranErr, leftErr, deadErr)
+	return r, Timeline{title, arrivals}, errors.Join(ranErr, restErr)
 }
 
 // deadLetter returns what the consumer wrote on a message that it gave up.
@@ -174,40 +185,32 @@ func deadLetter(m *queue.Message) DeadLetter {
 	if err != nil {
 		record = retry.DeadLetter{Reason: "unknown", Error: err.Error()}
 	}
-	return DeadLetter{ID: m.Attributes[attributeID], Reason: record.Reason, Error: record.Error, Attempts: record.Attempts}
+	return DeadLetter{ID: m.Attributes[order.IDAttribute], Reason: record.Reason, Error: record.Error, Attempts: record.Attempts}
 }
 
-// readAll takes everything out of a queue that was closed.
-func readAll(ctx context.Context, q *memqueue.Queue) ([]*queue.Message, error) {
-	var all []*queue.Message
-	for {
-		msgs, err := q.Receive(ctx, queue.ReceiveOptions{Max: 10, Lease: time.Minute})
-		if errors.Is(err, io.EOF) {
-			return all, nil
-		}
-		if err == nil {
-			all = append(all, msgs...)
-			err = q.Ack(ctx, msgs...)
-		}
-		if err != nil {
-			return all, fmt.Errorf("read what is left in a queue: %w", err)
-		}
-	}
-}
-
-// ids are the orders that were accepted.
-type ids struct {
+// accepted are the orders of which somebody was told that they will be
+// fulfilled.
+type accepted struct {
 	mu     sync.Mutex // guards what follows; no lock is needed after the spike
-	ok     []string
+	ids    map[string]bool
 	failed int
 }
 
-func (i *ids) add(id string, ok bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if ok {
-		i.ok = append(i.ok, id)
-	} else {
-		i.failed++
+func (a *accepted) add(id string, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case !ok:
+		a.failed++
+	case a.ids == nil:
+		a.ids = map[string]bool{id: true}
+	default:
+		a.ids[id] = true
 	}
+}
+
+func (a *accepted) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.ids)
 }

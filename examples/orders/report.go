@@ -39,6 +39,12 @@ func (r Report) WriteTable(w io.Writer, s Settings) error {
 	}
 	row("  lost", "-", q.Lost)
 	row("  stored twice", "-", q.StoredTwice)
+	if q.Unconfirmed > 0 {
+		row("orders not accepted, and stored", "-", q.Unconfirmed)
+	}
+	if q.Earlier > 0 {
+		row("orders of earlier runs, stored", "-", q.Earlier)
+	}
 	row("seen by the API: requests", d.Requests, q.Requests)
 	row("  rejected with 429", d.Rejected429, q.Rejected429)
 	row("  failed in the outage", d.Outage, q.Outage)

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"time"
 )
 
@@ -17,8 +19,12 @@ type Settings struct {
 	Concurrency int           // requests at once that the API allows
 	Outage      time.Duration // how long the API is down, from the middle of the spike
 	Seed        uint64        // of the spike
-	JSON        bool
-	SVG         string // file to write, or ""
+	Run         string        // what the ids of its orders begin with
+
+	QueueURL, DeadLetterURL string // queues of Amazon SQS, or "" for queues in memory
+
+	JSON bool
+	SVG  string // file to write, or ""
 }
 
 // APIBurst is how many requests the API takes at once after a pause: the
@@ -37,6 +43,8 @@ func ParseFlags(args []string, usage io.Writer) (Settings, error) {
 	f.IntVar(&s.Concurrency, "concurrency", 10, "`requests` at once that the API allows, 1 to 10,000")
 	f.DurationVar(&s.Outage, "outage", time.Second, "how long the API is down in both passes, from the middle of the spike, 0 to 1h")
 	f.Uint64Var(&s.Seed, "seed", 1, "`seed` of the spike")
+	f.StringVar(&s.QueueURL, "queue-url", "", "`URL` of a queue of Amazon SQS for the orders, standard and not used otherwise;\ncredentials, region and endpoint are as the AWS SDK finds them: AWS_REGION,\nAWS_PROFILE, AWS_ENDPOINT_URL_SQS, ... (default a queue in memory)")
+	f.StringVar(&s.DeadLetterURL, "dead-letter-url", "", "`URL` of the queue for those that are given up, required with -queue-url")
 	f.BoolVar(&s.JSON, "json", false, "print one JSON object instead of tables")
 	f.StringVar(&s.SVG, "svg", "", "draw the requests that the API saw into this `file`")
 	if err := f.Parse(args); err != nil {
@@ -60,6 +68,17 @@ func ParseFlags(args []string, usage io.Writer) (Settings, error) {
 		return Settings{}, fmt.Errorf("-concurrency is %d: must be from 1 to 10000", s.Concurrency)
 	case s.Outage < 0 || s.Outage > time.Hour:
 		return Settings{}, fmt.Errorf("-outage is %v: must be from 0s to 1h", s.Outage)
+	case (s.QueueURL == "") != (s.DeadLetterURL == ""):
+		return Settings{}, errors.New("-queue-url and -dead-letter-url go together: set both or neither")
+	case s.QueueURL != "" && s.QueueURL == s.DeadLetterURL:
+		return Settings{}, errors.New("-dead-letter-url is the same as -queue-url: what is given up must not come back")
+	case strings.HasSuffix(s.QueueURL, ".fifo") || strings.HasSuffix(s.DeadLetterURL, ".fifo"):
+		return Settings{}, errors.New("-queue-url and -dead-letter-url must be standard queues: orders need no order")
+	}
+	if s.QueueURL != "" {
+		// These queues outlive the run, and its orders must not be taken for those
+		// of another one.
+		s.Run = strings.ToLower(rand.Text()[:8]) + "-"
 	}
 	return s, nil
 }

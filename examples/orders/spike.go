@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/examples/orders/order"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -53,8 +54,8 @@ func NewSpike(s Settings) Spike {
 	}
 	slices.Sort(times)
 	for i, at := range times {
-		sp.add(at, false, Order{
-			ID:       fmt.Sprintf("order-%06d", i+1),
+		sp.add(at, false, order.Order{
+			ID:       fmt.Sprintf("%sorder-%06d", s.Run, i+1),
 			SKU:      skus[rnd.IntN(len(skus))],
 			Quantity: 1 + rnd.IntN(3),
 			Customer: fmt.Sprintf("customer-%d", 1+rnd.IntN(s.Orders)),
@@ -62,7 +63,7 @@ func NewSpike(s Settings) Spike {
 	}
 	const poison = 5
 	for i := range poison {
-		o := Order{ID: fmt.Sprintf("poison-%d", i+1), SKU: skus[0], Quantity: 1, Customer: "nobody"}
+		o := order.Order{ID: fmt.Sprintf("%spoison-%d", s.Run, i+1), SKU: skus[0], Quantity: 1, Customer: "nobody"}
 		if i%2 == 1 {
 			o.SKU = "NO-SUCH-SKU"
 		}
@@ -76,7 +77,7 @@ func NewSpike(s Settings) Spike {
 	return sp
 }
 
-func (sp *Spike) add(at time.Duration, poison bool, o Order) {
+func (sp *Spike) add(at time.Duration, poison bool, o order.Order) {
 	body, err := json.Marshal(o)
 	if err != nil {
 		panic(err) // an Order has only strings and a number

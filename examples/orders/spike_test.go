@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/examples/orders/order"
 )
 
 func TestSpike(t *testing.T) {
@@ -26,7 +28,7 @@ func TestSpike(t *testing.T) {
 		require.LessOrEqual(t, arrival.At, a.Length)
 		require.False(t, seen[arrival.ID])
 		seen[arrival.ID], last = true, arrival.At
-		o, err := ParseOrder(arrival.Body)
+		o, err := order.Parse(arrival.Body)
 		if arrival.Poison {
 			poison++
 			require.True(t, err != nil || bytes.Contains(arrival.Body, []byte("NO-SUCH-SKU")))

@@ -1,0 +1,59 @@
+// Consume greets the guests that an Amazon SQS queue announces, no faster than
+// it may, until SIGTERM; then it finishes what it has begun.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue"
+)
+
+type guest struct{ Name string } // a message is {"name":"Ada"}; any other is a dead letter
+
+func greet(_ context.Context, _ *queue.Message, g guest) error {
+	log.Println("hello,", g.Name)
+	return nil // done; an error: again later; a retry.Permanent one: to the dead letters
+}
+
+func main() {
+	queueURL := flag.String("queue-url", os.Getenv("QUEUE_URL"), "`URL` of the queue, or $QUEUE_URL")
+	deadURL := flag.String("dead-letter-url", os.Getenv("DEAD_LETTER_URL"), "`URL` of its dead-letter queue, or $DEAD_LETTER_URL")
+	rate := flag.Float64("rate", 50, "at most so many `messages` a second")
+	concurrency := flag.Int("concurrency", 10, "at most so many `messages` at once")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second ctrl-C ends it at once
+
+	aws, errAWS := config.LoadDefaultConfig(ctx) // AWS_REGION, AWS_PROFILE, ~/.aws/config, ...
+	guests, errGuests := sqsqueue.New(sqs.NewFromConfig(aws), *queueURL, sqsqueue.Config{})
+	dead, errDead := sqsqueue.New(sqs.NewFromConfig(aws), *deadURL, sqsqueue.Config{})
+	bucket, errRate := limiter.NewTokenBucket(*rate, 1)
+	exitOn(2, errAWS, errGuests, errDead, errRate)
+	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: bucket, DeadLetter: dead}
+	consumer, err := queue.NewConsumer(guests, queue.Decode(json.Unmarshal, greet), cfg)
+	exitOn(2, err)
+	findings, err := guests.Check(ctx, sqsqueue.CheckConfig{Consumer: cfg})
+	for _, f := range findings {
+		log.Println("check:", f) // what about the queues will hurt one day
+	}
+	exitOn(1, err)
+	exitOn(1, consumer.Run(ctx))
+}
+
+func exitOn(code int, errs ...error) {
+	if err := errors.Join(errs...); err != nil {
+		log.Print(err)
+		os.Exit(code)
+	}
+}
