@@ -1,0 +1,49 @@
+// Lambda is the order function: it takes orders from an SQS queue, reserves
+// their stock at a third party's inventory API, and stores them in DynamoDB. An
+// order that can never succeed goes to the dead-letter queue with its reason.
+//
+// The README tells how to run all of it on this machine, and how to build,
+// deploy and remove it.
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+)
+
+func main() {
+	logger := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	f, err := start(context.Background(), os.Getenv, logger)
+	if err != nil {
+		logger.Error("the function can't start", "error", err)
+		os.Exit(1)
+	}
+	lambda.Start(f)
+}
+
+// start makes the function of this instance, whose limiters all invocations
+// share.
+func start(ctx context.Context, getenv func(string) string, logger *slog.Logger) (Function, error) {
+	cfg, err := ParseEnv(getenv)
+	if err != nil {
+		return nil, err
+	}
+	aws, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return New(ctx, cfg, Clients{
+		SQS:       sqs.NewFromConfig(aws),
+		DynamoDB:  dynamodb.NewFromConfig(aws),
+		Secrets:   secretsmanager.NewFromConfig(aws),
+		Inventory: http.DefaultTransport,
+	}, logger)
+}
