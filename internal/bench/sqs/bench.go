@@ -1,0 +1,134 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A bench runs scenarios.
+type bench struct {
+	pairs    int
+	profiles string
+	progress *progress
+}
+
+func (b *bench) run(ctx context.Context, chosen []scenario) (rep report, err error) {
+	began := time.Now()
+	defer b.progress.end()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server, remote, err := startServer(ctx)
+	if err != nil {
+		return rep, err
+	}
+	defer func() {
+		if stopErr := server.stop(nil); ctx.Err() == nil {
+			err = errors.Join(err, stopErr)
+		}
+	}()
+	rep = report{
+		Date: began.UTC().Truncate(time.Second), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
+		CPUs: runtime.NumCPU(), Pairs: b.pairs, MessageSize: messageSize,
+	}
+	for i, s := range chosen {
+		b.progress.scenario = fmt.Sprintf("scenario %d of %d, %s", i+1, len(chosen), s.Name)
+		var r result
+		if s.OverPull {
+			r, err = b.together(ctx, remote, s)
+		} else {
+			r, err = b.interleaved(ctx, remote, s)
+		}
+		if err != nil {
+			return rep, fmt.Errorf("%s: %w", s.Name, err)
+		}
+		rep.Results = append(rep.Results, r)
+	}
+	rep.Took = time.Since(began).Round(time.Second)
+	return rep, nil
+}
+
+// interleaved runs the consumers one after the other, again and again, so that
+// what the machine does beside this meets all of them. Every other time the
+// order is the reverse, so that no one has always the same before it.
+func (b *bench) interleaved(ctx context.Context, r remote, s scenario) (result, error) {
+	res := newResult(s)
+	for pair := range b.pairs {
+		order := slices.Clone(s.Libraries)
+		if pair%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, library := range order {
+			b.progress.tell(fmt.Sprintf("pair %d of %d: %s", pair+1, b.pairs, library))
+			f, err := runConsumer(ctx, r, s, library, profileFile(b.profiles, s, library, pair))
+			if err != nil {
+				return res, fmt.Errorf("%s: %w", library, err)
+			}
+			res.add(library, f)
+		}
+	}
+	return res, nil
+}
+
+// together runs all consumers at the same time, each on a queue of its own.
+// There is enough of the machine for all: their handlers sleep.
+func (b *bench) together(ctx context.Context, r remote, s scenario) (result, error) {
+	res := newResult(s)
+	b.progress.tell("all consumers at once")
+	runs, errs := make([]figures, len(s.Libraries)), make([]error, len(s.Libraries))
+	var all sync.WaitGroup
+	for i, library := range s.Libraries {
+		all.Go(func() {
+			if runs[i], errs[i] = runConsumer(ctx, r, s, library, ""); errs[i] != nil {
+				errs[i] = fmt.Errorf("%s: %w", library, errs[i])
+			}
+		})
+	}
+	all.Wait()
+	for i, library := range s.Libraries {
+		res.add(library, runs[i])
+	}
+	return res, errors.Join(errs...)
+}
+
+// A progress says what is going on: on a terminal in one line that is written
+// over and over, elsewhere in a line for each scenario.
+type progress struct {
+	w        io.Writer
+	terminal bool
+	scenario string
+	told     string // the scenario of the last line
+}
+
+func newProgress(w io.Writer) *progress {
+	p := &progress{w: w}
+	if f, ok := w.(*os.File); ok {
+		info, err := f.Stat()
+		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+	}
+	return p
+}
+
+func (p *progress) tell(what string) {
+	switch {
+	case p.terminal:
+		_, _ = fmt.Fprintf(p.w, "\r\033[K%s: %s", p.scenario, what)
+	case p.told != p.scenario:
+		_, _ = fmt.Fprintln(p.w, p.scenario)
+	}
+	p.told = p.scenario
+}
+
+func (p *progress) end() {
+	if p.terminal {
+		_, _ = fmt.Fprint(p.w, "\r\033[K")
+	}
+}

@@ -1,0 +1,150 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime/pprof"
+	"slices"
+	"time"
+)
+
+const partConsume = "consume"
+
+// A task is what a consumer is to do.
+type task struct {
+	endpoint    string // of the service
+	queueURL    string
+	concurrency int           // handlers at once
+	visibility  time.Duration // also the queue's own
+	wait        time.Duration // of a long poll
+	handle      func(ctx context.Context, body []byte) error
+}
+
+// A library is a way to consume a queue. run does so until ctx ends; it may end
+// sooner only with an error.
+type library struct {
+	name string
+	run  func(ctx context.Context, t task) error
+}
+
+// The libraries' names, as the tables have them.
+const (
+	rampmeter     = "rampmeter"
+	handWritten   = "hand-written loop"
+	slotsFirst    = "hand-written loop, slots first"
+	goCloud       = "gocloud.dev"
+	watermillAWS  = "watermill-aws"
+	watermillOnes = "watermill-aws, one by one"
+)
+
+func libraries() []library {
+	return []library{
+		{rampmeter, runRampmeter},
+		{handWritten, func(ctx context.Context, t task) error { return runHandWritten(ctx, t, false) }},
+		{slotsFirst, func(ctx context.Context, t task) error { return runHandWritten(ctx, t, true) }},
+		{goCloud, runGoCloud},
+		{watermillAWS, func(ctx context.Context, t task) error { return runWatermill(ctx, t, 10) }},
+		{watermillOnes, func(ctx context.Context, t task) error { return runWatermill(ctx, t, 1) }},
+	}
+}
+
+// A handledAll is what a consumer's process says when it has handled every
+// message once.
+type handledAll struct {
+	Rate float64       // messages a second, in the steady state
+	CPU  time.Duration // user and system time of the process for each message, in the steady state
+}
+
+// A consumed is what it says at its end.
+type consumed struct {
+	Runs  int // of the handler
+	Twice int // messages for which it ran more than once
+}
+
+// consume is a consumer's process. It writes a handledAll when all is handled
+// and a consumed at the end, which comes with the end of its standard input.
+func consume(ctx context.Context, args []string, stdin io.Reader, stdout, _ io.Writer) error {
+	fs := flag.NewFlagSet(partConsume, flag.ContinueOnError)
+	name := fs.String("library", "", "name of the consumer")
+	t := task{wait: 20 * time.Second}
+	fs.StringVar(&t.endpoint, "endpoint", "", "URL of the service")
+	fs.StringVar(&t.queueURL, "queue", "", "URL of the queue")
+	fs.IntVar(&t.concurrency, "concurrency", 10, "handlers at once")
+	fs.DurationVar(&t.visibility, "visibility", 30*time.Second, "of the queue")
+	n := fs.Int("messages", 0, "messages in the queue")
+	takes := fs.Duration("handler", 0, "how long a handler takes")
+	profile := fs.String("profile", "", "file for the profile of the steady state")
+	if err := parse(fs, args, stdout); err != nil {
+		return err
+	}
+	all := libraries()
+	i := slices.IndexFunc(all, func(l library) bool { return l.name == *name })
+	if i < 0 {
+		return &usageError{fmt.Errorf("-library is %q: there is no such consumer", *name)}
+	}
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		_, _ = io.Copy(io.Discard, stdin)
+		cancel()
+	}()
+	tally := newTally(*n, *takes)
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		tally.onBegin = func() { _ = pprof.StartCPUProfile(f) }
+		tally.onEnd = pprof.StopCPUProfile
+	}
+	t.handle = tally.handle
+	ended := make(chan error, 1)
+	go func() { ended <- all[i].run(ctx, t) }()
+
+	out := json.NewEncoder(stdout)
+	select {
+	case <-tally.all:
+		if err := out.Encode(tally.window()); err != nil {
+			return err
+		}
+	case err := <-ended:
+		return early(ctx, err)
+	case <-ctx.Done():
+		return fmt.Errorf("stopped after %d of %d messages", tally.done.Load(), *n)
+	}
+	select {
+	case err := <-ended:
+		if err := early(ctx, err); err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		// The queue is empty by now. What a library does to end well, such as to
+		// wait for its long poll, is not measured here.
+	}
+	if err := tally.err(); err != nil {
+		return err
+	}
+	return out.Encode(tally.consumed())
+}
+
+// early is the error of a consumer that has ended, unless it was to end.
+func early(ctx context.Context, err error) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	default:
+	}
+	if err == nil {
+		return errors.New("the consumer has ended by itself")
+	}
+	return fmt.Errorf("the consumer has ended: %w", err)
+}

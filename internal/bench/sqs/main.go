@@ -1,0 +1,131 @@
+//go:build unix
+
+// Sqs compares the speed, the CPU time and the calls of four consumers of
+// Amazon SQS: rampmeter, a loop written by hand on the SDK, gocloud.dev's
+// awssnssqs and watermill-aws. The server is rampmeter's fake, in a process of
+// its own, reached over loopback HTTP; so is each consumer.
+//
+//	go run ./internal/bench/sqs
+//	go run ./internal/bench/sqs -quick
+//	go run ./internal/bench/sqs -json
+//	go run ./internal/bench/sqs -help
+//
+// It writes a table in Markdown, or JSON, to stdout and its progress to stderr.
+// It exits with 1 when a library has lost a message or a process has failed.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"regexp"
+	"strings"
+	"syscall"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// run returns the exit code. The program starts itself again for the server and
+// for each consumer, with the name of the part as the first argument.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second ctrl-C ends the program at once
+
+	part, name := compare, "sqs"
+	if len(args) > 0 {
+		switch args[0] {
+		case partServe:
+			part, name, args = serve, "sqs serve", args[1:]
+		case partConsume:
+			part, name, args = consume, "sqs consume", args[1:]
+		}
+	}
+	err := part(ctx, args, stdin, stdout, stderr)
+	switch usage := (*usageError)(nil); {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.As(err, &usage):
+		_, _ = fmt.Fprintln(stderr, name+":", err)
+		return 2
+	default:
+		_, _ = fmt.Fprintln(stderr, name+":", err)
+		return 1
+	}
+}
+
+// A usageError is a flag that is wrong.
+type usageError struct{ error }
+
+// parse reads flags; the error says what is wrong with them.
+func parse(fs *flag.FlagSet, args []string, help io.Writer) error {
+	fs.SetOutput(io.Discard)
+	err := fs.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fs.SetOutput(help)
+		fs.PrintDefaults()
+		return err
+	case err == nil && fs.NArg() > 0:
+		err = fmt.Errorf("argument %q is not expected", fs.Arg(0))
+	}
+	if err != nil {
+		return &usageError{err}
+	}
+	return nil
+}
+
+// compare is the part that the user starts.
+func compare(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) error {
+	fs := flag.NewFlagSet("sqs", flag.ContinueOnError)
+	pairs := fs.Int("pairs", 7, "how often each consumer runs in each scenario, next to the others")
+	quick := fs.Bool("quick", false, "few messages, and one pair unless -pairs says otherwise: shows that everything works, and no more")
+	asJSON := fs.Bool("json", false, "write JSON, with the figures of every run")
+	only := fs.String("scenario", "", "only the scenarios whose name matches this regular `expression`")
+	profiles := fs.String("profiles", "", "write a CPU profile of each consumer's steady state into this `directory`")
+	if err := parse(fs, args, stdout); err != nil {
+		return err
+	}
+	given := false
+	fs.Visit(func(f *flag.Flag) { given = given || f.Name == "pairs" })
+	if *quick && !given {
+		*pairs = 1
+	}
+	if *pairs < 1 {
+		return &usageError{fmt.Errorf("-pairs is %d: must be at least 1", *pairs)}
+	}
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return &usageError{fmt.Errorf("-scenario: %w", err)}
+	}
+	var chosen []scenario
+	var names []string
+	for _, s := range scenarios(*quick) {
+		names = append(names, s.Name)
+		if wanted.MatchString(s.Name) {
+			chosen = append(chosen, s)
+		}
+	}
+	if len(chosen) == 0 {
+		return &usageError{fmt.Errorf("-scenario %s matches none of %s", *only, strings.Join(names, ", "))}
+	}
+
+	b := bench{pairs: *pairs, profiles: *profiles, progress: newProgress(stderr)}
+	report, err := b.run(ctx, chosen)
+	if err != nil {
+		return err
+	}
+	report.Quick = *quick
+	if *asJSON {
+		e := json.NewEncoder(stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(report)
+	}
+	_, err = io.WriteString(stdout, report.markdown())
+	return err
+}

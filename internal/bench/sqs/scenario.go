@@ -1,0 +1,94 @@
+//go:build unix
+
+package main
+
+import "time"
+
+// A scenario is what the consumers are measured at.
+type scenario struct {
+	Name        string
+	Title       string
+	Latency     time.Duration // of every request, added by the server
+	Handler     time.Duration // how long a handler takes
+	Concurrency int
+	Messages    int
+	Visibility  time.Duration
+	Libraries   []string
+
+	// OverPull scenarios are about what is received too early, and not about
+	// speed: the consumers run once, all at the same time.
+	OverPull bool
+
+	// What rampmeter is to reach; 0: nothing.
+	LeastRate  float64 // of the hand-written loop's
+	MostCPU    float64 // of the hand-written loop's
+	LeastIdeal float64 // of concurrency by handler time
+}
+
+const messageSize = 512 // bytes of a body
+
+// ideal is the rate at which all handlers are always busy; 0 if there is none.
+func (s scenario) ideal() float64 {
+	if s.Handler == 0 {
+		return 0
+	}
+	return float64(s.Concurrency) / s.Handler.Seconds()
+}
+
+// limit is how long a run may take before a message that has not been handled
+// counts as lost. It leaves time for a message to come again.
+func (s scenario) limit() time.Duration {
+	busy := time.Duration(float64(s.Messages) * float64(s.Handler) / float64(s.Concurrency))
+	return 2*time.Minute + 4*busy
+}
+
+// scenarios are large enough for a steady state of some seconds, or with quick
+// just large enough for a figure.
+func scenarios(quick bool) []scenario {
+	const visibility = 30 * time.Second // the service's default
+	four := []string{rampmeter, handWritten, goCloud, watermillAWS}
+	all := []scenario{
+		{
+			Name: "no-op", Title: "Handlers that do nothing, no latency, concurrency 10",
+			Concurrency: 10, Messages: 40_000, Visibility: visibility, Libraries: four,
+			LeastRate: 0.9, MostCPU: 1.15,
+		},
+		{
+			Name: "latency-10", Title: "Handlers of 10 ms, latency 20 ms, concurrency 10",
+			Latency: 20 * time.Millisecond, Handler: 10 * time.Millisecond,
+			Concurrency: 10, Messages: 2_500, Visibility: visibility,
+			Libraries:  []string{rampmeter, handWritten, slotsFirst, goCloud, watermillAWS},
+			LeastIdeal: 0.95,
+		},
+		{
+			Name: "latency-50", Title: "Handlers of 10 ms, latency 20 ms, concurrency 50",
+			Latency: 20 * time.Millisecond, Handler: 10 * time.Millisecond,
+			Concurrency: 50, Messages: 10_000, Visibility: visibility, Libraries: four,
+			LeastIdeal: 0.95,
+		},
+		{
+			Name: "latency-200", Title: "Handlers of 10 ms, latency 20 ms, concurrency 200",
+			Latency: 20 * time.Millisecond, Handler: 10 * time.Millisecond,
+			Concurrency: 200, Messages: 30_000, Visibility: visibility, Libraries: four,
+			LeastRate: 1,
+		},
+		{
+			Name: "over-pull", Title: "Handlers of 2 s, visibility timeout 6 s, concurrency 5",
+			Handler:     2 * time.Second,
+			Concurrency: 5, Messages: 200, Visibility: 6 * time.Second,
+			Libraries: []string{rampmeter, handWritten, slotsFirst, goCloud, watermillAWS, watermillOnes},
+			OverPull:  true,
+		},
+	}
+	if quick {
+		for i := range all {
+			s := &all[i]
+			s.Messages /= 10
+			if s.OverPull {
+				s.Title = "Handlers of 1 s, visibility timeout 3 s, concurrency 5"
+				s.Handler, s.Visibility = s.Handler/2, s.Visibility/2
+			}
+		}
+	}
+	return all
+}

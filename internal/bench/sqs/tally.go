@@ -1,0 +1,119 @@
+//go:build unix
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A tally is the handler of all consumers. It counts how often each message was
+// handled, and takes the time and the CPU time when a tenth and when nine tenths
+// of the messages have been: what lies between is the steady state, without the
+// start of the process and the emptying of the queue.
+type tally struct {
+	takes          time.Duration
+	runs           []atomic.Uint32 // by message
+	done           atomic.Int64    // messages that were handled at least once
+	strange        atomic.Int64    // messages that are not ours
+	first, last    int64           // the steady state begins and ends with these of done
+	begin, end     instant         // written by whoever is first and last, read after all is closed
+	onBegin, onEnd func()
+	all            chan struct{} // closed when every message has been handled
+}
+
+// An instant is a time, and the CPU time of the process until then.
+type instant struct {
+	at  time.Time
+	cpu time.Duration
+}
+
+func newTally(n int, takes time.Duration) *tally {
+	return &tally{
+		takes: takes, runs: make([]atomic.Uint32, n),
+		first: max(1, int64(n)/10), last: max(2, int64(n)*9/10),
+		onBegin: func() {}, onEnd: func() {},
+		all: make(chan struct{}),
+	}
+}
+
+func (t *tally) handle(_ context.Context, body []byte) error {
+	i, ok := indexOf(body)
+	if !ok || i >= len(t.runs) {
+		t.strange.Add(1)
+		return nil
+	}
+	if t.takes > 0 {
+		time.Sleep(t.takes)
+	}
+	if t.runs[i].Add(1) > 1 {
+		return nil
+	}
+	switch t.done.Add(1) {
+	case t.first:
+		t.begin = now()
+		t.onBegin()
+	case t.last:
+		t.end = now()
+		t.onEnd()
+	case int64(len(t.runs)):
+		close(t.all)
+	}
+	return nil
+}
+
+// window is called after all has been closed.
+func (t *tally) window() handledAll {
+	n := float64(t.last - t.first)
+	return handledAll{
+		Rate: n / t.end.at.Sub(t.begin.at).Seconds(),
+		CPU:  time.Duration(float64(t.end.cpu-t.begin.cpu) / n),
+	}
+}
+
+func (t *tally) consumed() (c consumed) {
+	for i := range t.runs {
+		n := int(t.runs[i].Load())
+		c.Runs += n
+		if n > 1 {
+			c.Twice++
+		}
+	}
+	return c
+}
+
+func (t *tally) err() error {
+	if n := t.strange.Load(); n > 0 {
+		return fmt.Errorf("%d messages had a body that was never sent", n)
+	}
+	return nil
+}
+
+func now() instant {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err) // there is no reason for which it could fail
+	}
+	return instant{time.Now(), time.Duration(u.Utime.Nano() + u.Stime.Nano())}
+}
+
+const digits = 8
+
+// bodyOf is the body of message i: its number, and what brings it to its size.
+func bodyOf(i, size int) string {
+	number := fmt.Sprintf("%0*d", digits, i)
+	return number + strings.Repeat("x", max(0, size-len(number)))
+}
+
+func indexOf(body []byte) (int, bool) {
+	if len(body) < digits {
+		return 0, false
+	}
+	i, err := strconv.Atoi(string(body[:digits]))
+	return i, err == nil && i >= 0
+}
