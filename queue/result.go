@@ -43,7 +43,7 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 	}
 	class := limiter.Classify(err)
 	if class == limiter.ErrOverload || class == limiter.ErrMisconfigured ||
-		class == limiter.ErrUnavailable && limiter.Tripped(e.limits) {
+		class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || j.d.lane.own != nil && limiter.Tripped(j.d.lane.own)) {
 		delay, _ := e.patient.Next(j.run, err)
 		if j.heldFor(now)+delay > e.cfg.MaxHold {
 			return verdict{kind: giveBack, delay: delay, as: Released}
@@ -65,9 +65,11 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 // whether another message could be started at once.
 func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more bool) {
 	permit.Release(err)
+	j.own.Release(err)
 	d, now := j.d, time.Now()
 	took := now.Sub(j.at)
 	v := e.judge(j, err, now)
+	apart := v.kind == hold && d.lane.own != nil && !blocked(e.limits)
 	j.cancel(nil)
 
 	e.mu.Lock()
@@ -107,7 +109,7 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 	case bury:
 		e.move(d, handing, now)
 	case hold:
-		e.hold(d, now, v.delay)
+		e.hold(d, now, v.delay, apart)
 	case giveBack:
 		e.returnGroup(d, now)
 		e.settle(d, settlement{op: opNack, delay: v.delay, outcome: v.as}, now)
@@ -158,10 +160,20 @@ func (e *engine) reportGuard() {
 	e.cfg.Logger.Info("queue: dead-letter guard: results are normal again", "consumer", e.cfg.Name)
 }
 
-// hold keeps a message in hand until the far side may be better. The caller
-// holds mu.
-func (e *engine) hold(d *delivery, now time.Time, delay time.Duration) {
-	if e.counts[held] == 0 {
+// blocked reports whether l lets nothing start now.
+func blocked(l limiter.Limiter) bool {
+	by, _ := l.Blocked()
+	return by != ""
+}
+
+// hold keeps a message in hand until the far side may be better. Trouble that
+// the limits for all do not know of is its lane's own, and the other lanes go
+// on. The caller holds mu.
+func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart bool) {
+	if apart {
+		d.apart = true
+		e.apart++
+	} else if e.counts[held] == e.apart {
 		e.heldLimit = e.cfg.MaxHeld
 		if e.heldLimit == 0 {
 			e.heldLimit = e.inHand()
