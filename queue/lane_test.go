@@ -229,6 +229,68 @@ func TestTroubleOfOneKeyIsItsOwn(t *testing.T) {
 	})
 }
 
+// The same of a key whose limiter is no breaker, so that each of its messages
+// has to find out for itself: they are held, and the others go on.
+func TestHeldMessagesOfOneKeyDoNotStopTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{})
+		for i := range 400 {
+			require.NoError(t, q.Send(t.Context(), of([]string{"down", "up"}[i/80%2], i)))
+		}
+		var mu sync.Mutex
+		up := 0
+		r := start(t, q, queue.Config{
+			Limiter: limiter.All(), LimiterFor: perTenant(func(string) limiter.Limiter { return semaphore(t, 20) }).limiterFor,
+		}, func(_ context.Context, m *queue.Message) error {
+			time.Sleep(10 * time.Millisecond)
+			if m.Attributes["tenant"] == "down" {
+				return stamped{is: limiter.ErrOverload, after: time.Minute}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			up++
+			return nil
+		})
+		time.Sleep(3 * time.Second)
+		mu.Lock()
+		require.GreaterOrEqual(t, up, 80, "of the 80 that stand behind 80 held ones")
+		mu.Unlock()
+		require.NoError(t, r.drain())
+	})
+}
+
+// What is given back for want of room takes the rest of its ordered group along.
+func TestShedGroupsKeepTheirOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{FIFO: true})
+		const groups, each = 250, 4
+		for i := range groups * each {
+			m := of("slow", i)
+			m.Group, m.Dedup = strconv.Itoa(i/each), strconv.Itoa(i)
+			require.NoError(t, q.Send(t.Context(), m))
+		}
+		order := map[string][]int{}
+		var mu sync.Mutex
+		r := start(t, q, queue.Config{LimiterFor: perTenant(func(string) limiter.Limiter { return bucket(t, 1, 1) }).limiterFor},
+			func(_ context.Context, m *queue.Message) error {
+				body, _ := strconv.Atoi(string(m.Body))
+				mu.Lock()
+				defer mu.Unlock()
+				order[m.Group] = append(order[m.Group], body)
+				return nil
+			})
+		time.Sleep(6 * time.Hour)
+		s := r.Stats()
+		require.NoError(t, r.drain())
+		require.NotZero(t, s.Released, "groups were given back")
+		require.Len(t, order, groups)
+		for group, bodies := range order {
+			require.Len(t, bodies, each, "group %s", group)
+			require.True(t, slices.IsSorted(bodies), "group %s ran as %v", group, bodies)
+		}
+	})
+}
+
 // A message that has used up half of its attempts stays; when all that is
 // parked is such, nothing is received, and the consumer says why.
 func TestFullOfParkedMessagesIsSaid(t *testing.T) {
