@@ -35,6 +35,9 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 	if err == nil {
 		return verdict{kind: ackIt}
 	}
+	if later := (*postponeError)(nil); errors.As(err, &later) {
+		return verdict{kind: giveBack, delay: later.delay, as: Released}
+	}
 	if errors.Is(err, retry.ErrPermanent) {
 		return verdict{kind: bury, reason: retry.Reason(err)}
 	}
@@ -50,7 +53,7 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 		}
 		return verdict{kind: hold, delay: delay}
 	}
-	delay, ok := e.cfg.Retry.Next(max(j.m.Attempt, 1), err)
+	delay, ok := e.cfg.Retry.Next(max(attempts(j.m, err), 1), err)
 	switch {
 	case ok:
 		return verdict{kind: giveBack, delay: delay, as: Retried}
@@ -64,8 +67,7 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 // It reports whether Run has given the handler up meanwhile, and otherwise
 // whether another message could be started at once.
 func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more bool) {
-	permit.Release(err)
-	j.own.Release(err)
+	giveBackPermits(err, permit, j.own)
 	d, now := j.d, time.Now()
 	took := now.Sub(j.at)
 	v := e.judge(j, err, now)
@@ -134,6 +136,20 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 	return false, more
 }
 
+// giveBackPermits lets the limiters learn from a run; from a postponed one there
+// is nothing to learn.
+func giveBackPermits(err error, permits ...limiter.Permit) {
+	later := (*postponeError)(nil)
+	postponed := err != nil && errors.As(err, &later)
+	for _, p := range permits {
+		if postponed {
+			p.Cancel()
+		} else {
+			p.Release(err)
+		}
+	}
+}
+
 func (e *engine) report(j job, v verdict, took time.Duration, err error, due time.Time) {
 	if f := e.cfg.Trace.Finished; f != nil {
 		o := map[verdictKind]Outcome{ackIt: Done, bury: DeadLettered, giveBack: v.as, drop: LostLease}[v.kind]
@@ -195,7 +211,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	m := j.d.msg
 	e.mu.Unlock()
 	record := retry.DeadLetter{
-		Reason: reason, Error: fmt.Sprint(cause), Attempts: m.Attempt, Source: e.cfg.Name, MessageID: m.ID,
+		Reason: reason, Error: fmt.Sprint(cause), Attempts: attempts(m, cause), Source: e.cfg.Name, MessageID: m.ID,
 		First: m.FirstReceivedAt, Last: time.Now(),
 	}
 	if record.First.IsZero() {
@@ -221,7 +237,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	} else {
 		call(e.cfg.Trace.DeadLettered, DeadLetteredInfo{Message: m, Record: record})
 		e.cfg.Logger.Warn("queue: message dead-lettered", "consumer", e.cfg.Name, "message", m.ID,
-			"reason", reason, "error", cause, "attempts", m.Attempt)
+			"reason", reason, "error", cause, "attempts", record.Attempts)
 	}
 
 	now := time.Now()
