@@ -142,7 +142,7 @@ func (e *engine) start(d *delivery, now time.Time) job {
 		if e.turns.first() == l {
 			e.turns.drop()
 		}
-		l.waiting.pop()
+		l.waiting.drop()
 	}
 	e.move(d, running, now)
 	if l.n > 0 && !l.aside {

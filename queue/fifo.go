@@ -27,14 +27,12 @@ func (f *fifo) push(d *delivery) {
 	f.items = append(f.items, d)
 }
 
-// pop returns the first delivery that still waits, or nil.
-func (f *fifo) pop() *delivery {
-	d := f.peek()
-	if d != nil {
+// drop forgets the first delivery, if one still waits.
+func (f *fifo) drop() {
+	if f.peek() != nil {
 		f.items[f.head] = nil
 		f.head++
 	}
-	return d
 }
 
 // peek returns the first delivery that still waits, or nil, and forgets what

@@ -196,7 +196,7 @@ func (e *engine) head(l *lane, now time.Time) *delivery {
 		if d == nil || d.ours(now) {
 			return d
 		}
-		l.waiting.pop()
+		l.waiting.drop()
 		e.quit(d)
 	}
 }

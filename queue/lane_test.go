@@ -411,7 +411,7 @@ func TestThousandTenants(t *testing.T) {
 			time.Sleep(time.Second)
 			s := r.Stats()
 			r.stop()
-			<-r.ended
+			require.NoError(t, <-r.ended)
 			requireBalanced(t, r.Stats())
 			mu.Lock()
 			defer mu.Unlock()
