@@ -27,6 +27,17 @@ type Config struct {
 	// limiter.All() is no limit at all.
 	Limiter limiter.Limiter
 
+	// LimiterFor returns the limiter of a message's own that is acquired beside
+	// Limiter: of its tenant, its product, the host that it calls (see
+	// [limiter.Keyed]); nil for none. The same limiter must come for the same
+	// key. What it refuses stays in hand and does not keep the others waiting;
+	// when there is too much of it (more than 100 and ten times Concurrency),
+	// what came last for the key that has most is given back until its turn
+	// may come, at most half of Retry.MaxAttempts times a message. It is called
+	// when a message is received, concurrently, and must not change the message.
+	// Defaults to none.
+	LimiterFor func(*Message) limiter.Limiter
+
 	// Gate is only asked before a receive: the limiter that the handler's own
 	// client acquires (a [limiter.Transport], say). The same limiter must not
 	// stand in both fields, or each handler would hold the permit that its own

@@ -18,7 +18,8 @@ type job struct {
 	cancel    context.CancelCauseFunc
 	run       int
 	waited    time.Duration
-	heldSince time.Time // since when the message has been held, on and off; zero: never
+	heldSince time.Time      // since when the message has been held, on and off; zero: never
+	own       limiter.Permit // of the message's own limiter
 }
 
 func (j job) heldFor(now time.Time) time.Duration {
@@ -74,7 +75,7 @@ func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
 	if e.guard.tripped && e.guard.probeAt.After(now) {
 		return false, e.guard.probeAt.Sub(now)
 	}
-	if !e.ready.empty() {
+	if e.turns.first() != nil {
 		return true, 0
 	}
 	due := e.firstDue()
@@ -84,32 +85,70 @@ func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
 	return !due.After(now), max(due.Sub(now), 0)
 }
 
-// next takes the message that is to run now: a held one that is due, or else
-// the one that has waited longest.
+// next takes the message that is to run now, with a permit of its own limiter
+// if it has one. Lanes whose limiter refuses stand aside.
 func (e *engine) next() (job, bool) {
-	now := time.Now()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if ok, _ := e.startable(now); !ok {
-		return job{}, false
-	}
-	// What has lost its lease is left to the lease loop.
-	ours := func(d *delivery) bool { return d.leaseUntil.IsZero() || now.Before(d.leaseUntil) }
-	var d *delivery
-	for _, h := range e.holds {
-		if !h.due.After(now) && ours(h) && (d == nil || h.due.Before(d.due)) {
-			d = h
-		}
-	}
-	for d == nil {
-		if d = e.ready.pop(); d == nil {
+	for {
+		now := time.Now()
+		e.mu.Lock()
+		d := e.chosen(now)
+		if d == nil {
+			e.unlock()
 			return job{}, false
 		}
-		if !ours(d) {
-			d = nil
+		l := d.lane
+		if l.own == nil {
+			j := e.start(d, now)
+			e.unlock()
+			return j, true
 		}
+		e.unlock()
+
+		own, admitted := l.own.TryAcquire()
+		now = time.Now()
+		e.mu.Lock()
+		if !admitted {
+			e.standAside(l, now)
+			e.unlock()
+			continue
+		}
+		if d = e.chosen(now); d != nil {
+			d = e.candidateOf(l, now)
+		}
+		if d == nil { // another has taken it meanwhile
+			e.unlock()
+			own.Cancel()
+			continue
+		}
+		j := e.start(d, now)
+		j.own = own
+		e.unlock()
+		return j, true
+	}
+}
+
+// chosen is the delivery that is to run now, or nil. The caller holds mu.
+func (e *engine) chosen(now time.Time) *delivery {
+	if ok, _ := e.startable(now); !ok {
+		return nil
+	}
+	return e.candidate(now)
+}
+
+// start makes d run, and gives the turn to the next lane. The caller holds mu.
+func (e *engine) start(d *delivery, now time.Time) job {
+	l := d.lane
+	if d.state == waiting {
+		if e.turns.first() == l {
+			e.turns.drop()
+		}
+		l.waiting.drop()
 	}
 	e.move(d, running, now)
+	if l.n > 0 && !l.aside {
+		e.turns.add(l)
+	}
+	l.started(now)
 	e.pace.started(now)
 	d.runs++
 	if d.runs > 1 {
@@ -122,7 +161,7 @@ func (e *engine) next() (job, bool) {
 		e.limited = false
 		e.wakeIntake.set()
 	}
-	return j, true
+	return j
 }
 
 // work runs one message, and goes on with the next one as long as there is one

@@ -51,13 +51,15 @@
 //     stays in hand, its slot and permit go to others, and it runs again when
 //     the error's RetryAfter and the backoff are over and the limits admit it.
 //     After Config.MaxHold it is given back.
+//   - [Postpone]: the handler did not run it; it is given back as it was.
 //   - any other error, ErrUnavailable with a closed breaker, a panic: it is
 //     given back, hidden for Config.Retry's delay, or the error's RetryAfter
 //     if that is longer. When the attempts are used up it is dead-lettered as
 //     "exhausted".
 //
-// An attempt is a receive, so crashes and drains count too; Retry.MaxAttempts
-// is 12 by default for that reason. When more than half of the last 20 results
+// An attempt is a receive, so crashes and drains count too, unless the error
+// says otherwise ([Attempted]); Retry.MaxAttempts is 12 by default for that
+// reason. When more than half of the last 20 results
 // would be dead-lettered the fault is likely ours, a bad deploy say: then a
 // guard stops the hand-off, and one message at a time is tried until results
 // are normal again.
@@ -69,6 +71,12 @@
 // is only asked. One operation acquires a limiter in one place: the same one in
 // Limiter and in the client makes every handler wait for the permit that it
 // holds itself.
+//
+// Config.LimiterFor gives messages limiters of their own, by tenant for example.
+// What such a limiter refuses stays in hand for its turn, and the others pass it.
+// The queue can't be asked for other tenants' messages only, so of a tenant that
+// sends more than its limit admits the excess has to be received, and when there
+// is too much of it to be kept, is given back until its turn may have come.
 //
 // To keep fast handlers busy the consumer asks for as many messages more than
 // it has free slots as will be started while the receive is under way (Little's

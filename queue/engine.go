@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
 )
 
 // The life of a delivery:
@@ -41,9 +43,11 @@ type delivery struct {
 
 	number int64  // counts deliveries, in the order of arrival
 	group  string // the ordered group that it is in; "" if it is in none
+	lane   *lane
 
 	since    time.Time // waiting: since when
 	behind   bool      // waiting: for the first of its group to be done
+	queued   bool      // waiting: in its lane's line
 	runs     int       // handlers started, in this delivery
 	cancel   context.CancelCauseFunc
 	lost     bool // the lease ended while the handler ran, or the hand-over was under way
@@ -52,6 +56,7 @@ type delivery struct {
 
 	heldSince time.Time // since the first run that ran into trouble at the far side
 	due       time.Time // held: not before
+	apart     bool      // held: because of trouble of its own lane
 
 	leaseUntil time.Time // zero: no lease
 	extendAt   time.Time
@@ -88,10 +93,15 @@ type engine struct {
 	all    []*delivery          // every delivery that has not ended
 	byID   map[string]*delivery // of these, by message id
 	counts [ended]int           // of these, by state
-	ready  fifo                 // waiting deliveries in the order of arrival, those behind their group's head excepted
 	holds  []*delivery          // held deliveries
 	groups map[string]*group    // ordered groups of which something is in hand
 	behind int                  // waiting deliveries that are not the first of their group
+
+	plain  lane                      // of all messages without a limiter of their own
+	lanes  map[limiter.Limiter]*lane // the others
+	turns  turns                     // lanes with something to start
+	parked int                       // deliveries that wait in lanes that stand aside
+	apart  int                       // held deliveries that do not count against heldLimit
 
 	asked       int       // messages asked for by the receives under way
 	nPolls      int       // receives under way
@@ -132,6 +142,7 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		wakeRun:      newSignal(),
 		byID:         make(map[string]*delivery),
 		groups:       make(map[string]*group),
+		lanes:        make(map[limiter.Limiter]*lane),
 		pending:      make(map[batchKey]*batch),
 		pollLimit:    1,
 		guard:        guard{off: c.cfg.NoDeadLetterGuard || c.cfg.DeadLetter == nil},
@@ -145,8 +156,8 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 // ----- the ledger: every change of a delivery's state goes through here -----
 
 // accept takes a new delivery in, and reports whether its message is new, too.
-// The caller holds mu.
-func (e *engine) accept(d *delivery, m *Message, now time.Time) bool {
+// own is the message's own limiter, if it has one. The caller holds mu.
+func (e *engine) accept(d *delivery, m *Message, own limiter.Limiter, now time.Time) bool {
 	if m.ReceivedAt.IsZero() {
 		m.ReceivedAt = now
 	}
@@ -170,8 +181,9 @@ func (e *engine) accept(d *delivery, m *Message, now time.Time) bool {
 		e.keepBy(now)
 	}
 	e.keepBy(now.Add(e.cfg.MaxHold))
+	e.enter(d, own)
 	if e.joinGroup(d, now) {
-		e.ready.push(d)
+		e.queueUp(d)
 	}
 	return true
 }
@@ -199,12 +211,18 @@ func (e *engine) move(d *delivery, to state, now time.Time) {
 	// A result that is confirmed makes room only when there were too many.
 	room := from == held || to != running && (from < handing || e.unsettled() >= e.maxUnsettled())
 	e.counts[from]--
-	if from == held {
+	switch {
+	case from == held:
 		e.holds = remove(e.holds, d)
-	}
-	if d.behind {
+		if d.apart {
+			d.apart = false
+			e.apart--
+		}
+	case d.behind:
 		d.behind = false
 		e.behind--
+	default:
+		e.quit(d)
 	}
 	d.state = to
 	if to != ended {
@@ -227,6 +245,7 @@ func (e *engine) forget(d *delivery) {
 	if e.byID[d.msg.ID] == d {
 		delete(e.byID, d.msg.ID)
 	}
+	e.leave(d)
 }
 
 // end brings a delivery to its outcome. The caller holds mu.
@@ -267,9 +286,9 @@ func (e *engine) maxUnsettled() int { return max(100, 10*e.cfg.Concurrency) }
 // the first of its group is left out, or one slow group would keep the other
 // groups' slots empty, unless it is more than a full receive for each slot.
 func (e *engine) demand(now time.Time) int {
-	n := e.counts[waiting] - min(e.behind, (batchSize-1)*e.cfg.Concurrency) + e.asked
+	n := e.counts[waiting] - e.parked - min(e.behind, (batchSize-1)*e.cfg.Concurrency) + e.asked
 	for _, d := range e.holds {
-		if !d.due.After(now) {
+		if !d.due.After(now) && !d.lane.aside {
 			n++
 		}
 	}
@@ -302,6 +321,7 @@ func (e *engine) changed(now time.Time) {
 func (e *engine) snapshot(s *Stats, by string, until time.Time) {
 	s.InHand, s.Unsettled = e.inHand(), e.unsettled()
 	s.Waiting, s.Running, s.Held = e.counts[waiting], e.counts[running], e.counts[held]
+	s.Parked = e.crowded()
 	if e.nPolls > 0 && !e.draining {
 		return
 	}

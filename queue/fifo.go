@@ -27,25 +27,34 @@ func (f *fifo) push(d *delivery) {
 	f.items = append(f.items, d)
 }
 
-// pop returns the first delivery that still waits, or nil.
-func (f *fifo) pop() *delivery {
-	for f.head < len(f.items) {
-		d := f.items[f.head]
+// drop forgets the first delivery, if one still waits.
+func (f *fifo) drop() {
+	if f.peek() != nil {
 		f.items[f.head] = nil
 		f.head++
-		if d.state == waiting {
-			return d
-		}
 	}
-	f.items, f.head = f.items[:0], 0
-	return nil
 }
 
-// empty forgets what no longer waits and reports whether nothing is left.
-func (f *fifo) empty() bool {
+// peek returns the first delivery that still waits, or nil, and forgets what
+// does not.
+func (f *fifo) peek() *delivery {
 	for f.head < len(f.items) && f.items[f.head].state != waiting {
 		f.items[f.head] = nil
 		f.head++
 	}
-	return f.head == len(f.items)
+	if f.head == len(f.items) {
+		f.items, f.head = f.items[:0], 0
+		return nil
+	}
+	return f.items[f.head]
+}
+
+// last returns the last delivery that waits and that ok accepts, or nil.
+func (f *fifo) last(ok func(*delivery) bool) *delivery {
+	for i := len(f.items) - 1; i >= f.head; i-- {
+		if d := f.items[i]; d.state == waiting && ok(d) {
+			return d
+		}
+	}
+	return nil
 }

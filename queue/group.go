@@ -50,7 +50,7 @@ func (e *engine) leaveGroup(d *delivery, now time.Time) {
 	if next := g.members[0]; first && next.state == waiting {
 		next.behind, next.since = false, now
 		e.behind--
-		e.ready.push(next)
+		e.queueUp(next)
 		e.wakeDispatch.set()
 	}
 }

@@ -40,8 +40,10 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{by: ByGuard, until: e.guard.probeAt, wait: in(e.guard.probeAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled}
-	case e.counts[held] > 0 && e.counts[held] >= e.heldLimit:
+	case e.counts[held] > e.apart && e.counts[held]-e.apart >= e.heldLimit:
 		return plan{by: ByHeld, until: e.firstDue()}
+	case e.crowded() > e.maxParked():
+		return plan{by: ByParked}
 	case e.nPolls >= e.pollLimit:
 		return plan{}
 	}
@@ -65,7 +67,7 @@ func (e *engine) plan(now time.Time) plan {
 
 func (e *engine) firstDue() (t time.Time) {
 	for _, d := range e.holds {
-		if t.IsZero() || d.due.Before(t) {
+		if !d.lane.aside && (t.IsZero() || d.due.Before(t)) {
 			t = d.due
 		}
 	}
@@ -183,6 +185,11 @@ func (e *engine) receive(n, failures int) {
 	}
 	call(e.cfg.Trace.Received, ReceivedInfo{Asked: n, Messages: live, Took: took, Err: err})
 
+	own, errs := make([]limiter.Limiter, len(live)), make([]error, len(live))
+	for i, m := range live {
+		own[i], errs[i] = e.limiterOf(m)
+	}
+
 	e.mu.Lock()
 	e.nPolls--
 	e.asked -= n
@@ -190,10 +197,15 @@ func (e *engine) receive(n, failures int) {
 	deliveries := make([]delivery, len(live))
 	fresh := 0
 	for i, m := range live {
-		if e.accept(&deliveries[i], m, now) {
+		d := &deliveries[i]
+		if e.accept(d, m, own[i], now) {
 			fresh++
 		}
+		if errs[i] != nil && d.state == waiting {
+			e.refuse(d, errs[i], now)
+		}
 	}
+	e.shed(now)
 	var retryIn time.Duration
 	failed := false
 	switch {
@@ -241,6 +253,18 @@ func (e *engine) receive(n, failures int) {
 	if failed {
 		e.failed("receive", err, retryIn)
 	}
+	if err := errors.Join(errs...); err != nil {
+		e.failed("choose limiter", err, 0)
+	}
+}
+
+// refuse gives back a message that can't be run, since nobody can tell under
+// which limiter. The caller holds mu.
+func (e *engine) refuse(d *delivery, err error, now time.Time) {
+	d.err = err
+	delay, _ := e.patient.Next(max(d.msg.Attempt, 1), nil)
+	e.returnGroup(d, now)
+	e.settle(d, settlement{op: opNack, delay: delay, outcome: Retried}, now)
 }
 
 const (

@@ -75,7 +75,11 @@ func (e *engine) lookAfter(now time.Time) (due []*delivery) {
 		if until, ok := e.heldUntil(d); ok {
 			if !until.After(now) {
 				e.returnGroup(d, now)
-				e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)
+				delay := max(0, d.due.Sub(now))
+				if d.state == waiting && d.lane.aside {
+					delay = d.lane.turn(max(d.msg.Attempt, 1), now)
+				}
+				e.settle(d, settlement{op: opNack, delay: delay, outcome: Released}, now)
 				continue
 			}
 			lookBy(until)

@@ -35,6 +35,9 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 	if err == nil {
 		return verdict{kind: ackIt}
 	}
+	if later := (*postponeError)(nil); errors.As(err, &later) {
+		return verdict{kind: giveBack, delay: later.delay, as: Released}
+	}
 	if errors.Is(err, retry.ErrPermanent) {
 		return verdict{kind: bury, reason: retry.Reason(err)}
 	}
@@ -43,14 +46,14 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 	}
 	class := limiter.Classify(err)
 	if class == limiter.ErrOverload || class == limiter.ErrMisconfigured ||
-		class == limiter.ErrUnavailable && limiter.Tripped(e.limits) {
+		class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || j.d.lane.own != nil && limiter.Tripped(j.d.lane.own)) {
 		delay, _ := e.patient.Next(j.run, err)
 		if j.heldFor(now)+delay > e.cfg.MaxHold {
 			return verdict{kind: giveBack, delay: delay, as: Released}
 		}
 		return verdict{kind: hold, delay: delay}
 	}
-	delay, ok := e.cfg.Retry.Next(max(j.m.Attempt, 1), err)
+	delay, ok := e.cfg.Retry.Next(max(attempts(j.m, err), 1), err)
 	switch {
 	case ok:
 		return verdict{kind: giveBack, delay: delay, as: Retried}
@@ -64,10 +67,11 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 // It reports whether Run has given the handler up meanwhile, and otherwise
 // whether another message could be started at once.
 func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more bool) {
-	permit.Release(err)
+	giveBackPermits(err, permit, j.own)
 	d, now := j.d, time.Now()
 	took := now.Sub(j.at)
 	v := e.judge(j, err, now)
+	apart := v.kind == hold && d.lane.own != nil && !blocked(e.limits)
 	j.cancel(nil)
 
 	e.mu.Lock()
@@ -107,7 +111,7 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 	case bury:
 		e.move(d, handing, now)
 	case hold:
-		e.hold(d, now, v.delay)
+		e.hold(d, now, v.delay, apart)
 	case giveBack:
 		e.returnGroup(d, now)
 		e.settle(d, settlement{op: opNack, delay: v.delay, outcome: v.as}, now)
@@ -130,6 +134,20 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 		e.handOver(j, v.reason, err)
 	}
 	return false, more
+}
+
+// giveBackPermits lets the limiters learn from a run; from a postponed one there
+// is nothing to learn.
+func giveBackPermits(err error, permits ...limiter.Permit) {
+	later := (*postponeError)(nil)
+	postponed := err != nil && errors.As(err, &later)
+	for _, p := range permits {
+		if postponed {
+			p.Cancel()
+		} else {
+			p.Release(err)
+		}
+	}
 }
 
 func (e *engine) report(j job, v verdict, took time.Duration, err error, due time.Time) {
@@ -158,10 +176,20 @@ func (e *engine) reportGuard() {
 	e.cfg.Logger.Info("queue: dead-letter guard: results are normal again", "consumer", e.cfg.Name)
 }
 
-// hold keeps a message in hand until the far side may be better. The caller
-// holds mu.
-func (e *engine) hold(d *delivery, now time.Time, delay time.Duration) {
-	if e.counts[held] == 0 {
+// blocked reports whether l lets nothing start now.
+func blocked(l limiter.Limiter) bool {
+	by, _ := l.Blocked()
+	return by != ""
+}
+
+// hold keeps a message in hand until the far side may be better. Trouble that
+// the limits for all do not know of is its lane's own, and the other lanes go
+// on. The caller holds mu.
+func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart bool) {
+	if apart {
+		d.apart = true
+		e.apart++
+	} else if e.counts[held] == e.apart {
 		e.heldLimit = e.cfg.MaxHeld
 		if e.heldLimit == 0 {
 			e.heldLimit = e.inHand()
@@ -183,7 +211,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	m := j.d.msg
 	e.mu.Unlock()
 	record := retry.DeadLetter{
-		Reason: reason, Error: fmt.Sprint(cause), Attempts: m.Attempt, Source: e.cfg.Name, MessageID: m.ID,
+		Reason: reason, Error: fmt.Sprint(cause), Attempts: attempts(m, cause), Source: e.cfg.Name, MessageID: m.ID,
 		First: m.FirstReceivedAt, Last: time.Now(),
 	}
 	if record.First.IsZero() {
@@ -209,7 +237,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	} else {
 		call(e.cfg.Trace.DeadLettered, DeadLetteredInfo{Message: m, Record: record})
 		e.cfg.Logger.Warn("queue: message dead-lettered", "consumer", e.cfg.Name, "message", m.ID,
-			"reason", reason, "error", cause, "attempts", m.Attempt)
+			"reason", reason, "error", cause, "attempts", record.Attempts)
 	}
 
 	now := time.Now()

@@ -40,6 +40,7 @@ type Stats struct {
 	Waiting   int // of these, received and not yet started
 	Running   int // of these, handlers that run
 	Held      int // of these, waiting out trouble at the far side
+	Parked    int // of the waiting and the held, those that only a limiter of their own keeps from running
 	Unsettled int // finished, with the ack, the nack or the hand-off to the dead-letter sink still to be confirmed
 
 	// BlockedBy says why no receive is under way: "" while one is, or is about
@@ -57,6 +58,7 @@ type Stats struct {
 const (
 	BySlots     = "handler slots"     // Config.Concurrency handlers run
 	ByHeld      = "held messages"     // too many messages wait out trouble at the far side
+	ByParked    = "parked messages"   // too many messages wait for limiters of their own
 	ByUnsettled = "unsettled results" // the source does not confirm acks and nacks
 	ByGuard     = "dead-letter guard" // most results would be dead-lettered
 	ByErrors    = "receive errors"    // the source fails, or returns nothing new without waiting

@@ -69,7 +69,8 @@ type DeadLetter struct {
 	Reason string `json:"reason,omitempty"`
 	// Error is the text of the last error.
 	Error string `json:"error,omitempty"`
-	// Attempts is how often the message was received. 0: unknown.
+	// Attempts is how often the message was tried: its receives, unless its
+	// handler counts better. 0: unknown.
 	Attempts int `json:"attempts,omitempty"`
 	// Source names the queue that the message comes from.
 	Source string `json:"source,omitempty"`

@@ -19,11 +19,12 @@ const module = "github.com/rampmeter/rampmeter"
 // allowed says what each package of the root module may import beside the
 // standard library. A package that is not here may not exist.
 var allowed = map[string][]string{
-	"limiter":         {"golang.org/x/time/rate"},
-	"retry":           {"github.com/cenkalti/backoff/v4"},
-	"queue":           {module + "/limiter", module + "/retry", module + "/queue/internal/drain"},
-	"queue/memqueue":  {module + "/queue"},
-	"queue/queuetest": {module + "/queue"},
+	"limiter":          {"golang.org/x/time/rate"},
+	"retry":            {"github.com/cenkalti/backoff/v4"},
+	"queue":            {module + "/limiter", module + "/retry", module + "/queue/internal/drain"},
+	"queue/idempotent": {module + "/limiter", module + "/queue", module + "/retry"},
+	"queue/memqueue":   {module + "/queue"},
+	"queue/queuetest":  {module + "/queue"},
 	"queue/sqsqueue": {
 		module + "/limiter", module + "/queue", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",

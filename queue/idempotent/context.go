@@ -1,0 +1,110 @@
+package idempotent
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// A deadlineContext is context.WithDeadline without a timer and a place among
+// its parent's children, until somebody asks for Done: few handlers and stores
+// that are done in a microsecond do.
+type deadlineContext struct {
+	parent   context.Context
+	deadline time.Time
+
+	mu     sync.Mutex // guards real and ended
+	real   context.Context
+	cancel context.CancelFunc // of real
+	ended  bool
+}
+
+func (c *deadlineContext) Deadline() (time.Time, bool) {
+	if d, ok := c.parent.Deadline(); ok && d.Before(c.deadline) {
+		return d, true
+	}
+	return c.deadline, true
+}
+
+func (c *deadlineContext) Done() <-chan struct{} { return c.materialize().Done() }
+
+func (c *deadlineContext) Err() error {
+	c.mu.Lock()
+	real, ended := c.real, c.ended
+	c.mu.Unlock()
+	if real == nil && !ended && time.Now().Before(c.deadline) {
+		return c.parent.Err()
+	}
+	return c.materialize().Err()
+}
+
+// Value finds what belongs to the real context, too, so that contexts made from
+// this one are its children without a goroutine between them.
+func (c *deadlineContext) Value(key any) any {
+	c.mu.Lock()
+	real := c.real
+	c.mu.Unlock()
+	if real != nil {
+		return real.Value(key)
+	}
+	return c.parent.Value(key)
+}
+
+func (c *deadlineContext) materialize() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.real == nil {
+		c.real, c.cancel = context.WithDeadline(c.parent, c.deadline)
+		if c.ended {
+			c.cancel()
+		}
+	}
+	return c.real
+}
+
+// end ends the context, as the cancel function of context.WithDeadline does.
+func (c *deadlineContext) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	if c.cancel != nil {
+		c.cancel()
+	}
+}
+
+// A runContext is the context of a handler's run.
+type runContext struct {
+	context.Context
+	claim  Claim
+	result []byte
+}
+
+type runKey struct{}
+
+func (c *runContext) Value(key any) any {
+	if key == (runKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
+}
+
+// Current returns the claim under which the handler with this context runs. Its
+// key is what to pass to a far side that honours idempotency keys; with its
+// owner a store can complete it together with the handler's own write. It
+// reports false outside of [Middleware.Wrap].
+func Current(ctx context.Context) (Claim, bool) {
+	r, ok := ctx.Value(runKey{}).(*runContext)
+	if !ok {
+		return Claim{}, false
+	}
+	return r.claim, true
+}
+
+// SetResult has result remembered with the run's success, for Config.OnDone. It
+// must be called before the handler returns, and not concurrently. It does
+// nothing outside of [Middleware.Wrap].
+func SetResult(ctx context.Context, result []byte) {
+	if r, ok := ctx.Value(runKey{}).(*runContext); ok {
+		r.result = result
+	}
+}

@@ -1,0 +1,286 @@
+package idempotent
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// KeyAttribute is the message attribute that [DefaultKey] takes the key from.
+const KeyAttribute = "idempotency-key"
+
+// DefaultKey is the attribute [KeyAttribute] if the message has it, and else the
+// SHA-256 of the body. Two orders with equal bodies are one operation then: put
+// what tells them apart into the body, or set the attribute.
+//
+// A message's id is no key: a message that was sent twice, or moved back from a
+// dead-letter queue, has a new one. Nor is a deduplication id: it is forgotten
+// after five minutes, and a dead letter's is another.
+func DefaultKey(m *queue.Message) (string, error) {
+	if key := m.Attributes[KeyAttribute]; key != "" {
+		return key, nil
+	}
+	sum := sha256.Sum256(m.Body)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Config says how a [Middleware] works. The zero Config is a good start.
+type Config struct {
+	// Key returns the key of the message's operation: the order's id, say. A
+	// key is 1 to 1024 bytes. An error dead-letters the message, unless it is
+	// marked as a passing one by one of limiter's errors. Defaults to
+	// [DefaultKey].
+	Key func(*queue.Message) (string, error)
+
+	// Timeout bounds a handler whose context has no deadline; the claim on its
+	// key ends a second after the deadline. After a crash the message waits for
+	// that long. 1 s to 12 h; defaults to 5 min.
+	Timeout time.Duration
+
+	// Keep is for how long a success is remembered. It should be longer than
+	// the retention of the queue and of its dead-letter queue together. 1 min to
+	// 10 years; defaults to 30 days (14 days is the longest retention of SQS).
+	Keep time.Duration
+
+	// OnDone is called in place of the handler for a message whose operation
+	// has succeeded before, with the result that the handler gave to
+	// [SetResult]. Defaults to nothing: the message is acked.
+	OnDone func(ctx context.Context, m *queue.Message, result []byte) error
+
+	// Logger gets what an operator must know. Defaults to slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	maxKey        = 1024
+	claimMargin   = time.Second     // a claim outlasts its run's deadline by so much
+	recordTimeout = 5 * time.Second // for telling the store how a run ended
+)
+
+// A Middleware runs an operation once, however often its messages are
+// delivered. Make one with [New] and put its Wrap into [queue.Chain]. It may be
+// used by several consumers at the same time.
+type Middleware struct {
+	store Store
+	cfg   Config
+	name  string        // random: of this middleware, and the beginning of its runs' owners
+	count atomic.Uint64 // of runs
+	stats struct{ runs, done, busy, inDoubt, late, unrecorded atomic.Int64 }
+}
+
+// Stats counts what a [Middleware] has done.
+type Stats struct {
+	Runs    int64 // of handlers
+	Done    int64 // deliveries of operations that had succeeded before: not run
+	Busy    int64 // deliveries while another run was under way: postponed
+	InDoubt int64 // runs after a run that ended without a word, and may have had its effect
+	Late    int64 // runs that ended after their claim had: another may have run, too
+	// Unrecorded is how many runs succeeded, but the store could not be told in
+	// time: their messages are acked, and would run again if delivered again.
+	Unrecorded int64
+}
+
+// New returns a middleware that remembers in store. The error names the field
+// of cfg that can't be right.
+func New(store Store, cfg Config) (*Middleware, error) {
+	if store == nil {
+		return nil, errors.New("idempotent: New: store is nil")
+	}
+	if cfg.Key == nil {
+		cfg.Key = DefaultKey
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 5 * time.Minute
+	}
+	if cfg.Timeout < time.Second || cfg.Timeout > 12*time.Hour {
+		return nil, fmt.Errorf("idempotent: New: Config.Timeout is %v: must be from 1s to 12h, or 0 for the default", cfg.Timeout)
+	}
+	if cfg.Keep == 0 {
+		cfg.Keep = 30 * 24 * time.Hour
+	}
+	if cfg.Keep < time.Minute || cfg.Keep > 10*365*24*time.Hour {
+		return nil, fmt.Errorf("idempotent: New: Config.Keep is %v: must be from 1m to 10 years, or 0 for the default", cfg.Keep)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Middleware{store: store, cfg: cfg, name: rand.Text() + "-"}, nil
+}
+
+// Stats returns the counts.
+func (w *Middleware) Stats() Stats {
+	s := &w.stats
+	return Stats{
+		Runs: s.runs.Load(), Done: s.done.Load(), Busy: s.busy.Load(),
+		InDoubt: s.inDoubt.Load(), Late: s.late.Load(), Unrecorded: s.unrecorded.Load(),
+	}
+}
+
+// Wrap makes next run once per key. It is a [queue.Middleware].
+func (w *Middleware) Wrap(next queue.Handler) queue.Handler {
+	return queue.HandlerFunc(func(ctx context.Context, m *queue.Message) error {
+		key, err := w.key(m)
+		if err != nil {
+			return err
+		}
+		deadline, ok := ctx.Deadline()
+		if !ok {
+			deadline = time.Now().Add(w.cfg.Timeout)
+			timed := &deadlineContext{parent: ctx, deadline: deadline}
+			defer timed.end()
+			ctx = timed
+		}
+		claim := Claim{Key: key, Owner: w.owner(), Until: deadline.Add(claimMargin), Fresh: m.Attempt == 1}
+		record, err := w.store.Claim(ctx, claim)
+		if err != nil {
+			return fmt.Errorf("idempotent: claim key %q: %w", key, err)
+		}
+		switch record.State {
+		case Done:
+			w.stats.done.Add(1)
+			if w.cfg.OnDone == nil {
+				return nil
+			}
+			return w.cfg.OnDone(ctx, m, record.Result)
+		case Busy:
+			w.stats.busy.Add(1)
+			return queue.Postpone(time.Until(record.Until), fmt.Errorf("idempotent: key %q: a run is under way", key))
+		}
+		if record.InDoubt {
+			w.stats.inDoubt.Add(1)
+			w.cfg.Logger.Warn("idempotent: an earlier run of this key has ended without a word, and may have had its effect",
+				"key", key, "message", m.ID)
+		}
+		claim.InDoubt = record.InDoubt
+		return w.run(&runContext{Context: ctx, claim: claim}, next, m)
+	})
+}
+
+// owner names a run, as no other is named.
+func (w *Middleware) owner() string {
+	return w.name + strconv.FormatUint(w.count.Add(1), 36)
+}
+
+func (w *Middleware) key(m *queue.Message) (string, error) {
+	key, err := w.cfg.Key(m)
+	switch {
+	case err != nil && limiter.Classify(err) != nil:
+		return "", fmt.Errorf("idempotent: key of the message: %w", err)
+	case err != nil:
+		return "", retry.Permanent(fmt.Errorf("idempotent: key of the message: %w", err))
+	case key == "" || len(key) > maxKey:
+		return "", retry.Permanent(fmt.Errorf("idempotent: the message's key has %d bytes: must have 1 to %d", len(key), maxKey))
+	}
+	return key, nil
+}
+
+// run calls the handler and tells the store how it ended.
+func (w *Middleware) run(ctx *runContext, next queue.Handler, m *queue.Message) (err error) {
+	w.stats.runs.Add(1)
+	returned := false
+	defer func() {
+		if !returned { // a panic, which goes on to the consumer
+			w.failed(ctx)
+		}
+	}()
+	err = next.Handle(ctx, m)
+	returned = true
+
+	switch class := limiter.Classify(err); {
+	case err == nil:
+		w.done(ctx, m)
+		return nil
+	case errors.Is(err, retry.ErrPermanent):
+		// A message that is moved back later is to be tried anew.
+		w.release(ctx, true)
+		return err
+	case class == limiter.ErrOverload || class == limiter.ErrMisconfigured || ctx.Err() != nil && ended(ctx):
+		w.release(ctx, false) // nothing that the message can help
+		return err
+	}
+	n := w.failed(ctx)
+	if n == 0 {
+		return err // the store can't be told, so the queue's count is all there is
+	}
+	if m.Attempt > 0 {
+		n = min(n, m.Attempt) // one delivery may run more often, while the far side is in trouble
+	}
+	return queue.Attempted(n, err)
+}
+
+// ended reports whether the consumer has ended the run, for reasons of its own.
+func ended(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return errors.Is(cause, queue.ErrLeaseLost) || errors.Is(cause, queue.ErrDrainTimeout)
+}
+
+// telling is the context for telling the store how a run ended, which must work
+// although the run's own context may have ended.
+func telling(ctx context.Context) *deadlineContext {
+	return &deadlineContext{parent: context.WithoutCancel(ctx), deadline: time.Now().Add(recordTimeout)}
+}
+
+// done remembers a success. The message is acked whatever comes of it: the work
+// is done, and to run it again would be worse.
+func (w *Middleware) done(run *runContext, m *queue.Message) {
+	ctx := telling(run)
+	defer ctx.end()
+	keep := time.Now().Add(w.cfg.Keep)
+	err := w.store.Done(ctx, run.claim, run.result, keep)
+	if err != nil && !errors.Is(err, ErrNotOwner) {
+		err = retry.Do(ctx, retry.Policy{MaxAttempts: 5, BaseDelay: 50 * time.Millisecond}, func(ctx context.Context) error {
+			err := w.store.Done(ctx, run.claim, run.result, keep)
+			if errors.Is(err, ErrNotOwner) {
+				err = retry.Permanent(err)
+			}
+			return err
+		})
+	}
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNotOwner):
+		w.stats.late.Add(1)
+		w.cfg.Logger.Warn("idempotent: a run has outlasted its claim, and another may have run, too", "key", run.claim.Key, "message", m.ID)
+	default:
+		w.stats.unrecorded.Add(1)
+		w.cfg.Logger.Error("idempotent: a success could not be recorded; the message is acked", "key", run.claim.Key, "message", m.ID, "error", err)
+	}
+}
+
+// failed counts a failure and returns how many there are, or 0 if the store
+// could not be told: the claim ends by itself then.
+func (w *Middleware) failed(run *runContext) int {
+	ctx := telling(run)
+	defer ctx.end()
+	n, err := w.store.Failed(ctx, run.claim, time.Now().Add(w.cfg.Keep))
+	w.untold(run.claim, err)
+	return n
+}
+
+// release gives the claim up without counting a failure.
+func (w *Middleware) release(run *runContext, forget bool) {
+	ctx := telling(run)
+	defer ctx.end()
+	w.untold(run.claim, w.store.Release(ctx, run.claim, forget))
+}
+
+func (w *Middleware) untold(c Claim, err error) {
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNotOwner):
+		w.stats.late.Add(1)
+	default:
+		w.cfg.Logger.Warn("idempotent: a claim could not be given up and will end by itself", "key", c.Key, "until", c.Until, "error", err)
+	}
+}
