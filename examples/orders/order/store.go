@@ -8,7 +8,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// An Store keeps the orders whose stock is reserved. Its methods may be
+// A Store keeps the orders whose stock is reserved. Its methods may be
 // called concurrently.
 type Store interface {
 	// Put stores an order under its id. A queue delivers at least once, so
