@@ -60,6 +60,7 @@ func libraries() []library {
 type handledAll struct {
 	Rate float64       // messages a second, in the steady state
 	CPU  time.Duration // user and system time of the process for each message, in the steady state
+	Busy float64       // handlers that ran, on average, in the steady state
 }
 
 // A consumed is what it says at its end.

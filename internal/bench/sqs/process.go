@@ -98,6 +98,7 @@ func startServer(ctx context.Context) (*process, remote, error) {
 type figures struct {
 	Rate        float64       `json:"messages_per_second"`
 	CPU         time.Duration `json:"cpu_per_message_ns"`
+	Busy        float64       `json:"handlers_busy"` // on average
 	Calls       float64       `json:"calls_per_message"`
 	Twice       int           `json:"handled_more_than_once"`
 	Again       int           `json:"received_again"` // deliveries beyond one for each message
@@ -176,7 +177,7 @@ func runConsumer(ctx context.Context, r remote, s scenario, library, profile str
 	if state.Deleted != s.Messages {
 		return f, fmt.Errorf("%d messages were lost: of %d, %d were deleted", s.Messages-state.Deleted, s.Messages, state.Deleted)
 	}
-	f.Rate, f.CPU = all.Rate, all.CPU
+	f.Rate, f.CPU, f.Busy = all.Rate, all.CPU, all.Busy
 	f.Calls = float64(state.Calls) / float64(s.Messages)
 	f.Twice, f.Again, f.MaxInFlight = c.Twice, state.Received-s.Messages, state.MaxInFlight
 	return f, nil

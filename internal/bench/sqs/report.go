@@ -122,6 +122,7 @@ func (l *libraryRuns) over(figure func(figures) float64) *spread {
 
 func rateOf(f figures) float64  { return f.Rate }
 func cpuOf(f figures) float64   { return float64(f.CPU) / float64(time.Microsecond) }
+func busyOf(f figures) float64  { return f.Busy }
 func callsOf(f figures) float64 { return f.Calls }
 
 // markdown is the report as tables.
@@ -141,7 +142,7 @@ func (r *report) markdown() string {
 			b.WriteString("| consumer | handled more than once | received again | most in flight | calls per message | seconds until empty |\n|---|--:|--:|--:|--:|--:|\n")
 		case s.ideal() > 0:
 			fmt.Fprintf(&b, " Ideal: %.0f a second.\n\n", s.ideal())
-			b.WriteString("| consumer | messages a second | of the ideal | CPU per message, µs | calls per message | rate: rampmeter's by it | CPU: rampmeter's by it |\n|---|--:|--:|--:|--:|--:|--:|\n")
+			b.WriteString("| consumer | messages a second | of the ideal | handlers busy | CPU per message, µs | calls per message | rate: rampmeter's by it | CPU: rampmeter's by it |\n|---|--:|--:|--:|--:|--:|--:|--:|\n")
 		default:
 			b.WriteString("\n\n| consumer | messages a second | CPU per message, µs | calls per message | rate: rampmeter's by it | CPU: rampmeter's by it |\n|---|--:|--:|--:|--:|--:|\n")
 		}
@@ -157,7 +158,9 @@ func (r *report) markdown() string {
 			} else {
 				cells = append(cells, rate.cell("%.0f"))
 				if s.ideal() > 0 {
-					cells = append(cells, fmt.Sprintf("%.0f %%", 100*rate.Median/s.ideal()))
+					cells = append(cells,
+						fmt.Sprintf("%.0f %%", 100*rate.Median/s.ideal()),
+						fmt.Sprintf("%.0f %%", 100*l.over(busyOf).Median/float64(s.Concurrency)))
 				}
 				cells = append(cells, l.over(cpuOf).cell("%.0f"), fmt.Sprintf("%.2f", calls.Median), l.RateRatio.cell("%.2f"), l.CPURatio.cell("%.2f"))
 			}
@@ -190,8 +193,8 @@ func (r *result) bars() (bars []string) {
 	if s.MostCPU > 0 {
 		bar("CPU beside the hand-written loop", theirs.CPURatio.Median, false, s.MostCPU)
 	}
-	if s.LeastIdeal > 0 {
-		bar("rate beside the ideal", ours.over(rateOf).Median/s.ideal(), true, s.LeastIdeal)
+	if s.LeastBusy > 0 {
+		bar("handlers busy", ours.over(busyOf).Median/float64(s.Concurrency), true, s.LeastBusy)
 	}
 	if s.OverPull {
 		bar("messages handled more than once", float64(ours.Runs[0].Twice), false, 0)

@@ -21,16 +21,18 @@ type tally struct {
 	runs           []atomic.Uint32 // by message
 	done           atomic.Int64    // messages that were handled at least once
 	strange        atomic.Int64    // messages that are not ours
+	busy           atomic.Int64    // nanoseconds in handlers
 	first, last    int64           // the steady state begins and ends with these of done
 	begin, end     instant         // written by whoever is first and last, read after all is closed
 	onBegin, onEnd func()
 	all            chan struct{} // closed when every message has been handled
 }
 
-// An instant is a time, and the CPU time of the process until then.
+// An instant is a time, and the CPU time of the process and the time in handlers
+// until then.
 type instant struct {
-	at  time.Time
-	cpu time.Duration
+	at        time.Time
+	cpu, busy time.Duration
 }
 
 func newTally(n int, takes time.Duration) *tally {
@@ -49,17 +51,19 @@ func (t *tally) handle(_ context.Context, body []byte) error {
 		return nil
 	}
 	if t.takes > 0 {
+		began := time.Now()
 		time.Sleep(t.takes)
+		t.busy.Add(int64(time.Since(began)))
 	}
 	if t.runs[i].Add(1) > 1 {
 		return nil
 	}
 	switch t.done.Add(1) {
 	case t.first:
-		t.begin = now()
+		t.begin = t.now()
 		t.onBegin()
 	case t.last:
-		t.end = now()
+		t.end = t.now()
 		t.onEnd()
 	case int64(len(t.runs)):
 		close(t.all)
@@ -70,9 +74,11 @@ func (t *tally) handle(_ context.Context, body []byte) error {
 // window is called after all has been closed.
 func (t *tally) window() handledAll {
 	n := float64(t.last - t.first)
+	took := t.end.at.Sub(t.begin.at).Seconds()
 	return handledAll{
-		Rate: n / t.end.at.Sub(t.begin.at).Seconds(),
+		Rate: n / took,
 		CPU:  time.Duration(float64(t.end.cpu-t.begin.cpu) / n),
+		Busy: (t.end.busy - t.begin.busy).Seconds() / took,
 	}
 }
 
@@ -94,12 +100,16 @@ func (t *tally) err() error {
 	return nil
 }
 
-func now() instant {
+func (t *tally) now() instant {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		panic(err) // there is no reason for which it could fail
 	}
-	return instant{time.Now(), time.Duration(u.Utime.Nano() + u.Stime.Nano())}
+	return instant{
+		at:   time.Now(),
+		cpu:  time.Duration(u.Utime.Nano() + u.Stime.Nano()),
+		busy: time.Duration(t.busy.Load()),
+	}
 }
 
 const digits = 8
