@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"queue/memqueue":   {module + "/queue"},
 	"queue/queuetest":  {module + "/queue"},
 	"queue/sqsqueue": {
-		module + "/limiter", module + "/queue", module + "/retry",
+		module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http",
 	},

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/outage"
 )
 
 // A CheckConfig says how the queue is used.
@@ -26,6 +27,10 @@ type CheckConfig struct {
 	// Outage is the longest trouble at the far side, or of the consumer, that
 	// messages are to survive in the queue. Default 24 h.
 	Outage time.Duration
+	// Lambda says that the queue feeds a Lambda function (package sqslambda),
+	// where each delivery costs a receive whatever becomes of it: looked at is,
+	// too, which outage the function's delays and maxReceiveCount survive.
+	Lambda bool
 }
 
 // A Finding is something about a queue that will hurt.
@@ -194,6 +199,7 @@ func (c *checks) redrive(ctx context.Context, a attributes) {
 			fmt.Sprintf("has a maxReceiveCount of %d, and the consumer makes %s: the service moves messages to the dead-letter queue first, and without a reason", policy.max, attemptsText(attempts)),
 			fmt.Sprintf("set maxReceiveCount to at least %d, or Retry.MaxAttempts to less than %d", max(2*attempts, 20), policy.max))
 	}
+	c.outlasts(policy.max)
 	dead, err := c.open(ctx, policy.arn)
 	if err != nil {
 		c.add(policy.arn, types.QueueAttributeNameQueueArn,
@@ -205,6 +211,21 @@ func (c *checks) redrive(ctx context.Context, a attributes) {
 	if consumers != nil && (dead == nil || consumers.name() != dead.name()) {
 		c.deadLetters(ctx, consumers, a)
 	}
+}
+
+// outlasts looks at how long an outage a Lambda function's messages survive.
+func (c *checks) outlasts(maxReceives int) {
+	span := outage.Span(maxReceives)
+	if !c.cfg.Lambda || span >= c.cfg.Outage {
+		return
+	}
+	enough := maxReceives
+	for enough < mostReceives && outage.Span(enough) < c.cfg.Outage {
+		enough++
+	}
+	c.add(c.q.url, types.QueueAttributeNameRedrivePolicy,
+		fmt.Sprintf("has a maxReceiveCount of %d: with its delays the function's messages survive an outage of %v, and CheckConfig.Outage is %v", maxReceives, span, c.cfg.Outage),
+		fmt.Sprintf("set maxReceiveCount to %d, or accept it", enough))
 }
 
 func attemptsText(n int) string {

@@ -47,6 +47,14 @@ func TestCheck(t *testing.T) {
 			queue: good(attrs{"VisibilityTimeout": "30"}), dead: attrs{"MessageRetentionPeriod": days},
 			cfg: sqsqueue.CheckConfig{HandlerTimeout: 45 * time.Second}, want: []string{"VisibilityTimeout"}, says: "set it to 45",
 		},
+		"lambda": {
+			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
+			cfg: sqsqueue.CheckConfig{Lambda: true}, want: []string{"RedrivePolicy"}, says: "survive an outage of 4h0m30s",
+		},
+		"lambda, enough": {
+			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
+			cfg: sqsqueue.CheckConfig{Lambda: true, Outage: 4 * time.Hour},
+		},
 		"short polls": {
 			queue: good(attrs{"ReceiveMessageWaitTimeSeconds": "0"}), dead: attrs{"MessageRetentionPeriod": days},
 			want: []string{"ReceiveMessageWaitTimeSeconds"}, says: "set it to 20",

@@ -27,6 +27,7 @@ const (
 	maxToken      = 128              // characters of a group or deduplication id
 	maxName       = 256              // characters of an attribute's name
 	maxPoll       = 20 * time.Second
+	mostReceives  = 1000 // that a redrive policy can allow
 )
 
 // API is what a [Queue] calls of the SDK. An *sqs.Client is one.
