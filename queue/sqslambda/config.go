@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
@@ -111,6 +112,11 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.OpenBreaker != Return && c.OpenBreaker != Error {
 		errs = append(errs, fmt.Errorf("Config.OpenBreaker is %d: must be Return or Error", c.OpenBreaker))
+	}
+	for field, v := range map[string]any{"Config.DeadLetter": c.DeadLetter, "Config.Queue": c.Queue} {
+		if p := reflect.ValueOf(v); p.Kind() == reflect.Pointer && p.IsNil() {
+			errs = append(errs, fmt.Errorf("%s is a nil %T: leave the field out, or check the error of what makes it", field, v))
+		}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -21,6 +21,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqslambda"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -34,6 +35,8 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		"Config.Retry: retry: Policy: BaseDelay":  {Retry: retry.Policy{BaseDelay: -1}},
 		"Config.Limiter and Config.Gate have a":   {Limiter: breaker, Gate: breaker},
 		"Config.OpenBreaker is 2: must be Return": {OpenBreaker: 2},
+		"Config.Queue is a nil *sqsqueue.Queue":   {Queue: (*sqsqueue.Queue)(nil)},
+		"Config.DeadLetter is a nil *sqsqueue.":   {DeadLetter: (*sqsqueue.Queue)(nil)},
 		"Config.OpenBreaker is -1":                {OpenBreaker: -1, Concurrency: -1},
 	} {
 		f, err := sqslambda.Handler(queue.HandlerFunc(succeed), cfg)
