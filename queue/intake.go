@@ -263,12 +263,15 @@ func (e *engine) receive(n, failures int) {
 func (e *engine) refuse(d *delivery, err error, now time.Time) {
 	d.err = err
 	delay, _ := e.patient.Next(max(d.msg.Attempt, 1), nil)
+	delay = max(delay, minRefusal) // full jitter may draw nothing, and this costs a receive each time
 	e.returnGroup(d, now)
 	e.settle(d, settlement{op: opNack, delay: delay, outcome: Retried}, now)
 }
 
 const (
 	limitsRecheck = time.Second // when all that the limits admit is spoken for, and nothing happens
+
+	minRefusal = time.Second // before a message whose limiter nobody can tell is received again
 
 	minPoll     = 50 * time.Millisecond // a receive that brings nothing new sooner than this does not wait for it
 	minBackoff  = 50 * time.Millisecond
