@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue/internal/results"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -35,8 +36,8 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 	if err == nil {
 		return verdict{kind: ackIt}
 	}
-	if later := (*postponeError)(nil); errors.As(err, &later) {
-		return verdict{kind: giveBack, delay: later.delay, as: Released}
+	if delay, ok := results.IsPostponed(err); ok {
+		return verdict{kind: giveBack, delay: delay, as: Released}
 	}
 	if errors.Is(err, retry.ErrPermanent) {
 		return verdict{kind: bury, reason: retry.Reason(err)}
@@ -53,7 +54,7 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 		}
 		return verdict{kind: hold, delay: delay}
 	}
-	delay, ok := e.cfg.Retry.Next(max(attempts(j.m, err), 1), err)
+	delay, ok := e.cfg.Retry.Next(max(results.Attempts(j.m.Attempt, err), 1), err)
 	switch {
 	case ok:
 		return verdict{kind: giveBack, delay: delay, as: Retried}
@@ -139,8 +140,7 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 // giveBackPermits lets the limiters learn from a run; from a postponed one there
 // is nothing to learn.
 func giveBackPermits(err error, permits ...limiter.Permit) {
-	later := (*postponeError)(nil)
-	postponed := err != nil && errors.As(err, &later)
+	_, postponed := results.IsPostponed(err)
 	for _, p := range permits {
 		if postponed {
 			p.Cancel()
@@ -211,7 +211,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	m := j.d.msg
 	e.mu.Unlock()
 	record := retry.DeadLetter{
-		Reason: reason, Error: fmt.Sprint(cause), Attempts: attempts(m, cause), Source: e.cfg.Name, MessageID: m.ID,
+		Reason: reason, Error: fmt.Sprint(cause), Attempts: results.Attempts(m.Attempt, cause), Source: e.cfg.Name, MessageID: m.ID,
 		First: m.FirstReceivedAt, Last: time.Now(),
 	}
 	if record.First.IsZero() {

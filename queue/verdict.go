@@ -1,8 +1,9 @@
 package queue
 
 import (
-	"errors"
 	"time"
+
+	"github.com/rampmeter/rampmeter/queue/internal/results"
 )
 
 // Postpone returns an error by which a handler says that it did not run the
@@ -14,23 +15,8 @@ import (
 // is for the trace and may be nil; it does not count as a verdict. A negative d
 // counts as 0.
 func Postpone(d time.Duration, why error) error {
-	return &postponeError{delay: max(d, 0), why: why}
+	return &results.Postponed{Delay: max(d, 0), Why: why}
 }
-
-type postponeError struct {
-	delay time.Duration
-	why   error
-}
-
-func (e *postponeError) Error() string {
-	text := "queue: postponed for " + e.delay.String()
-	if e.why != nil {
-		text += ": " + e.why.Error()
-	}
-	return text
-}
-
-func (e *postponeError) Unwrap() error { return e.why }
 
 // Attempted returns err with the number of attempts that its message has failed
 // in, this one included, as somebody knows who counts better than the queue:
@@ -41,21 +27,5 @@ func Attempted(n int, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &attemptedError{n: max(n, 1), err: err}
-}
-
-type attemptedError struct {
-	n   int
-	err error
-}
-
-func (e *attemptedError) Error() string { return e.err.Error() }
-func (e *attemptedError) Unwrap() error { return e.err }
-
-// attempts is how many attempts have failed when m's run ended with err; 0: unknown.
-func attempts(m *Message, err error) int {
-	if counted := (*attemptedError)(nil); errors.As(err, &counted) {
-		return counted.n
-	}
-	return m.Attempt
+	return &results.Attempted{Attempts: max(n, 1), Err: err}
 }

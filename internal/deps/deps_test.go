@@ -21,7 +21,7 @@ const module = "github.com/rampmeter/rampmeter"
 var allowed = map[string][]string{
 	"limiter":          {"golang.org/x/time/rate"},
 	"retry":            {"github.com/cenkalti/backoff/v4"},
-	"queue":            {module + "/limiter", module + "/retry", module + "/queue/internal/drain"},
+	"queue":            {module + "/limiter", module + "/retry", module + "/queue/internal/drain", module + "/queue/internal/results"},
 	"queue/idempotent": {module + "/limiter", module + "/queue", module + "/retry"},
 	"queue/memqueue":   {module + "/queue"},
 	"queue/queuetest":  {module + "/queue"},
@@ -31,11 +31,12 @@ var allowed = map[string][]string{
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http",
 	},
 	"queue/sqslambda": {
-		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/retry",
+		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results", module + "/retry",
 		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
-	"queue/internal/drain":  {},
-	"queue/internal/outage": {},
+	"queue/internal/drain":   {},
+	"queue/internal/outage":  {},
+	"queue/internal/results": {},
 	"internal/sqsfake": {
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", // for the ready client
 	},

@@ -67,10 +67,14 @@ func TestResults(t *testing.T) {
 		"other":       {err: errors.New("?"), most: time.Second},
 		"later":       {err: retry.After(time.Minute, errors.New("?")), least: time.Minute, most: time.Minute},
 		"exhausted":   {err: errors.New("?"), receives: 12, done: true, dead: "exhausted", least: time.Nanosecond, most: 5 * time.Minute},
-		"panic":       {panics: true, most: time.Second},
-		"last panic":  {panics: true, receives: 12, done: true, dead: "exhausted", least: time.Nanosecond, most: 5 * time.Minute},
-		"overload":    {err: limiter.ErrOverload, least: 30 * time.Second, most: 38 * time.Second},
-		"overloads":   {err: limiter.ErrOverload, receives: 4, least: 4 * time.Minute, most: 5 * time.Minute},
+		// However often it was received.
+		"postponed":    {err: queue.Postpone(time.Minute, limiter.ErrOverload), receives: 40, least: time.Minute, most: time.Minute},
+		"few attempts": {err: queue.Attempted(1, errors.New("?")), receives: 40, most: time.Second},
+
+		"panic":      {panics: true, most: time.Second},
+		"last panic": {panics: true, receives: 12, done: true, dead: "exhausted", least: time.Nanosecond, most: 5 * time.Minute},
+		"overload":   {err: limiter.ErrOverload, least: 30 * time.Second, most: 38 * time.Second},
+		"overloads":  {err: limiter.ErrOverload, receives: 4, least: 4 * time.Minute, most: 5 * time.Minute},
 		// A process that has seen no success can't tell an outage from a bad message.
 		"unavailable":      {err: limiter.ErrUnavailable, least: 30 * time.Second, most: 38 * time.Second},
 		"long unavailable": {err: limiter.ErrUnavailable, receives: 40, least: 15 * time.Minute, most: 15 * time.Minute},
@@ -654,6 +658,44 @@ func TestTheDeadLetterGuardLivesAcrossInvocations(t *testing.T) {
 		}
 		require.Len(t, dead.msgs, 50)
 	})
+}
+
+// Messages that were not run say nothing about this program, nor about the far
+// side, however often they came.
+func TestPostponedMessagesAreNoResults(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, dead := &sourceQueue{}, &sink{}
+		postpone := true
+		f := newFunction(t, func(context.Context, *queue.Message) error {
+			if postpone {
+				return queue.Postpone(time.Minute, limiter.ErrMisconfigured)
+			}
+			return retry.Permanent(errors.New("no such product"))
+		}, sqslambda.Config{Queue: q, DeadLetter: dead})
+		for range 10 {
+			require.Equal(t, numbers(0, 4), returned(t, f, time.Minute, received(newEvent(5), 40)))
+			for id, delay := range q.delays(t) {
+				require.Equal(t, time.Minute, delay, "message %s", id)
+			}
+			q.calls = nil
+		}
+		postpone = false
+		require.Empty(t, returned(t, f, time.Minute, newEvent(5)), "neither the guard nor the breaker has heard of them")
+		require.Len(t, dead.msgs, 5)
+	})
+}
+
+// A handler that counts better than the queue decides when a message is
+// exhausted.
+func TestAttemptedCountsInPlaceOfReceives(t *testing.T) {
+	dead := &sink{}
+	f := newFunction(t, func(context.Context, *queue.Message) error { return queue.Attempted(12, errors.New("?")) }, sqslambda.Config{DeadLetter: dead})
+	require.Empty(t, returned(t, f, 0, received(newEvent(1), 2)))
+	require.Len(t, dead.msgs, 1)
+	record, err := retry.ParseDeadLetter(dead.msgs[0].Attributes[retry.DeadLetterAttribute])
+	require.NoError(t, err)
+	require.Equal(t, retry.ReasonExhausted, record.Reason)
+	require.Equal(t, 12, record.Attempts)
 }
 
 func TestADeadLetterSinkThatFailsLosesNothing(t *testing.T) {

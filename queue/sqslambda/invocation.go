@@ -14,6 +14,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/internal/drain"
 	"github.com/rampmeter/rampmeter/queue/internal/outage"
+	"github.com/rampmeter/rampmeter/queue/internal/results"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -167,9 +168,11 @@ func (inv *invocation) finish() {
 func (inv *invocation) trace() *queue.Trace {
 	t := *inv.cfg.Trace
 	t.Finished = func(i queue.FinishedInfo) {
+		_, postponed := results.IsPostponed(i.Err)
 		switch class := limiter.Classify(i.Err); {
 		case i.Err == nil:
 			inv.calm()
+		case postponed:
 		case errors.Is(i.Err, retry.ErrPermanent):
 		case class == limiter.ErrOverload, class == limiter.ErrMisconfigured,
 			class == limiter.ErrUnavailable && limiter.Tripped(inv.limits):

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/results"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -98,7 +99,12 @@ func (inv *invocation) judge(r *record, err error, overran bool, now time.Time) 
 		inv.guard.normal()
 		return nil
 	}
+	if _, ok := results.IsPostponed(err); ok {
+		inv.source.note(r, func(r *record) { r.judged = true })
+		return err // it was not run: nothing is learned from it
+	}
 	class := limiter.Classify(err)
+	attempts := max(results.Attempts(r.msg.Attempt, err), 1)
 	permanent := errors.Is(err, retry.ErrPermanent)
 	blameless, outage := false, false
 	switch {
@@ -118,8 +124,8 @@ func (inv *invocation) judge(r *record, err error, overran bool, now time.Time) 
 		return err
 	case policy.Retryable != nil && !policy.Retryable(err):
 		err = retry.Permanent(err)
-	case policy.MaxAttempts > 0 && max(r.msg.Attempt, 1) >= policy.MaxAttempts:
-		err = retry.Permanent(&retry.Error{Attempts: max(r.msg.Attempt, 1), Cause: retry.ErrExhausted, Err: err})
+	case policy.MaxAttempts > 0 && attempts >= policy.MaxAttempts:
+		err = retry.Permanent(&retry.Error{Attempts: attempts, Cause: retry.ErrExhausted, Err: err})
 	default:
 		return err
 	}
