@@ -28,9 +28,8 @@ type Config struct {
 	Limiter limiter.Limiter
 
 	// LimiterFor returns the limiter of a message's own that is acquired beside
-	// Limiter: of its tenant, its product, the host that it calls (see
-	// [limiter.Keyed]); nil for none. The same limiter must come for the same
-	// key. What it refuses stays in hand and does not keep the others waiting;
+	// Limiter: of its tenant, its product, the host that it calls; nil for none.
+	// The same limiter must come for the same key. What it refuses stays in hand and does not keep the others waiting;
 	// when there is too much of it (more than 100 and ten times Concurrency),
 	// what came last for the key that has most is given back until its turn
 	// may come, at most half of Retry.MaxAttempts times a message. It is called

@@ -42,9 +42,8 @@
 //
 // # Stores
 //
-// [Memory] serves one process and forgets at its end; package dynamostore keeps
-// keys in a DynamoDB table for a fleet. A [Store] of your own is four atomic
-// steps on a key.
+// [Memory] serves one process and forgets at its end. For several processes bring
+// a [Store] of your own on a database that they share: four atomic steps on a key.
 //
 // # Beside Powertools for AWS Lambda
 //
@@ -57,7 +56,7 @@
 //	second delivery         error; the message fails,      postponed for the rest of the claim: no failure
 //	  meanwhile             and may be dead-lettered
 //	end of a claim          the function's deadline        the context's deadline and 1 s
-//	late first run          overwrites                     refused: owner's name in the condition
+//	late first run          no owner in the record         refused: owner's name in the condition
 //	after a failure         record deleted                 failures counted: attempts are failures, not receives
 //	run after a crash       as if it were the first        counted as in doubt, and the handler is told
 //	success not recorded    error: the message runs again  acked, counted
