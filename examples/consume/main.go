@@ -1,5 +1,4 @@
-// Consume greets the guests that an Amazon SQS queue announces, no faster than
-// it may, until SIGTERM; then it finishes what it has begun.
+// Consume greets the guests that an Amazon SQS queue announces, until SIGTERM.
 package main
 
 import (
@@ -39,8 +38,9 @@ func main() {
 	guests, errGuests := sqsqueue.New(sqs.NewFromConfig(aws), *queueURL, sqsqueue.Config{})
 	dead, errDead := sqsqueue.New(sqs.NewFromConfig(aws), *deadURL, sqsqueue.Config{})
 	bucket, errRate := limiter.NewTokenBucket(*rate, 1)
-	exitOn(2, errAWS, errGuests, errDead, errRate)
-	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: bucket, DeadLetter: dead}
+	breaker, errBreaker := limiter.NewBreaker(limiter.BreakerConfig{}) // an outage costs no message its attempts
+	exitOn(2, errAWS, errGuests, errDead, errRate, errBreaker)
+	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: limiter.All(breaker, bucket), DeadLetter: dead}
 	consumer, err := queue.NewConsumer(guests, queue.Decode(json.Unmarshal, greet), cfg)
 	exitOn(2, err)
 	findings, err := guests.Check(ctx, sqsqueue.CheckConfig{Consumer: cfg})
