@@ -21,7 +21,9 @@ type FleetLimit struct {
 	Rate float64
 	// Burst is how many the far side takes at once, beyond the rate, at least
 	// MaxConcurrency: each process may have one token that it has not used. What
-	// is more than that is not used either. Defaults to MaxConcurrency.
+	// is more than that is not used either. Defaults to MaxConcurrency. A network
+	// may bunch one request of each process with the one before, so a server that
+	// counts strictly must allow twice as many.
 	Burst int
 	// MaxConcurrency is the MaximumConcurrency of the event source mapping, 2 to
 	// 1,000 there; 1 stands for a reserved concurrency of 1.
