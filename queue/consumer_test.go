@@ -680,6 +680,29 @@ func TestADrainGivesBackWhatHasNotStarted(t *testing.T) {
 	})
 }
 
+// Whoever ends Run's context can rely on it: what starts afterwards would be
+// one message too many of whatever made it end.
+func TestNothingStartsOnceTheContextHasEnded(t *testing.T) {
+	for range seeds(2000) {
+		synctest.Test(t, func(t *testing.T) {
+			q := newQueue(t, memqueue.Config{})
+			fill(t, q, 10)
+			starts := 0
+			var r *running
+			begin := make(chan struct{})
+			r = start(t, q, queue.Config{Concurrency: 1}, func(context.Context, *queue.Message) error {
+				<-begin
+				starts++
+				r.stop()
+				return nil
+			})
+			close(begin)
+			require.NoError(t, r.wait())
+			require.Equal(t, 1, starts)
+		})
+	}
+}
+
 func TestADrainLetsAReceiveLand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})

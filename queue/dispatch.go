@@ -69,7 +69,7 @@ func (e *engine) dispatch() {
 // if not, after how long it could be (0: when something changes). The caller
 // holds mu.
 func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
-	if e.draining || e.counts[running] >= e.slots() {
+	if e.draining || e.until.Err() != nil || e.counts[running] >= e.slots() {
 		return false, 0
 	}
 	if e.guard.tripped && e.guard.probeAt.After(now) {

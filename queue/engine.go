@@ -75,6 +75,7 @@ type delivery struct {
 // when its time is over, calls when Run gives up.
 type engine struct {
 	*Consumer
+	until    context.Context // Run's own: nothing starts once it is done, even before the drain begins
 	base     context.Context // for handlers: the values of Run's context, without its end
 	starts   context.Context // for waiting on limits
 	polls    context.Context // for receives
@@ -133,6 +134,7 @@ type engine struct {
 func newEngine(ctx context.Context, c *Consumer) *engine {
 	e := &engine{
 		Consumer:     c,
+		until:        ctx,
 		base:         context.WithoutCancel(ctx),
 		finished:     make(chan struct{}),
 		wakeIntake:   newSignal(),
