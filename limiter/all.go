@@ -3,6 +3,7 @@ package limiter
 import (
 	"context"
 	"math"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -83,6 +84,7 @@ type all struct {
 	refuser int        // the member that refused last
 	idle    *bundle    // for reuse, linked by next
 	idling  int        // length of idle
+	out     int        // bundles that are not idle
 }
 
 // A bundle is what one operation holds: a permit of each member.
@@ -222,6 +224,14 @@ func (a *all) TryAcquire() (Permit, bool) {
 	return Permit{}, false
 }
 
+// Idle reports whether it is as good as new; see [Keyed].
+func (a *all) Idle() bool {
+	a.mu.Lock()
+	idle := a.out == 0 && a.line.empty()
+	a.mu.Unlock()
+	return idle && !slices.ContainsFunc(a.members, func(m Limiter) bool { return !isIdle(m) })
+}
+
 // Blocked implements [Limiter]: a breaker if one blocks, because then no limit
 // matters, else the member that blocks longest as far as is known.
 func (a *all) Blocked() (by string, until time.Time) {
@@ -244,6 +254,7 @@ func isBreaker(by string) bool {
 
 // bundle returns an empty bundle.
 func (a *all) bundle() *bundle {
+	a.out++
 	b := a.idle
 	if b == nil {
 		return &bundle{all: a, permits: make([]Permit, len(a.members))}
@@ -255,6 +266,7 @@ func (a *all) bundle() *bundle {
 
 // keep keeps an empty bundle for reuse.
 func (a *all) keep(b *bundle) {
+	a.out--
 	if a.idling < maxIdle {
 		b.next, a.idle = a.idle, b
 		a.idling++
@@ -290,6 +302,13 @@ func (b *bundle) ReleasePermit(token uint64, err error) {
 		b.permits[i] = Permit{}
 	}
 	b.free()
+}
+
+// ObservePermit implements [Observer].
+func (b *bundle) ObservePermit(_ uint64, h http.Header) {
+	for _, p := range b.permits {
+		p.Observe(h)
+	}
 }
 
 // CancelPermit implements [Releaser].
@@ -338,5 +357,6 @@ func (unlimited) Acquire(ctx context.Context) (Permit, error) {
 	return Permit{}, nil
 }
 
+func (unlimited) Idle() bool                   { return true }
 func (unlimited) TryAcquire() (Permit, bool)   { return Permit{}, true }
 func (unlimited) Blocked() (string, time.Time) { return "", time.Time{} }

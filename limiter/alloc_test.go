@@ -18,6 +18,8 @@ func TestAcquireAllocatesNothing(t *testing.T) {
 		"bucket":    newBucket(t, 1e12, 100),
 		"waiting":   newBucket(t, 1e5, 1), // each time, for 10 µs
 		"breaker":   newBreaker(t, limiter.BreakerConfig{}),
+		"adaptive":  newAdaptive(t, limiter.AdaptiveConfig{Max: 10}),
+		"rate":      newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1e12, Initial: 1e12}),
 		"all":       limiter.All(newSemaphore(t, 1), newBucket(t, 1e12, 100), newBreaker(t, limiter.BreakerConfig{})),
 	} {
 		allocs := testing.AllocsPerRun(1000, func() {
@@ -33,9 +35,11 @@ func TestAcquireAllocatesNothing(t *testing.T) {
 
 // Two goroutines pass one place to and fro, and each waits for it every time.
 func TestWaitingAllocatesNothing(t *testing.T) {
-	s := newSemaphore(t, 1)
+	s, a := newSemaphore(t, 1), newAdaptive(t, limiter.AdaptiveConfig{Max: 1})
+	waiting := func() int { return s.Stats().Waiting + a.Stats().Waiting }
 	for name, l := range map[string]limiter.Limiter{
 		"semaphore": s,
+		"adaptive":  a,
 		"all":       limiter.All(newBucket(t, 1e12, 100), s),
 	} {
 		var stop atomic.Bool
@@ -44,7 +48,7 @@ func TestWaitingAllocatesNothing(t *testing.T) {
 			if err != nil {
 				panic(err)
 			}
-			for s.Stats().Waiting == 0 && !stop.Load() {
+			for waiting() == 0 && !stop.Load() {
 				runtime.Gosched()
 			}
 			p.Release(nil)

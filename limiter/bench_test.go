@@ -17,6 +17,9 @@ func benchLimiters(b *testing.B) map[string]limiter.Limiter {
 		"Semaphore":                     newSemaphore(b, plenty),
 		"TokenBucket":                   newBucket(b, fast, plenty),
 		"Breaker":                       newBreaker(b, limiter.BreakerConfig{}),
+		"Adaptive":                      newAdaptive(b, limiter.AdaptiveConfig{Max: plenty, Initial: plenty}),
+		"AdaptiveRate":                  newAdaptiveRate(b, limiter.AdaptiveRateConfig{Max: fast, Initial: fast}),
+		"Keyed(Semaphore)":              newKeyed(b, func(string) (limiter.Limiter, error) { return limiter.NewSemaphore(plenty) }).For("key"),
 		"All(Semaphore,TokenBucket)":    limiter.All(newSemaphore(b, plenty), newBucket(b, fast, plenty)),
 		"All(Semaphore,Bucket,Breaker)": limiter.All(newSemaphore(b, plenty), newBucket(b, fast, plenty), newBreaker(b, limiter.BreakerConfig{})),
 	}
@@ -54,6 +57,7 @@ func BenchmarkContended(b *testing.B) {
 	ctx := context.Background()
 	for name, l := range map[string]limiter.Limiter{
 		"Semaphore":                  newSemaphore(b, places),
+		"Adaptive":                   newAdaptive(b, limiter.AdaptiveConfig{Max: places, Initial: places}),
 		"All(Semaphore,TokenBucket)": limiter.All(newSemaphore(b, places), newBucket(b, 1e12, 1<<30)),
 	} {
 		b.Run(fmt.Sprintf("%s/goroutines=%d", name, goroutines), func(b *testing.B) {
@@ -71,6 +75,28 @@ func BenchmarkContended(b *testing.B) {
 				})
 			}
 			wg.Wait()
+		})
+	}
+}
+
+// BenchmarkKeyedFor is For and Acquire of keys that are known, and of a new one
+// each time.
+func BenchmarkKeyedFor(b *testing.B) {
+	ctx := context.Background()
+	for _, keys := range []int{1000, 1 << 30} {
+		b.Run(fmt.Sprintf("keys=%d", keys), func(b *testing.B) {
+			k, err := limiter.NewKeyed(func(int) (limiter.Limiter, error) { return limiter.NewSemaphore(1) })
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				p, err := k.For(i % keys).Acquire(ctx)
+				if err != nil {
+					b.Fatal(err)
+				}
+				p.Release(nil)
+			}
 		})
 	}
 }

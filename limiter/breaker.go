@@ -60,6 +60,7 @@ type Breaker struct {
 	state      State
 	generation uint64 // how often it has opened
 	inFlight   int    // operations of this generation
+	out        int    // operations of any generation
 	allowed    int    // how many may be in flight, in HalfOpen
 	ramp       int    // how many must be allowed before it closes
 	openFor    time.Duration
@@ -202,6 +203,8 @@ func Tripped(l Limiter) bool {
 		return l.State() != Closed
 	case *all:
 		return slices.ContainsFunc(l.members, Tripped)
+	case interface{ inner() Limiter }:
+		return Tripped(l.inner())
 	}
 	by, _ := l.Blocked()
 	return isBreaker(by)
@@ -232,6 +235,16 @@ func (b *Breaker) stats() BreakerStats {
 		s.Allowed = b.allowed
 	}
 	return s
+}
+
+// Idle reports whether it is as good as new, and so may be forgotten by a
+// [Keyed]: it is closed and remembers no failure, no operation is in flight and
+// nobody waits.
+func (b *Breaker) Idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	failed, _ := b.recent.count(time.Since(b.base), b.cfg.Window)
+	return b.state == Closed && failed == 0 && b.out == 0 && b.line.empty()
 }
 
 // Ready implements [Limiter]. Closed, it is max; open, one operation could
@@ -306,6 +319,7 @@ func (b *Breaker) take() (retry time.Duration, ok bool) {
 		}
 	}
 	b.inFlight++
+	b.out++
 	return 0, true
 }
 
@@ -348,6 +362,7 @@ func (b *Breaker) current(token uint64) bool {
 func (b *Breaker) CancelPermit(token uint64) {
 	b.mu.Lock()
 	defer b.unlock()
+	b.out--
 	if b.current(token) {
 		b.end()
 	}
@@ -359,6 +374,7 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 	now := time.Since(b.base)
 	b.mu.Lock()
 	defer b.unlock()
+	b.out--
 	if !b.current(token) {
 		if after, ok := RetryAfter(err); ok && after > 0 && class == ErrOverload {
 			b.extend(time.Now().Add(after), err)

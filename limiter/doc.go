@@ -14,9 +14,36 @@
 //	})
 //
 // [Semaphore] limits how many operations are in flight, [TokenBucket] how often
-// they start, [Breaker] stops them while the far side is in trouble, and [All]
-// puts several limiters together. [Transport] puts a limiter round an HTTP
-// client's requests. Other limiters need to implement [Limiter] only.
+// they start, [Breaker] stops them while the far side is in trouble; [Adaptive]
+// and [AdaptiveRate] find out how many it can take; [Keyed] has one limiter for
+// each tenant, item or host; and [All] puts several limiters together.
+// [Transport] puts a limiter round an HTTP client's requests. Other limiters need
+// to implement [Limiter] only.
+//
+// # Which limiter
+//
+// What you know of the far side decides:
+//
+//   - It says how many requests a second it accepts: a [TokenBucket] of a little
+//     less, since what a network makes of the spacing of starts is not ours.
+//   - It says that in its responses (RateLimit, X-RateLimit-Remaining), or only
+//     by refusing what is too much, and the number may change: [AdaptiveRate].
+//   - It says how many requests it handles at once, or you want no more of your
+//     own at once: a [Semaphore].
+//   - It has a capacity that nobody knows, shared with others, or scaled up and
+//     down: it slows down, or refuses, when it has too much: [Adaptive], with the
+//     most that you ever want as its Max.
+//   - It may fail: a [Breaker] beside any of these. Also where an adaptive
+//     limiter is: that finds how much works, a breaker that nothing does.
+//   - Each tenant, item or host has a limit of its own: [Keyed] of any of these.
+//
+// The two adaptive ones are no better than a limit that is known and right: to
+// find out means to try, and what they try is refused, or slow, now and then.
+// Rate and concurrency are one limit in two words where latency is steady, by
+// Little's law: operations in flight are starts a second times seconds that each
+// takes. Where latency rises under load they part. A limit of concurrency then
+// starts fewer, and relieves a far side that is overloaded; a limit of rate
+// keeps on, and is for quotas.
 //
 // # Asking and taking
 //

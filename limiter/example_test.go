@@ -218,3 +218,76 @@ func ExampleClassify() {
 	// limiter: the far side is unavailable
 	// <nil>
 }
+
+func ExampleNewAdaptive() {
+	// The API can do something like 8 calls at once, which nobody has said.
+	a, err := limiter.NewAdaptive(limiter.AdaptiveConfig{Max: 100, Initial: 10})
+	if err != nil {
+		panic(err)
+	}
+	var calls []limiter.Permit
+	for {
+		p, ok := a.TryAcquire()
+		if !ok {
+			break
+		}
+		calls = append(calls, p)
+	}
+	fmt.Println(len(calls), "at once")
+	calls[0].Release(limiter.ErrOverload) // 429 Too Many Requests
+	fmt.Println("the limit is", a.Limit(), "now")
+	calls[1].Release(nil)
+	_, ok := a.TryAcquire()
+	fmt.Println("with", a.Stats().InFlight, "in flight another one may start:", ok)
+
+	_, err = limiter.NewAdaptive(limiter.AdaptiveConfig{})
+	fmt.Println(err)
+	// Output:
+	// 10 at once
+	// the limit is 9 now
+	// with 9 in flight another one may start: true
+	// limiter: NewAdaptive: Max is 0: must be at least 1
+}
+
+func ExampleNewAdaptiveRate() {
+	a, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 100, Initial: 20})
+	if err != nil {
+		panic(err)
+	}
+	call, _ := a.TryAcquire()
+	header := http.Header{}
+	header.Set("RateLimit", `"per-minute";r=300;t=60`)
+	call.Observe(header) // a Transport does
+	call.Release(nil)
+	fmt.Println(a.Rate(), "a second, which is what the far side told")
+
+	call, _ = a.Acquire(context.Background())
+	call.Release(limiter.ErrOverload)
+	fmt.Println(a.Rate(), "a second, since it refused one")
+	// Output:
+	// 5 a second, which is what the far side told
+	// 4.5 a second, since it refused one
+}
+
+func ExampleNewKeyed() {
+	perTenant, err := limiter.NewKeyed(func(tenant string) (limiter.Limiter, error) {
+		return limiter.NewSemaphore(1)
+	})
+	if err != nil {
+		panic(err)
+	}
+	all, err := limiter.NewSemaphore(10)
+	if err != nil {
+		panic(err)
+	}
+	acme := limiter.All(perTenant.For("acme"), all)
+	first, _ := acme.TryAcquire()
+	_, ok := acme.TryAcquire()
+	fmt.Println("a second one of the same tenant:", ok)
+	_, ok = limiter.All(perTenant.For("other"), all).TryAcquire()
+	fmt.Println("one of another tenant:", ok)
+	first.Release(nil)
+	// Output:
+	// a second one of the same tenant: false
+	// one of another tenant: true
+}

@@ -34,6 +34,20 @@ func newBreaker(t testing.TB, cfg limiter.BreakerConfig) *limiter.Breaker {
 	return b
 }
 
+func newAdaptive(t testing.TB, cfg limiter.AdaptiveConfig) *limiter.Adaptive {
+	t.Helper()
+	a, err := limiter.NewAdaptive(cfg)
+	require.NoError(t, err)
+	return a
+}
+
+func newAdaptiveRate(t testing.TB, cfg limiter.AdaptiveRateConfig) *limiter.AdaptiveRate {
+	t.Helper()
+	a, err := limiter.NewAdaptiveRate(cfg)
+	require.NoError(t, err)
+	return a
+}
+
 func acquire(t testing.TB, l limiter.Limiter) limiter.Permit {
 	t.Helper()
 	p, err := l.Acquire(t.Context())

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"net/http"
 	"time"
 )
 
@@ -42,7 +43,7 @@ type Limiter interface {
 const (
 	ByConcurrency = "concurrency" // all places are taken
 	ByRate        = "rate"        // no token is left in the bucket
-	ByPause       = "pause"       // paused by hand
+	ByPause       = "pause"       // paused, by hand or by the far side's Retry-After
 	ByBreaker     = "breaker"     // the far side is in trouble and gets no calls, or one probe at a time
 )
 
@@ -69,8 +70,8 @@ type Releaser interface {
 func NewPermit(r Releaser, token uint64) Permit { return Permit{r: r, token: token} }
 
 // Release says that the operation ran and ended with err (nil: it succeeded).
-// Breakers, and limiters of your own that adapt, learn from err; see [Classify]
-// for what the breakers understand.
+// Breakers and adaptive limiters learn from err; see [Classify]
+// for what they understand.
 func (p Permit) Release(err error) {
 	if p.r != nil {
 		p.r.ReleasePermit(p.token, err)
@@ -82,6 +83,27 @@ func (p Permit) Release(err error) {
 func (p Permit) Cancel() {
 	if p.r != nil {
 		p.r.CancelPermit(p.token)
+	}
+}
+
+// An Observer is a [Releaser] that learns from the headers of responses. Only
+// authors of limiters implement it.
+type Observer interface {
+	Releaser
+	// ObservePermit is called by [Permit.Observe].
+	ObservePermit(token uint64, h http.Header)
+}
+
+// Observe tells the limiter what the far side told of its quotas in the header
+// of the operation's response, whatever its status: RateLimit and
+// RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers), and the older
+// RateLimit-Remaining and X-RateLimit-Remaining with their Reset. An
+// [AdaptiveRate] learns from it, other limiters of this package ignore it. A
+// client calls it when the response's header is there, before the permit is
+// given back; a [Transport] does.
+func (p Permit) Observe(h http.Header) {
+	if o, ok := p.r.(Observer); ok {
+		o.ObservePermit(p.token, h)
 	}
 }
 

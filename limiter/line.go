@@ -149,6 +149,9 @@ func (l *line) reclaim() {
 	}
 }
 
+// empty reports whether nobody waits.
+func (l *line) empty() bool { return l.acquiring.n == 0 && l.watching.n == 0 }
+
 // leave takes w off the list, and lets the others see that it has gone: the
 // next in line is the head now, and who watches counts one waiter less.
 func (l *line) leave(at *list, w *waiter) {

@@ -20,6 +20,7 @@ type Semaphore struct {
 	inUse    int
 	line     line   // nobody waits in Acquire while inUse < limit
 	released uint64 // places given back so far
+	resized  bool
 	rate     releaseRate
 }
 
@@ -53,7 +54,7 @@ func (s *Semaphore) Resize(n int) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.limit = n
+	s.limit, s.resized = n, true
 	s.pass()
 	return nil
 }
@@ -63,6 +64,14 @@ func (s *Semaphore) Stats() SemaphoreStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return SemaphoreStats{Limit: s.limit, InUse: s.inUse, Waiting: s.line.acquiring.n}
+}
+
+// Idle reports whether it is as good as new, and so may be forgotten by a
+// [Keyed]: no place is taken, nobody waits, and it was never resized.
+func (s *Semaphore) Idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inUse == 0 && s.line.empty() && !s.resized
 }
 
 // Ready implements [Limiter]. With within 0 it is exact: the places free now.

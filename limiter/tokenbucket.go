@@ -26,6 +26,7 @@ type TokenBucket struct {
 	ahead   time.Duration // how far the bucket's time is ahead, for what was put back
 	history history
 	paused  time.Time // no operation starts before; zero: not paused
+	changed bool      // its rate or burst was
 	line    line
 }
 
@@ -79,6 +80,7 @@ func (b *TokenBucket) SetRate(ratePerSecond float64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.bucket.SetLimitAt(b.time(time.Now()), rate.Limit(ratePerSecond))
+	b.changed = true
 	b.line.stir()
 	return nil
 }
@@ -95,8 +97,29 @@ func (b *TokenBucket) SetBurst(burst int) error {
 	now := time.Now()
 	b.history.add(b.room(now))
 	b.bucket.SetBurstAt(b.time(now), burst)
+	b.changed = true
 	b.line.stir()
 	return nil
+}
+
+// set changes rate and burst, which are in their ranges.
+func (b *TokenBucket) set(ratePerSecond float64, burst int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	b.bucket.SetLimitAt(b.time(now), rate.Limit(ratePerSecond))
+	if burst != b.bucket.Burst() {
+		b.history.add(b.room(now))
+		b.bucket.SetBurstAt(b.time(now), burst)
+	}
+	b.line.stir()
+}
+
+// next returns the number of the next take.
+func (b *TokenBucket) next() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.history.last() + 1
 }
 
 // Pause lets no operation start before until. Tokens go on gathering, up to
@@ -134,6 +157,16 @@ func (b *TokenBucket) Stats() TokenBucketStats {
 		s.PausedUntil = b.paused
 	}
 	return s
+}
+
+// Idle reports whether it is as good as new, and so may be forgotten by a
+// [Keyed]: it is full and not paused, nobody waits, and its settings were
+// never changed.
+func (b *TokenBucket) Idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	return b.room(now) <= 0 && b.pause(now) == 0 && b.line.empty() && !b.changed
 }
 
 // Ready implements [Limiter]: the tokens there are and those that come within

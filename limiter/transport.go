@@ -66,6 +66,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		held.verdict = cutOff(err)
 		return res, err
 	}
+	permit.Observe(res.Header)
 	held.verdict = ResponseError(res)
 	if res.Body == nil || res.Body == http.NoBody {
 		return res, nil
@@ -187,7 +188,14 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("limiter: response status %d: %v", e.status, e.class)
 }
 
-func (e *statusError) Unwrap() error             { return e.class }
+func (e *statusError) Unwrap() error { return e.class }
+
+// Timeout reports whether the far side had no room or took too long, which to
+// an [Adaptive] is as if we had not waited for it any longer.
+func (e *statusError) Timeout() bool {
+	return e.status == http.StatusServiceUnavailable || e.status == http.StatusGatewayTimeout
+}
+
 func (e *statusError) RetryAfter() time.Duration { return e.after }
 
 // retryAfter returns how long the header's Retry-After tells to wait, or -1 if

@@ -47,6 +47,7 @@ var allowed = map[string][]string{
 	"inventory":               {module + "/limiter", module + "/retry"},
 	"inventory/inventorytest": {module + "/inventory"},
 	"internal/deps":           {},
+	"internal/farside":        {},
 	"internal/readme":         {},
 }
 

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"github.com/failsafe-go/failsafe-go/adaptivelimiter"
+	"github.com/platinummonkey/go-concurrency-limits/core"
+	"github.com/platinummonkey/go-concurrency-limits/limit"
+	platinum "github.com/platinummonkey/go-concurrency-limits/limiter"
+	"github.com/platinummonkey/go-concurrency-limits/strategy"
+
+	"github.com/rampmeter/rampmeter/internal/farside"
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+// hardCap stands above every limiter that has one.
+const hardCap = 1000
+
+// contenders are the limiters that are compared, as their documentation has
+// them: with their defaults, but for the hard cap and for a least limit of 1,
+// which all of them get that have one.
+var contenders = []struct {
+	name string
+	make func(farside.Config) farside.Client
+}{
+	{"capacity known", farside.Known},
+	{"rampmeter Adaptive", func(farside.Config) farside.Client { return newOurs() }},
+	{"failsafe-go", func(farside.Config) farside.Client { return newFailsafe() }},
+	{"AIMD", func(farside.Config) farside.Client {
+		return newPlatinum(limit.NewDefaultAIMDLimit("aimd", core.EmptyMetricRegistryInstance))
+	}},
+	{"Vegas", func(farside.Config) farside.Client {
+		return newPlatinum(limit.NewDefaultVegasLimit("vegas", limit.NoopLimitLogger{}, core.EmptyMetricRegistryInstance))
+	}},
+	{"Gradient2", func(farside.Config) farside.Client {
+		l, err := limit.NewGradient2Limit("gradient2", 20, hardCap, 1, nil, 0.2, 600, limit.NoopLimitLogger{}, core.EmptyMetricRegistryInstance)
+		if err != nil {
+			panic(err)
+		}
+		return newPlatinum(l)
+	}},
+}
+
+type ours struct{ *limiter.Adaptive }
+
+func newOurs() ours {
+	a, err := limiter.NewAdaptive(limiter.AdaptiveConfig{Max: hardCap})
+	if err != nil {
+		panic(err)
+	}
+	return ours{a}
+}
+
+func (o ours) Try() (end func(refused bool), ok bool) {
+	p, ok := o.TryAcquire()
+	return func(refused bool) {
+		if refused {
+			p.Release(limiter.ErrOverload)
+		} else {
+			p.Release(nil)
+		}
+	}, ok
+}
+
+type failsafe struct {
+	adaptivelimiter.AdaptiveLimiter[any]
+}
+
+func newFailsafe() failsafe {
+	return failsafe{adaptivelimiter.NewBuilder[any]().WithLimits(1, hardCap, 20).Build()}
+}
+
+func (f failsafe) Try() (end func(refused bool), ok bool) {
+	p, ok := f.TryAcquirePermit()
+	return func(refused bool) {
+		if refused {
+			p.Drop() // it has no other word for it
+		} else {
+			p.Record()
+		}
+	}, ok
+}
+
+type platinummonkey struct {
+	limit   core.Limit
+	limiter *platinum.DefaultLimiter
+}
+
+// newPlatinum puts the limit into the library's limiter, with its default
+// window.
+func newPlatinum(l core.Limit) platinummonkey {
+	const second, threshold, samples = 1e9, 1e5, 100
+	d, err := platinum.NewDefaultLimiter(l, second, second, threshold, samples,
+		strategy.NewSimpleStrategy(l.EstimatedLimit()), limit.NoopLimitLogger{}, core.EmptyMetricRegistryInstance)
+	if err != nil {
+		panic(err)
+	}
+	return platinummonkey{l, d}
+}
+
+func (p platinummonkey) Limit() int { return p.limit.EstimatedLimit() }
+
+func (p platinummonkey) Try() (end func(refused bool), ok bool) {
+	l, ok := p.limiter.Acquire(background)
+	return func(refused bool) {
+		if refused {
+			l.OnDropped()
+		} else {
+			l.OnSuccess()
+		}
+	}, ok
+}

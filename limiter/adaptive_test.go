@@ -1,0 +1,481 @@
+package limiter_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+// fill takes all places there are.
+func fill(l limiter.Limiter) (permits []permit) {
+	for {
+		p, ok := l.TryAcquire()
+		if !ok {
+			return permits
+		}
+		permits = append(permits, p)
+	}
+}
+
+func releaseAll(permits []permit, err error) {
+	for _, p := range permits {
+		p.Release(err)
+	}
+}
+
+// rounds has all places taken and given back with success, so many times.
+func rounds(a limiter.Limiter, n int) {
+	for range n {
+		permits := fill(a)
+		time.Sleep(100 * ms)
+		releaseAll(permits, nil)
+	}
+}
+
+func TestAdaptiveBeginsWithInitialAndGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 64})
+		require.Equal(t, 1, a.Limit())
+		rounds(a, 200)
+		require.Equal(t, 64, a.Limit(), "the hard cap")
+		require.Len(t, fill(a), 64)
+		require.Equal(t, 100*ms, a.Stats().Latency.Round(ms))
+
+		require.Equal(t, 7, newAdaptive(t, limiter.AdaptiveConfig{Max: 64, Initial: 7}).Limit())
+	})
+}
+
+func TestAdaptiveRefusalLowersOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 100})
+		permits := fill(a)
+		require.Len(t, permits, 100)
+		for i, p := range permits[:30] {
+			p.Release(limiter.ErrOverload)
+			require.Equal(t, 90, a.Limit(), "once for all that were in flight")
+			require.Equal(t, 99-i, a.Stats().InFlight)
+		}
+		releaseAll(permits[30:], nil)
+		permits = fill(a)
+		require.Len(t, permits, 90)
+		permits[0].Release(limiter.ErrOverload)
+		require.Equal(t, 81, a.Limit())
+		require.Empty(t, fill(a), "nothing starts until fewer are in flight")
+		releaseAll(permits[1:9], nil)
+		require.Empty(t, fill(a))
+		permits[9].Release(nil)
+		require.Len(t, fill(a), 1)
+	})
+}
+
+func TestAdaptiveIsNeverBelowOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 20})
+		for range 100 {
+			tryAcquire(t, a).Release(limiter.ErrOverload)
+			time.Sleep(100 * ms)
+		}
+		require.Equal(t, 1, a.Limit())
+		require.Len(t, fill(a), 1)
+	})
+}
+
+// A refusal of what a lower limit would have let pass too is no reason to have
+// one, unless it goes on.
+func TestAdaptiveNotLoweredWhileNotUsed(t *testing.T) {
+	for _, err := range []error{limiter.ErrOverload, context.DeadlineExceeded} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 50})
+			for range 100 {
+				for i := range 11 {
+					p := tryAcquire(t, a)
+					time.Sleep(ms)
+					if i == 0 {
+						p.Release(err)
+					} else {
+						p.Release(nil)
+					}
+				}
+			}
+			require.Equal(t, 50, a.Limit(), "less than one in ten")
+			tryAcquire(t, a).Release(err)
+			tryAcquire(t, a).Release(err)
+			require.Less(t, a.Limit(), 50, "more")
+		})
+	}
+}
+
+// Nor is it raised or lowered for latency while it is not used.
+func TestAdaptiveKeepsALimitThatIsNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 10})
+		r := rand.New(rand.NewPCG(1, 0))
+		for range 5000 {
+			permits := fill(a)
+			require.Len(t, permits, 10)
+			releaseAll(permits[:5], nil) // so that 5 are in flight
+			releaseAll(permits[5:], errPoison)
+			p := tryAcquire(t, a)
+			time.Sleep(upTo(r, time.Second))
+			p.Release(nil)
+			if a.Limit() != 10 {
+				break
+			}
+		}
+		// Full it was, for no time at all: only operations that start with it
+		// full are counted, and these took no time whatever the limit.
+		b := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 10})
+		for i := range 5000 {
+			p := tryAcquire(t, b)
+			q := tryAcquire(t, b)
+			time.Sleep(upTo(r, time.Duration(i)*ms))
+			p.Release(nil)
+			q.Release(nil)
+			require.Equal(t, 10, b.Limit())
+		}
+	})
+}
+
+// A limit on trial that nobody needs is given up.
+func TestAdaptiveGivesUpATrialThatIsNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 10})
+		for a.Limit() == 10 {
+			rounds(a, 1)
+		}
+		time.Sleep(ms)
+		p := tryAcquire(t, a)
+		time.Sleep(100 * ms)
+		p.Release(nil)
+		require.Equal(t, 10, a.Limit())
+	})
+}
+
+// What ends well during a pause says nothing of what may start after it.
+func TestAdaptiveRampBeginsAfterThePause(t *testing.T) {
+	for _, inFlight := range []int{4, 10} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAdaptive(t, limiter.AdaptiveConfig{Max: 10, Initial: 10})
+			var permits []permit
+			for range inFlight {
+				permits = append(permits, tryAcquire(t, a))
+			}
+			time.Sleep(ms)
+			permits[0].Release(overload(30 * time.Second))
+			releaseAll(permits[1:], nil)
+			refused(t, a)
+			pass(30 * time.Second)
+			permits = fill(a)
+			require.Len(t, permits, 1)
+			permits[0].Release(nil)
+			require.Len(t, fill(a), 2)
+		})
+	}
+}
+
+func TestAdaptiveWhatTellsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, err := range []error{
+			errPoison, context.Canceled, limiter.ErrMisconfigured, limiter.ErrUnavailable,
+			limiter.ResponseError(&http.Response{StatusCode: http.StatusInternalServerError}),
+		} {
+			a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 20})
+			for range 100 {
+				releaseAll(fill(a), err)
+			}
+			require.Equal(t, 20, a.Limit(), "%v", err)
+		}
+		for _, status := range []int{http.StatusServiceUnavailable, http.StatusGatewayTimeout} {
+			a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 20})
+			releaseAll(fill(a), limiter.ResponseError(&http.Response{StatusCode: status}))
+			require.Equal(t, 18, a.Limit(), "%d", status)
+		}
+	})
+}
+
+func TestAdaptiveCancelTellsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 20})
+		for range 1000 {
+			for _, p := range fill(a) {
+				p.Cancel()
+			}
+		}
+		require.Equal(t, limiter.AdaptiveStats{Limit: 20}, a.Stats())
+	})
+}
+
+func TestAdaptiveStartsAnewAfterLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 64, Initial: 2})
+		rounds(a, 200)
+		require.Equal(t, 64, a.Limit())
+		pass(9 * time.Minute)
+		rounds(a, 1)
+		require.GreaterOrEqual(t, a.Limit(), 58)
+		pass(11 * time.Minute)
+		tryAcquire(t, a).Release(nil)
+		require.Equal(t, 2, a.Limit())
+	})
+}
+
+func TestAdaptiveReadyAndBlocked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 10, Initial: 3})
+		require.Equal(t, 3, ready(t, a, 10, 0))
+		require.Equal(t, 2, ready(t, a, 2, 0))
+		by, _ := a.Blocked()
+		require.Empty(t, by)
+		permits := fill(a)
+		by, until := a.Blocked()
+		require.Equal(t, limiter.ByConcurrency, by)
+		require.Zero(t, until)
+		waits := ask(t.Context(), a, 10, 0)
+		require.False(t, waits().done)
+		permits[0].Release(nil)
+		require.Equal(t, 1, waits().n)
+
+		permits[1].Release(overload(30 * time.Second))
+		by, until = a.Blocked()
+		require.Equal(t, limiter.ByPause, by)
+		require.Equal(t, 30*time.Second, time.Until(until))
+		require.Equal(t, until, a.Stats().PausedUntil)
+		permits[2].Release(nil)
+		start := time.Now()
+		waits = ask(t.Context(), a, 10, 5*time.Second)
+		require.False(t, waits().done)
+		pass(time.Minute)
+		require.Equal(t, answer{n: 1, after: 25 * time.Second, done: true}, waits(), "one at a time to begin with")
+		require.Equal(t, time.Minute, time.Since(start))
+
+		ctx, cancel := context.WithCancelCause(t.Context())
+		p := tryAcquire(t, a)
+		c := newCrowd()
+		c.join(ctx, a, 1)
+		cancel(errGaveUp)
+		c.wg.Wait()
+		require.Equal(t, errGaveUp, c.errs[1])
+		require.Zero(t, a.Stats().Waiting)
+		p.Release(nil)
+		require.PanicsWithValue(t, "limiter: Adaptive: a permit was given back twice", func() { p.Release(nil) })
+	})
+}
+
+func TestAdaptiveRefusesBadConfig(t *testing.T) {
+	for _, test := range []struct {
+		cfg  limiter.AdaptiveConfig
+		want string
+	}{
+		{limiter.AdaptiveConfig{}, "limiter: NewAdaptive: Max is 0: must be at least 1"},
+		{limiter.AdaptiveConfig{Max: -1}, "limiter: NewAdaptive: Max is -1: must be at least 1"},
+		{limiter.AdaptiveConfig{Max: 3, Initial: 4}, "limiter: NewAdaptive: Initial is 4: must be from 1 to Max, which is 3, or 0 for the default"},
+		{limiter.AdaptiveConfig{Max: 3, Initial: -4}, "limiter: NewAdaptive: Initial is -4: must be from 1 to Max, which is 3, or 0 for the default"},
+	} {
+		_, err := limiter.NewAdaptive(test.cfg)
+		require.EqualError(t, err, test.want)
+	}
+}
+
+// A far side that answers the first 429 with Retry-After 30 s gets what is in
+// flight already, then nothing for 30 s, and then a ramp.
+func TestRetryAfterPausesEverybody(t *testing.T) {
+	const (
+		workers = 40
+		took    = 100 * ms
+		trouble = time.Minute
+		pause   = 30 * time.Second
+	)
+	for name, test := range map[string]struct {
+		limit func(t *testing.T) limiter.Limiter
+		ramp  int // starts in the first second after the pause, at most
+	}{
+		"Adaptive": {func(t *testing.T) limiter.Limiter {
+			return newAdaptive(t, limiter.AdaptiveConfig{Max: workers})
+		}, 400},
+		"AdaptiveRate": {func(t *testing.T) limiter.Limiter {
+			return newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 400, Initial: 400})
+		}, 80},
+		"Breaker": {func(t *testing.T) limiter.Limiter { return newBreaker(t, limiter.BreakerConfig{}) }, 400},
+		"all": {func(t *testing.T) limiter.Limiter {
+			return limiter.All(newAdaptive(t, limiter.AdaptiveConfig{Max: workers}), newBreaker(t, limiter.BreakerConfig{}),
+				newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 400}))
+		}, 80},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := test.limit(t)
+				var mu sync.Mutex // guards the two
+				var starts []time.Duration
+				var first time.Duration // when the first 429 was answered
+				begin := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), trouble+pause+20*time.Second)
+				defer cancel()
+				var wg sync.WaitGroup
+				for i := range workers {
+					wg.Go(func() {
+						time.Sleep(time.Duration(i) * ms) // not all at one instant
+						for {
+							p, err := l.Acquire(ctx)
+							if err != nil {
+								return
+							}
+							at := time.Since(begin)
+							mu.Lock()
+							starts = append(starts, at)
+							mu.Unlock()
+							time.Sleep(took)
+							// Late comers of the same quota are told when it
+							// ends, to the instant.
+							if left := trouble + pause - time.Since(begin); at >= trouble && left > 0 {
+								mu.Lock()
+								if first == 0 {
+									first = time.Since(begin)
+								}
+								mu.Unlock()
+								p.Release(overload(left))
+							} else {
+								p.Release(nil)
+							}
+						}
+					})
+				}
+				wg.Wait()
+				end := trouble + pause
+				var before, during, second, later int
+				round := make([]int, 10)
+				for _, at := range starts {
+					switch {
+					case at < trouble:
+						before++
+					case at <= first:
+					case at < end:
+						during++
+					case at < end+time.Second:
+						second++
+						round[(at-end)/took]++
+					case at >= end+15*time.Second:
+						later++
+					}
+				}
+				t.Log(before, during, second, round, later)
+				require.Zero(t, during, "after the first 429 and before the end of the pause")
+				require.Positive(t, second, "a ramp")
+				require.LessOrEqual(t, second, test.ramp, "not a burst")
+				require.LessOrEqual(t, round[0], 6)
+				for i := 1; i < len(round); i++ {
+					require.LessOrEqual(t, round[i], 2*round[i-1]+6, "doubles at most")
+				}
+				require.Greater(t, later, 500, "and all is well again")
+			})
+		})
+	}
+}
+
+// The limit holds at every start, whatever is released, cancelled, paused or
+// given up, in All too, and nothing is left behind.
+func TestAdaptiveNeverOver(t *testing.T) {
+	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
+		most := 1 + r.IntN(12)
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: most, Initial: 1 + r.IntN(most)})
+		s := newSemaphore(t, 1+r.IntN(12))
+		b := newBreaker(t, limiter.BreakerConfig{OpenFor: 20 * ms, MaxOpen: 50 * ms})
+		rate := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 2000, Initial: 500})
+		kinds := []limiter.Limiter{a, limiter.All(a, s), limiter.All(rate, b, a), limiter.All(s, a, b, rate)}
+		var mu sync.Mutex // guards all below; held over TryAcquire and Release, so that they are in order
+		var paused time.Time
+		var over []string
+		inFlight := 0
+		var wg sync.WaitGroup
+		for range 2 + r.IntN(14) {
+			l := kinds[r.IntN(len(kinds))]
+			r := rand.New(rand.NewPCG(seed, r.Uint64()))
+			wg.Go(func() {
+				for range 12 {
+					ctx, cancel := t.Context(), context.CancelFunc(func() {})
+					if r.IntN(4) == 0 {
+						ctx, cancel = context.WithTimeout(ctx, upTo(r, 60*ms))
+					}
+					mu.Lock()
+					limit := a.Limit()
+					p, ok := l.TryAcquire()
+					if ok {
+						if inFlight++; inFlight > limit {
+							over = append(over, "over the limit")
+						}
+						if time.Now().Before(paused) {
+							over = append(over, "in a pause")
+						}
+					}
+					mu.Unlock()
+					if !ok {
+						var err error
+						if p, err = l.Acquire(ctx); err != nil {
+							if !errors.Is(err, context.DeadlineExceeded) {
+								panic(err)
+							}
+							cancel()
+							continue
+						}
+						mu.Lock()
+						if inFlight++; inFlight > most {
+							over = append(over, "over the cap")
+						}
+						mu.Unlock()
+					}
+					cancel()
+					time.Sleep(upTo(r, 30*ms))
+					after := upTo(r, 20*ms)
+					err := []error{nil, nil, nil, nil, nil, errPoison, limiter.ErrUnavailable, context.DeadlineExceeded, limiter.ErrOverload, overload(after)}[r.IntN(10)]
+					mu.Lock()
+					inFlight--
+					if r.IntN(8) == 0 {
+						p.Cancel()
+					} else {
+						p.Release(err)
+						if _, ok := err.(overload); ok && time.Now().Add(after).After(paused) {
+							paused = time.Now().Add(after)
+						}
+					}
+					if n := a.Limit(); n < 1 || n > most {
+						over = append(over, "limit out of range")
+					}
+					mu.Unlock()
+					time.Sleep(upTo(r, 10*ms))
+				}
+			})
+		}
+		wg.Wait()
+		require.Empty(t, over, "seed %d", seed)
+		require.Zero(t, a.Stats().InFlight, "seed %d", seed)
+		require.Zero(t, a.Stats().Waiting, "seed %d", seed)
+		require.Zero(t, s.Stats().InUse, "seed %d", seed)
+		require.Zero(t, b.Stats().InFlight, "seed %d", seed)
+		require.Zero(t, rate.Stats().Waiting, "seed %d", seed)
+	})
+}
+
+func TestAdaptiveFirstComeFirstServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 3, Initial: 3})
+		c := newCrowd()
+		c.each = func(_ int, p permit) {
+			time.Sleep(10 * ms)
+			p.Release(nil)
+		}
+		c.joinAll(t.Context(), a, 30)
+		refused(t, a)
+		c.wg.Wait()
+		for i, who := range c.order {
+			require.Equal(t, i, who)
+		}
+	})
+}

@@ -1,0 +1,319 @@
+package limiter
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// How an AdaptiveRate moves. The comments say where the numbers come from.
+const (
+	rateCut      = 0.9 // what a refusal leaves of the rate
+	rateCutAgain = 0.7 // and one that follows at once, which tells of a rate far too high: CUBIC's factor
+
+	// The way back to the rate that was refused takes so long, and so many
+	// operations, which keeps refusals near 1 %.
+	recoveryTime   = 15 * time.Second
+	recoveryStarts = 100
+
+	// Before the first refusal the rate doubles in so long, and so many
+	// operations.
+	doublingTime   = 2 * time.Second
+	doublingStarts = 10
+
+	// The rate moves at the pace of its use, looked at after so long and so
+	// many operations, and only if so much of it was used.
+	lookTime   = 250 * time.Millisecond
+	lookStarts = 4
+	usedShare  = 0.8
+
+	rampFrom = 1.0 / 8     // share of the rate after a pause
+	rampTime = time.Second // in which it doubles
+
+	// bunch is how far starts may bunch up: timers are not more exact than a
+	// few milliseconds, and what they are late would be lost.
+	bunch = 10 * time.Millisecond
+)
+
+// An AdaptiveRate limits how often operations start to what the far side
+// accepts, which it finds out, and which may change. A hard cap stands above
+// it. Starts are spread evenly, but for what timers are late: at most 10 ms
+// worth of them come at once.
+//
+// It learns from [ErrOverload]. Until the first one the rate doubles every two
+// seconds. Each lowers the rate by a tenth, once for all operations that had
+// started by then, and by three tenths if the one before is not overcome. Then
+// it goes back up along a cubic curve, as TCP CUBIC does (RFC 9438): soon near
+// the rate that was refused, for long about there, and on from it the faster
+// the longer nothing is refused. A rate of 5 a second and more is back where it
+// was refused after 15 s, and at twice that after 50 s. It does not rise while
+// less than four fifths of it are used.
+//
+// An ErrOverload with a [RetryAfter] pauses everybody for that long, whichever
+// operation it comes from. The rate is an eighth of what it was after a pause,
+// and doubles every second until it is whole again.
+//
+// What the far side tells of its quotas in a response's header is taken at its
+// word, see [Permit.Observe]: while it tells, the rate is what is left of the
+// quota over the time that is left, and there is no need to be refused to find
+// it. After an ErrOverload nothing that is told raises the rate for 15 s.
+//
+// After ten minutes without an operation it starts anew.
+type AdaptiveRate struct {
+	bucket       *TokenBucket // has its own mutex, locked after mu
+	max, initial float64      // never change
+	base         time.Time    // what times are counted from; never changes
+
+	mu     sync.Mutex // guards all below
+	rate   float64    // without the ramp
+	ramp   float64    // share of the rate that is in force
+	rampAt time.Duration
+	peak   float64       // the rate that was refused last; 0: none yet
+	way    float64       // seconds of use since
+	cutAt  time.Duration // when it was
+	from   uint64        // number of the first operation that started since
+	told   time.Duration // until when the rate is what the far side told
+	usedAt time.Duration // when an operation last came; 0: never
+	lookAt time.Duration // when use was last looked at
+	looked uint64        // the number of the next operation then
+}
+
+// AdaptiveRateConfig configures an [AdaptiveRate].
+type AdaptiveRateConfig struct {
+	// Max is the hard cap: the rate never exceeds it. In operations a second,
+	// finite and above 0; there is no default.
+	Max float64
+	// Initial is the rate to begin with, above 0 and at most Max. Default 1,
+	// or Max if that is less.
+	Initial float64
+}
+
+// AdaptiveRateStats is a snapshot of an [AdaptiveRate].
+type AdaptiveRateStats struct {
+	Rate        float64   // starts a second that are allowed now
+	Told        bool      // that is what the far side told, not what was found out
+	Waiting     int       // callers that wait in Acquire
+	PausedUntil time.Time // zero when it is not paused
+}
+
+var (
+	_ Limiter  = (*AdaptiveRate)(nil)
+	_ Releaser = (*AdaptiveRate)(nil)
+	_ Observer = (*AdaptiveRate)(nil)
+)
+
+// NewAdaptiveRate returns a limiter whose rate is cfg.Initial to begin with. It
+// fails when a field of cfg is out of its range, and names it.
+func NewAdaptiveRate(cfg AdaptiveRateConfig) (*AdaptiveRate, error) {
+	if !(cfg.Max > 0) || math.IsInf(cfg.Max, 1) { // not NaN either
+		return nil, fmt.Errorf("limiter: NewAdaptiveRate: Max is %v: must be a finite number above 0", cfg.Max)
+	}
+	if !(cfg.Initial >= 0 && cfg.Initial <= cfg.Max) {
+		return nil, fmt.Errorf("limiter: NewAdaptiveRate: Initial is %v: must be above 0 and at most Max, which is %v, or 0 for the default", cfg.Initial, cfg.Max)
+	}
+	if cfg.Initial == 0 {
+		cfg.Initial = min(1, cfg.Max)
+	}
+	bucket, err := NewTokenBucket(cfg.Initial, bunched(cfg.Initial))
+	if err != nil {
+		return nil, fmt.Errorf("limiter: NewAdaptiveRate: %w", err)
+	}
+	a := &AdaptiveRate{bucket: bucket, max: cfg.Max, initial: cfg.Initial, base: time.Now()}
+	a.start(0)
+	return a, nil
+}
+
+// start begins anew, as if nothing had been learnt.
+func (a *AdaptiveRate) start(now time.Duration) {
+	a.rate, a.ramp = a.initial, 1
+	a.peak, a.told = 0, 0
+	a.look(now)
+}
+
+// wake begins anew if there has been no operation for long.
+func (a *AdaptiveRate) wake() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Since(a.base)
+	if now-a.usedAt > adaptiveMemory {
+		a.start(now)
+		a.apply()
+	}
+	a.usedAt = max(1, now)
+}
+
+// Idle reports whether it is as good as new, and so may be forgotten by a
+// [Keyed]: it has been unused for ten minutes, or ever, it is not paused, and
+// nobody waits.
+func (a *AdaptiveRate) Idle() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	unused := a.usedAt == 0 || time.Since(a.base)-a.usedAt > adaptiveMemory
+	return unused && a.bucket.Idle()
+}
+
+// bunched returns how many operations may start at once at that rate.
+func bunched(rate float64) int {
+	return max(1, int(min(rate*bunch.Seconds(), math.MaxInt32)))
+}
+
+// Rate returns how many operations may start a second now.
+func (a *AdaptiveRate) Rate() float64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rate * a.ramp
+}
+
+// Stats returns the rate and who waits, at one instant.
+func (a *AdaptiveRate) Stats() AdaptiveRateStats {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b := a.bucket.Stats()
+	return AdaptiveRateStats{
+		Rate:        a.rate * a.ramp,
+		Told:        time.Since(a.base) < a.told,
+		Waiting:     b.Waiting,
+		PausedUntil: b.PausedUntil,
+	}
+}
+
+// Ready implements [Limiter], as [TokenBucket.Ready] does at the rate of now.
+func (a *AdaptiveRate) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
+	return a.bucket.Ready(ctx, max, within)
+}
+
+// Acquire implements [Limiter].
+func (a *AdaptiveRate) Acquire(ctx context.Context) (Permit, error) {
+	a.wake()
+	p, err := a.bucket.Acquire(ctx)
+	if err != nil {
+		return Permit{}, err
+	}
+	return Permit{r: a, token: p.token}, nil
+}
+
+// TryAcquire implements [Limiter].
+func (a *AdaptiveRate) TryAcquire() (Permit, bool) {
+	a.wake()
+	p, ok := a.bucket.TryAcquire()
+	if !ok {
+		return Permit{}, false
+	}
+	return Permit{r: a, token: p.token}, true
+}
+
+// Blocked implements [Limiter].
+func (a *AdaptiveRate) Blocked() (by string, until time.Time) { return a.bucket.Blocked() }
+
+// CancelPermit implements [Releaser].
+func (a *AdaptiveRate) CancelPermit(token uint64) { a.bucket.CancelPermit(token) }
+
+// ReleasePermit implements [Releaser].
+func (a *AdaptiveRate) ReleasePermit(token uint64, err error) {
+	class := Classify(err)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Since(a.base)
+	switch class {
+	case nil: // whatever it says, the far side has done the work
+		a.accepted(token, now)
+	case ErrOverload:
+		after, _ := RetryAfter(err)
+		a.refused(token, after, now)
+	}
+}
+
+// accepted moves the rate on, at the pace of its use.
+func (a *AdaptiveRate) accepted(token uint64, now time.Duration) {
+	if a.ramp < 1 && token >= a.from && now-a.rampAt >= rampTime {
+		a.ramp, a.rampAt = min(1, 2*a.ramp), now
+		a.apply()
+	}
+	since, starts := now-a.lookAt, a.bucket.next()-a.looked
+	if since < lookTime || starts < lookStarts || a.ramp < 1 {
+		return
+	}
+	a.look(now)
+	if float64(starts) < usedShare*a.rate*since.Seconds() || now < a.told {
+		return
+	}
+	if a.peak == 0 {
+		doubling := max(doublingTime.Seconds(), doublingStarts/a.rate)
+		a.set(a.rate * math.Exp2(min(1, since.Seconds()/doubling)))
+		return
+	}
+	a.way += since.Seconds()
+	recovery := max(recoveryTime.Seconds(), recoveryStarts/a.peak)
+	x := a.way/recovery - 1
+	a.set(max(a.rate, a.peak*(1+(1-rateCut)*x*x*x)))
+}
+
+// refused lowers the rate, unless the operation started before it was lowered
+// last.
+func (a *AdaptiveRate) refused(token uint64, after, now time.Duration) {
+	if token >= a.from {
+		left := rateCut
+		if a.peak > 0 && a.way < recoveryTime.Seconds()/8 {
+			left = rateCutAgain
+		}
+		a.peak, a.way = a.rate, 0
+		a.cutAt, a.told = now, 0
+		a.from = a.bucket.next()
+		a.set(a.rate * left)
+	}
+	if after > 0 {
+		a.pause(after, now)
+		return
+	}
+	a.look(now)
+}
+
+// pause lets nothing start for that long, and little to begin with after it.
+func (a *AdaptiveRate) pause(d, now time.Duration) {
+	a.bucket.Pause(time.Now().Add(d))
+	a.from = a.bucket.next() // what ends during the pause must not open the ramp
+	a.ramp, a.rampAt = rampFrom, now+d
+	a.look(now + d)
+	a.apply()
+}
+
+// look begins to measure use.
+func (a *AdaptiveRate) look(now time.Duration) {
+	a.lookAt, a.looked = now, a.bucket.next()
+}
+
+// set changes the rate.
+func (a *AdaptiveRate) set(rate float64) {
+	a.rate = min(rate, a.max)
+	a.apply()
+}
+
+// apply puts the rate in force.
+func (a *AdaptiveRate) apply() {
+	a.bucket.set(a.rate*a.ramp, bunched(a.rate*a.ramp))
+}
+
+// ObservePermit implements [Observer].
+func (a *AdaptiveRate) ObservePermit(token uint64, h http.Header) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// Those that started after this operation are not in what is left.
+	later := float64(a.bucket.next() - token - 1)
+	rate, pause, until := quotasOf(h).allow(later)
+	now := time.Since(a.base)
+	if pause > 0 {
+		a.pause(pause, now)
+	}
+	if rate == 0 {
+		return
+	}
+	if a.peak > 0 && now-a.cutAt < recoveryTime {
+		rate = min(rate, a.rate)
+	}
+	a.told = now + until
+	a.peak, a.way, a.cutAt = min(rate, a.max), recoveryTime.Seconds(), now-recoveryTime
+	a.set(rate)
+}

@@ -1,0 +1,230 @@
+package limiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// keptKeys is how many keys a Keyed remembers without looking for some to
+// forget.
+const keptKeys = 1024
+
+// A Keyed is one limiter for each key: for each tenant, item or host.
+//
+// Limiters are made when their key first comes, and forgotten when they are as
+// good as new: then to make it again is to have it still. So a key is
+// never forgotten while it has operations in flight or waiting, while it is
+// paused or its bucket is not full, or while its breaker is not closed or
+// remembers a failure; and an [Adaptive] or [AdaptiveRate] not until it has been
+// unused for ten minutes, after which it starts anew anyway. Every new key has
+// two others looked at, so that there are never more than about twice as many
+// as can't be forgotten, or 1024 if that is more.
+//
+// A limiter that was changed by hand (Resize, SetRate, SetBurst) is never
+// forgotten, nor is one of your own kind, unless it has a method
+//
+//	Idle() bool
+//
+// that reports whether it is as good as new. What keys have in common does not
+// belong into the limiter of each: it would keep all of them from being
+// forgotten. Combine it outside, as in All(keyed.For(tenant), shared).
+type Keyed[K comparable] struct {
+	create func(K) (Limiter, error) // never changes
+
+	mu          sync.Mutex // guards all below
+	keys        map[K]*key[K]
+	first, last *key[K] // the queue in which they are looked at, linked by next
+}
+
+// NewKeyed returns a Keyed whose limiters create makes, each for the key that
+// it is given. What create returns for a key must always be the same, but for
+// what has been learnt; it may be called concurrently. When it fails for a key,
+// the methods Acquire and Ready of that key's limiter fail with its error, and
+// it is asked again the next time. NewKeyed fails when create is nil.
+func NewKeyed[K comparable](create func(K) (Limiter, error)) (*Keyed[K], error) {
+	if create == nil {
+		return nil, errors.New("limiter: NewKeyed: create is nil: must be a function")
+	}
+	return &Keyed[K]{create: create, keys: make(map[K]*key[K])}, nil
+}
+
+// For returns the limiter of a key. It may be kept: one that was forgotten
+// meanwhile is made again.
+func (k *Keyed[K]) For(name K) Limiter {
+	e, err := k.get(name)
+	if err != nil {
+		return failed{err}
+	}
+	return e
+}
+
+// Len returns how many keys are remembered.
+func (k *Keyed[K]) Len() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.keys)
+}
+
+// get returns the limiter of a key, and makes it if need be.
+func (k *Keyed[K]) get(name K) (*key[K], error) {
+	k.mu.Lock()
+	e := k.keys[name]
+	k.mu.Unlock()
+	if e != nil {
+		return e, nil
+	}
+	l, err := k.create(name)
+	if err == nil && l == nil {
+		err = errors.New("create returned no limiter")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("limiter: Keyed: key %v: %w", name, err)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e := k.keys[name]; e != nil {
+		return e, nil // another was faster
+	}
+	e = &key[K]{keyed: k, name: name, limiter: l}
+	k.keys[name] = e
+	k.push(e)
+	for range 2 {
+		if len(k.keys) > keptKeys {
+			k.look()
+		}
+	}
+	return e, nil
+}
+
+// look forgets the key that was looked at longest ago, or puts it last.
+func (k *Keyed[K]) look() {
+	e := k.first
+	k.first = e.next
+	if e.forget() {
+		delete(k.keys, e.name)
+		return
+	}
+	k.push(e)
+}
+
+func (k *Keyed[K]) push(e *key[K]) {
+	e.next = nil
+	if k.first == nil {
+		k.first = e
+	} else {
+		k.last.next = e
+	}
+	k.last = e
+}
+
+// A key is the limiter of one key.
+type key[K comparable] struct {
+	keyed   *Keyed[K]
+	name    K
+	limiter Limiter
+	users   atomic.Int32 // calls that go on; forgotten when negative
+	next    *key[K]      // guarded by keyed.mu
+}
+
+// use returns the key, or what has taken its place if it has been forgotten,
+// for a call that is ended by done.
+func (e *key[K]) use() (*key[K], error) {
+	for {
+		for n := e.users.Load(); n >= 0; n = e.users.Load() {
+			if e.users.CompareAndSwap(n, n+1) {
+				return e, nil
+			}
+		}
+		var err error
+		if e, err = e.keyed.get(e.name); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (e *key[K]) done() { e.users.Add(-1) }
+
+// forget reports whether the key may be forgotten, and is from now on.
+func (e *key[K]) forget() bool {
+	if !e.users.CompareAndSwap(0, -1) {
+		return false
+	}
+	if isIdle(e.limiter) {
+		return true
+	}
+	e.users.Store(0)
+	return false
+}
+
+func isIdle(l Limiter) bool {
+	i, ok := l.(interface{ Idle() bool })
+	return ok && i.Idle()
+}
+
+// Ready implements [Limiter].
+func (e *key[K]) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
+	e, err := e.use()
+	if err != nil {
+		return 0, err
+	}
+	defer e.done()
+	return e.limiter.Ready(ctx, max, within)
+}
+
+// Acquire implements [Limiter].
+func (e *key[K]) Acquire(ctx context.Context) (Permit, error) {
+	e, err := e.use()
+	if err != nil {
+		return Permit{}, err
+	}
+	defer e.done()
+	return e.limiter.Acquire(ctx)
+}
+
+// TryAcquire implements [Limiter].
+func (e *key[K]) TryAcquire() (Permit, bool) {
+	e, err := e.use()
+	if err != nil {
+		return Permit{}, false
+	}
+	defer e.done()
+	return e.limiter.TryAcquire()
+}
+
+// Blocked implements [Limiter].
+func (e *key[K]) Blocked() (by string, until time.Time) {
+	e, err := e.use()
+	if err != nil {
+		return failed{err}.Blocked()
+	}
+	defer e.done()
+	return e.limiter.Blocked()
+}
+
+// Idle reports whether the limiter is as good as new; see [Keyed].
+func (e *key[K]) Idle() bool { return e.users.Load() <= 0 && isIdle(e.limiter) }
+
+// inner returns the limiter of the key, for [Tripped].
+func (e *key[K]) inner() Limiter { return e.limiter }
+
+// failed is the limiter of a key for which none could be made.
+type failed struct{ err error }
+
+func (f failed) Ready(ctx context.Context, _ int, _ time.Duration) (int, error) {
+	_, err := f.Acquire(ctx)
+	return 0, err
+}
+
+func (f failed) Acquire(ctx context.Context) (Permit, error) {
+	if ctx.Err() != nil {
+		return Permit{}, context.Cause(ctx)
+	}
+	return Permit{}, f.err
+}
+
+func (f failed) TryAcquire() (Permit, bool)            { return Permit{}, false }
+func (f failed) Blocked() (by string, until time.Time) { return f.err.Error(), time.Time{} }

@@ -1,0 +1,233 @@
+package limiter_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+// A rateSide accepts so many operations a second, with a burst, and refuses the
+// others. It is used from a bubble, where everything of one instant is in some
+// order, under the test's lock.
+type rateSide struct {
+	rate, burst, tokens float64
+	last                time.Time
+}
+
+func (s *rateSide) admit() bool {
+	now := time.Now()
+	s.tokens = min(s.burst, s.tokens+s.rate*now.Sub(s.last).Seconds())
+	s.last = now
+	if s.tokens < 1 {
+		return false
+	}
+	s.tokens--
+	return true
+}
+
+// From refusals alone the rate is found within two minutes, and then hardly
+// anything is refused.
+func TestAdaptiveRateFindsTheRate(t *testing.T) {
+	rates := []float64{0.5, 2, 10, 100, 1000}
+	if testing.Short() {
+		rates = []float64{2, 100}
+	}
+	for _, perSecond := range rates {
+		for _, burst := range []float64{1, 2, 10} { // seconds
+			synctest.Test(t, func(t *testing.T) {
+				const settling, length = 2 * time.Minute, 10 * time.Minute
+				a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1e5})
+				// What starts at one instant comes in the order in which it
+				// has started: the side needs no lock.
+				side := &rateSide{rate: perSecond, burst: max(1, perSecond*burst), last: time.Now()}
+				side.tokens = side.burst
+				arrivals := make(chan func(), 1000)
+				go func() {
+					for f := range arrivals {
+						f()
+					}
+				}()
+				var accepted, refused int
+				var mean, seconds float64
+				begin, last := time.Now(), time.Now()
+				for time.Since(begin) < length {
+					p := acquire(t, a)
+					settled := time.Since(begin) > settling
+					if settled {
+						d := time.Since(last).Seconds()
+						mean += a.Rate() * d
+						seconds += d
+					}
+					last = time.Now()
+					time.AfterFunc(20*ms, func() {
+						arrivals <- func() {
+							ok := side.admit()
+							if settled && ok {
+								accepted++
+							} else if settled {
+								refused++
+							}
+							time.AfterFunc(80*ms, func() {
+								if ok {
+									p.Release(nil)
+								} else {
+									p.Release(limiter.ErrOverload)
+								}
+							})
+						}
+					})
+				}
+				pass(time.Second)
+				close(arrivals)
+				what := fmt.Sprintf("rate %v, burst %v s", perSecond, burst)
+				share := float64(refused) / float64(accepted+refused)
+				t.Logf("%s: mean %.3f refused %.4f", what, mean/seconds/perSecond, share)
+				require.InEpsilon(t, perSecond, mean/seconds, 0.1, what)
+				require.LessOrEqual(t, share, 0.02, what)
+			})
+		}
+	}
+}
+
+// When the far side accepts twice as many, or half, that is found too.
+func TestAdaptiveRateFollowsTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1e5, Initial: 10})
+		side := &rateSide{rate: 50, burst: 50, last: time.Now()}
+		for _, rate := range []float64{50, 100, 25, 50} {
+			side.rate = rate
+			for begin := time.Now(); time.Since(begin) < 2*time.Minute; {
+				p := acquire(t, a)
+				if side.admit() {
+					p.Release(nil)
+				} else {
+					p.Release(limiter.ErrOverload)
+				}
+			}
+			require.InEpsilon(t, rate, a.Rate(), 0.15)
+		}
+	})
+}
+
+func TestAdaptiveRateIsBetweenItsBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 20, Initial: 5})
+		require.InDelta(t, 5, a.Rate(), 0)
+		for range 200 {
+			acquire(t, a).Release(nil)
+		}
+		require.InDelta(t, 20, a.Rate(), 0)
+		for range 200 {
+			acquire(t, a).Release(limiter.ErrOverload)
+			require.Positive(t, a.Rate())
+		}
+		require.Less(t, a.Rate(), 1.0)
+	})
+}
+
+func TestAdaptiveRateNeedsUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000, Initial: 10})
+		for range 300 {
+			acquire(t, a).Release(nil)
+			time.Sleep(200 * ms) // half of the rate
+		}
+		require.InDelta(t, 10, a.Rate(), 0)
+		for range 300 {
+			acquire(t, a).Release(errPoison) // work done, whatever it says
+		}
+		require.Greater(t, a.Rate(), 20.0)
+		high := a.Rate()
+		for range 300 {
+			acquire(t, a).Release(limiter.ErrUnavailable) // none
+		}
+		require.InDelta(t, high, a.Rate(), 0)
+
+		pass(11 * time.Minute)
+		acquire(t, a).Release(nil)
+		require.InDelta(t, 10, a.Rate(), 0, "anew")
+	})
+}
+
+func TestAdaptiveRateOneCutForAllInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000, Initial: 100})
+		var permits []permit
+		for range 50 {
+			permits = append(permits, acquire(t, a))
+		}
+		for _, p := range permits {
+			p.Release(limiter.ErrOverload)
+		}
+		require.InDelta(t, 90, a.Rate(), 1e-9)
+		acquire(t, a).Release(limiter.ErrOverload)
+		require.InDelta(t, 63, a.Rate(), 1e-9, "again, at once")
+	})
+}
+
+func TestAdaptiveRateRefusesBadConfig(t *testing.T) {
+	for _, test := range []struct {
+		cfg  limiter.AdaptiveRateConfig
+		want string
+	}{
+		{limiter.AdaptiveRateConfig{}, "limiter: NewAdaptiveRate: Max is 0: must be a finite number above 0"},
+		{limiter.AdaptiveRateConfig{Max: -1}, "limiter: NewAdaptiveRate: Max is -1: must be a finite number above 0"},
+		{limiter.AdaptiveRateConfig{Max: 1, Initial: 2}, "limiter: NewAdaptiveRate: Initial is 2: must be above 0 and at most Max, which is 1, or 0 for the default"},
+		{limiter.AdaptiveRateConfig{Max: 1, Initial: -2}, "limiter: NewAdaptiveRate: Initial is -2: must be above 0 and at most Max, which is 1, or 0 for the default"},
+	} {
+		_, err := limiter.NewAdaptiveRate(test.cfg)
+		require.EqualError(t, err, test.want)
+	}
+}
+
+// Whatever happens, no more start than the rate allows: it changes only with
+// what is given back, and is asked for after each.
+func TestAdaptiveRateNeverOver(t *testing.T) {
+	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 300, Initial: 1 + 200*r.Float64()})
+		var rates steps
+		rates.set(a.Rate())
+		var starts []time.Time
+		var pausedUntil time.Time
+		var held []permit
+		for range 200 {
+			if p, ok := a.TryAcquire(); ok {
+				require.False(t, time.Now().Before(pausedUntil), "seed %d: started in a pause", seed)
+				if r.IntN(10) == 0 {
+					p.Cancel()
+				} else {
+					starts = append(starts, time.Now())
+					held = append(held, p)
+				}
+			}
+			if len(held) > 0 && r.IntN(2) == 0 {
+				i := r.IntN(len(held))
+				after := upTo(r, 300*ms)
+				err := []error{nil, nil, nil, errPoison, limiter.ErrUnavailable, limiter.ErrOverload, overload(after)}[r.IntN(7)]
+				held[i].Release(err)
+				if _, ok := err.(overload); ok && time.Now().Add(after).After(pausedUntil) {
+					pausedUntil = time.Now().Add(after)
+				}
+				held = append(held[:i], held[i+1:]...)
+				rates.set(a.Rate())
+			}
+			time.Sleep(upTo(r, 20*ms))
+		}
+		const burst = 3 // 10 ms at the most
+		for i, from := range starts {
+			room := float64(burst)
+			for j, to := range starts[i:] {
+				if j > 0 {
+					room += rates.integral(starts[i+j-1], to)
+				}
+				require.LessOrEqual(t, float64(j+1), room+1e-6, "seed %d: too many starts within %v", seed, to.Sub(from))
+			}
+		}
+	})
+}
