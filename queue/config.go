@@ -29,11 +29,12 @@ type Config struct {
 
 	// LimiterFor returns the limiter of a message's own that is acquired beside
 	// Limiter: of its tenant, its product, the host that it calls; nil for none.
-	// The same limiter must come for the same key. What it refuses stays in hand and does not keep the others waiting;
-	// when there is too much of it (more than 100 and ten times Concurrency),
-	// what came last for the key that has most is given back until its turn
-	// may come, at most half of Retry.MaxAttempts times a message. It is called
-	// when a message is received, concurrently, and must not change the message.
+	// The same limiter must come for the same key, as from a [limiter.Keyed].
+	// What it refuses stays in hand and does not keep the others waiting; when
+	// there is too much of it (more than 100 and ten times Concurrency), what
+	// came last for the key that has most is given back until its turn may come,
+	// at most half of Retry.MaxAttempts times a message. It is called when a
+	// message is received, concurrently, and must not change the message.
 	// Defaults to none.
 	LimiterFor func(*Message) limiter.Limiter
 

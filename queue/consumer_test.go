@@ -334,6 +334,20 @@ func TestAFailingDeadLetterSinkLosesNothing(t *testing.T) {
 	})
 }
 
+func TestADeadLetterSinkThatIsGoneIsTriedLessAndLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{})
+		fill(t, q, 1)
+		gone := &queuetest.Faulty{Sink: newQueue(t, memqueue.Config{}), Plan: func(queuetest.Call) queuetest.Fault { return queuetest.Fault{Mode: queuetest.Refuse} }}
+		r := start(t, q, queue.Config{DeadLetter: gone, NoDeadLetterGuard: true, Retry: retry.Policy{Jitter: -1}}, func(context.Context, *queue.Message) error {
+			return retry.Permanent(io.ErrUnexpectedEOF)
+		})
+		time.Sleep(10 * time.Minute)
+		require.EqualValues(t, 10, r.Stats().DeadLetterCalls, "after 1, 2, 4 s and so on")
+		require.NoError(t, r.drain())
+	})
+}
+
 // ----- leases -----
 
 func TestLeasesAreExtendedInBatches(t *testing.T) {

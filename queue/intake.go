@@ -262,8 +262,8 @@ func (e *engine) receive(n, failures int) {
 // which limiter. The caller holds mu.
 func (e *engine) refuse(d *delivery, err error, now time.Time) {
 	d.err = err
-	delay, _ := e.patient.Next(max(d.msg.Attempt, 1), nil)
-	delay = max(delay, minRefusal) // full jitter may draw nothing, and this costs a receive each time
+	// Full jitter may draw nothing, and this costs a receive each time.
+	delay := max(e.cfg.Retry.Backoff(d.msg.Attempt), minRefusal)
 	e.returnGroup(d, now)
 	e.settle(d, settlement{op: opNack, delay: delay, outcome: Retried}, now)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
@@ -236,7 +237,7 @@ func (e *engine) awaitLane(ctx context.Context, l *lane, pause time.Duration) {
 	if pause > 0 && !sleep(ctx, pause) {
 		return
 	}
-	for {
+	for failures := 0; ; {
 		_, err := l.own.Ready(ctx, 1, 0)
 		if ctx.Err() != nil {
 			return // the lane is empty, or the drain has begun
@@ -244,7 +245,12 @@ func (e *engine) awaitLane(ctx context.Context, l *lane, pause time.Duration) {
 		if err == nil {
 			break
 		}
-		e.failed("ready", err, time.Second) // only a foreign limiter fails for another reason
+		// Only a foreign limiter fails for another reason, and that of a key for
+		// which a Keyed can't make one.
+		e.failed("ready", err, time.Second)
+		if failures++; failures > maxUnasked {
+			e.refuseLane(l, err)
+		}
 		if !sleep(ctx, time.Second) {
 			return
 		}
@@ -258,6 +264,23 @@ func (e *engine) awaitLane(ctx context.Context, l *lane, pause time.Duration) {
 		e.wakeDispatch.set()
 		e.changed(now)
 	}
+	e.unlock()
+}
+
+// maxUnasked is how often a lane's limiter may fail to say when it admits
+// before its messages are given back: they must not fill the hand for ever.
+const maxUnasked = 5
+
+// refuseLane gives back what waits for a limiter that fails.
+func (e *engine) refuseLane(l *lane, err error) {
+	now := time.Now()
+	e.mu.Lock()
+	for _, d := range slices.Clone(e.all) {
+		if d.lane == l && d.state == waiting {
+			e.refuse(d, err, now)
+		}
+	}
+	e.changed(now)
 	e.unlock()
 }
 

@@ -2,11 +2,13 @@ package queue_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -363,6 +365,50 @@ func TestBadLimiterForHarmsOneMessageOnly(t *testing.T) {
 			require.ErrorContains(t, errs[0], "LimiterFor")
 		})
 	}
+}
+
+// Nor does a key for which no limiter can be made fill the hand.
+func TestALimiterThatCanNotBeMadeHarmsItsKeyOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{})
+		var mended atomic.Bool
+		perTenant, err := limiter.NewKeyed(func(tenant string) (limiter.Limiter, error) {
+			if tenant == "bad" && !mended.Load() {
+				return nil, errors.New("no such tenant")
+			}
+			return limiter.NewSemaphore(1)
+		})
+		require.NoError(t, err)
+		for i := range 200 {
+			require.NoError(t, q.Send(t.Context(), of("bad", i)))
+		}
+		for i := range 10 {
+			require.NoError(t, q.Send(t.Context(), of("good", i)))
+		}
+		var good, bad atomic.Int32
+		r := start(t, q, queue.Config{
+			Concurrency: 2,
+			LimiterFor:  func(m *queue.Message) limiter.Limiter { return perTenant.For(m.Attributes["tenant"]) },
+		}, func(_ context.Context, m *queue.Message) error {
+			if m.Attributes["tenant"] == "good" {
+				good.Add(1)
+			} else {
+				bad.Add(1)
+			}
+			return nil
+		})
+		for i := range 12 {
+			require.NoError(t, q.Send(t.Context(), of("good", 10+i)))
+			time.Sleep(10 * time.Minute)
+			require.EqualValues(t, 11+i, good.Load())
+		}
+		require.Zero(t, bad.Load())
+		require.Less(t, r.Stats().Received, int64(200*100), "each stays away for longer and longer")
+		mended.Store(true)
+		time.Sleep(time.Hour)
+		require.EqualValues(t, 200, bad.Load(), "they were kept")
+		require.NoError(t, r.drain())
+	})
 }
 
 // untold is a limiter that is no map key.

@@ -232,7 +232,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	cancel()
 	retryIn := time.Duration(0)
 	if err != nil {
-		retryIn, _ = e.patient.Next(max(m.Attempt, 1), nil)
+		retryIn = e.cfg.Retry.Backoff(m.Attempt)
 		e.failed("dead-letter", err, retryIn)
 	} else {
 		call(e.cfg.Trace.DeadLettered, DeadLetteredInfo{Message: m, Record: record})
