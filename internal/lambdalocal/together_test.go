@@ -33,7 +33,7 @@ func TestNothingIsLost(t *testing.T) {
 func TestLiveNothingIsLost(t *testing.T) {
 	endpoint := os.Getenv("RAMPMETER_SQS_ENDPOINT")
 	if endpoint == "" {
-		t.Skip("needs a local SQS server: set RAMPMETER_SQS_ENDPOINT=http://127.0.0.1:4566, for example")
+		t.Skip("needs an SQS server: set RAMPMETER_SQS_ENDPOINT=http://127.0.0.1:4566, for example")
 	}
 	nothingIsLost(t, sqsfake.NewClient(endpoint))
 }

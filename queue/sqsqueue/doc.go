@@ -93,6 +93,11 @@
 // All methods may be called concurrently. Calls with more than ten messages make
 // their requests one after the other.
 //
+// The SDK's own HTTP client keeps ten idle connections for each host. A consumer
+// of some thousand messages a second makes more requests than that at once, and
+// should have as many kept, or each of the others dials anew: give the client an
+// HTTPClient with a larger MaxIdleConnsPerHost.
+//
 // # Permissions
 //
 // A consumer needs sqs:ReceiveMessage, sqs:DeleteMessage and

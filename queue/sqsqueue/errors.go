@@ -110,7 +110,7 @@ func (e *requestError) know(codes ...string) bool {
 		case "QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress", "ResourceNotFound":
 			misconfigured("create the queue, or correct its URL and the client's region")
 		case "AccessDenied", "AuthorizationError", "NotAuthorized", "OptInRequired", "AccountProblem", "InvalidSecurity":
-			misconfigured("allow these credentials sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility and, where it is sent to, sqs:SendMessage on the queue")
+			misconfigured("allow these credentials sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility, where it is sent to sqs:SendMessage, and for Check sqs:GetQueueAttributes on the queue")
 		case "KmsAccessDenied", "KmsDisabled", "KmsInvalidKeyUsage", "KmsInvalidState", "KmsNotFound", "KmsOptInRequired":
 			misconfigured("let these credentials use the queue's KMS key, and see that it is enabled")
 		case "ExpiredToken", "TokenRefreshRequired":
