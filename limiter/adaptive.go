@@ -43,10 +43,12 @@ const (
 
 	// The level at which the far side refused last is tried again after so
 	// many successes, which keeps refusals below 1 %, after so long, and after
-	// so many times the pause that it cost.
+	// twice the pause that it cost. If it is refused then, too, that is four
+	// times, and so on: one refusal may have had another reason.
 	clearAfter  = 150
 	clearTime   = 5 * time.Second
-	clearPauses = 20
+	clearPauses = 2
+	clearMost   = 20
 
 	// Refusals far below the limit, and timeouts, lower the limit when there
 	// are more than one in ten.
@@ -78,7 +80,8 @@ const (
 // A far side may also refuse what is too much, at once and without any rise of
 // latency. On an [ErrOverload] the limit falls by a tenth, or, if it was being
 // tried, back to where it was; once for all operations that were in flight. The
-// level of the refusal is tried again after 150 successes and 5 s at least.
+// level of the refusal is tried again after 150 successes, and 5 s or twice the pause at least; longer, if
+// it was refused before.
 // Timeouts, that is errors which are [ErrUnavailable] and have a method
 // Timeout() bool that reports true, as 503 and 504 of a [Transport] do, lower
 // it in the same way when they are more than one in ten, and so do refusals
@@ -120,6 +123,7 @@ type Adaptive struct {
 	ceiling   int           // the level at which the far side refused last; 0: none
 	cleared   int           // successes since
 	clearFrom time.Duration // when it may be tried again
+	clearing  int           // that is after so many times the pause that it cost
 	late      float64       // balance of timeouts, and refusals far below the limit
 }
 
@@ -167,7 +171,7 @@ func (a *Adaptive) start() {
 	a.limit, a.ramp = a.initial, a.initial
 	a.step, a.turn = 1, 0
 	a.latency, a.weight, a.scatter = 0, 0, anyScatter
-	a.ceiling, a.cleared, a.late = 0, 0, 0
+	a.ceiling, a.cleared, a.clearing, a.late = 0, 0, 0, 0
 	a.hold()
 }
 
@@ -407,8 +411,13 @@ func (a *Adaptive) refused(atOnce int, after time.Duration) {
 	if a.trial.kind == up {
 		low = max(low, min(a.limit, level-1))
 	}
-	a.ceiling, a.cleared = level, 0
-	a.clearFrom = time.Since(a.base) + max(clearTime, min(clearPauses*after, adaptiveMemory))
+	if level > 1 { // one operation alone is refused for another reason
+		if a.clearing = min(2*a.clearing, clearMost); a.ceiling == 0 {
+			a.clearing = clearPauses
+		}
+		a.ceiling, a.cleared = level, 0
+		a.clearFrom = time.Since(a.base) + max(clearTime, min(time.Duration(a.clearing)*after, adaptiveMemory))
+	}
 	a.fall(low)
 }
 

@@ -91,6 +91,45 @@ func TestAdaptiveIsNeverBelowOne(t *testing.T) {
 
 // A refusal of what a lower limit would have let pass too is no reason to have
 // one, unless it goes on.
+// A single refusal at a low level says little, however long a pause it asks for.
+func TestAdaptiveForgetsALonelyRefusal(t *testing.T) {
+	for level := 1; level <= 3; level++ {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAdaptive(t, limiter.AdaptiveConfig{Max: 20, Initial: level})
+			permits := fill(a)
+			require.Len(t, permits, level)
+			permits[0].Release(overload(30 * time.Second))
+			releaseAll(permits[1:], nil)
+			time.Sleep(30 * time.Second)
+			rounds(a, 3*60*10) // three minutes
+			require.GreaterOrEqual(t, a.Limit(), 15, "level %d", level)
+		})
+	}
+}
+
+// One that comes again and again is met less and less often.
+func TestAdaptiveRemembersARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 20, Initial: 5})
+		refusals, paused := 0, time.Duration(0)
+		began := time.Now()
+		for time.Since(began) < time.Hour {
+			permits := fill(a)
+			if len(permits) == 0 {
+				paused += 100 * ms
+			}
+			time.Sleep(100 * ms)
+			for _, p := range permits[min(7, len(permits)):] {
+				p.Release(overload(10 * time.Second))
+				refusals++
+			}
+			releaseAll(permits[:min(7, len(permits))], nil)
+		}
+		require.GreaterOrEqual(t, refusals, 5, "it is still tried")
+		require.LessOrEqual(t, paused, 4*time.Minute, "%d refusals", refusals)
+	})
+}
+
 func TestAdaptiveNotLoweredWhileNotUsed(t *testing.T) {
 	for _, err := range []error{limiter.ErrOverload, context.DeadlineExceeded} {
 		synctest.Test(t, func(t *testing.T) {

@@ -34,7 +34,10 @@
 //     down: it slows down, or refuses, when it has too much: [Adaptive], with the
 //     most that you ever want as its Max.
 //   - It may fail: a [Breaker] beside any of these. Also where an adaptive
-//     limiter is: that finds how much works, a breaker that nothing does.
+//     limiter is: that finds how much works, a breaker that nothing does. Give the
+//     breaker a short OpenFor then, 100 ms for example: a refusal that names no
+//     Retry-After opens it, too, and to an adaptive limiter such a refusal is no
+//     more than what it learns from.
 //   - Each tenant, item or host has a limit of its own: [Keyed] of any of these.
 //
 // The two adaptive ones are no better than a limit that is known and right: to

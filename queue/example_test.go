@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
@@ -118,7 +119,7 @@ func ExampleConsumer_results() {
 			fmt.Println(s.ID, "again in", s.For)
 		}
 	}
-	fmt.Println("acked", src.IDs(queuetest.OpAck))
+	fmt.Println("acked", slices.Sorted(slices.Values(src.IDs(queuetest.OpAck))))
 	fmt.Println("dead", dead.Messages()[0].ID)
 	// Output:
 	// <nil>

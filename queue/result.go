@@ -49,7 +49,7 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 	if class == limiter.ErrOverload || class == limiter.ErrMisconfigured ||
 		class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || j.d.lane.own != nil && limiter.Tripped(j.d.lane.own)) {
 		delay, _ := e.patient.Next(j.run, err)
-		if j.heldFor(now)+delay > e.cfg.MaxHold {
+		if j.heldFor(now)+delay >= e.cfg.MaxHold {
 			return verdict{kind: giveBack, delay: delay, as: Released}
 		}
 		return verdict{kind: hold, delay: delay}
