@@ -28,7 +28,7 @@ import (
 
 var background = context.Background()
 
-// length is how long each simulation runs, in virtual time.
+// length is how long each simulation of the table runs, in virtual time.
 const length = 12 * time.Minute
 
 // A scene is a far side.
@@ -61,7 +61,7 @@ func main() {
 	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{
 		Name: "overload",
 		F: func(t *testing.T) {
-			table(t, os.Stdout, *seeds)
+			table(t, os.Stdout, scenes(), length, *seeds)
 			os.Exit(0) // before the framework has its say
 		},
 	}}, nil, nil)
@@ -74,7 +74,7 @@ type row struct {
 	never               bool
 }
 
-func table(t *testing.T, out io.Writer, seeds uint64) {
+func table(t *testing.T, out io.Writer, scenes []scene, length time.Duration, seeds uint64) {
 	line := func(format string, args ...any) {
 		if _, err := fmt.Fprintf(out, format+"\n", args...); err != nil {
 			t.Fatal(err)
@@ -82,10 +82,10 @@ func table(t *testing.T, out io.Writer, seeds uint64) {
 	}
 	line("| far side, capacity | limiter | goodput | limit / capacity | refused | p99 | settled |")
 	line("|---|---|---|---|---|---|---|")
-	for _, s := range scenes() {
+	for _, s := range scenes {
 		var ideal row
 		for _, c := range contenders {
-			r := measure(t, s, c.make, seeds)
+			r := measure(t, s, c.make, length, seeds)
 			if ideal.good == 0 {
 				ideal = r
 			}
@@ -99,7 +99,7 @@ func table(t *testing.T, out io.Writer, seeds uint64) {
 	}
 }
 
-func measure(t *testing.T, s scene, client func(farside.Config) farside.Client, seeds uint64) row {
+func measure(t *testing.T, s scene, client func(farside.Config) farside.Client, length time.Duration, seeds uint64) row {
 	var r row
 	for seed := range seeds {
 		capacity, steps := farside.Stepped(length/time.Duration(len(s.capacity)), s.capacity...)

@@ -34,7 +34,7 @@
 //   - Trouble at the far side is waited out for 2 seconds, not for minutes. Then
 //     what is not done is returned: a message that waits in a running function is
 //     billed, and takes a place. Waiting for a rate is not trouble, and goes on
-//     while there is time.
+//     while there is time, unless it is paused for longer than that.
 //   - Nothing runs after the answer: no timer, no call, no goroutine, except for a
 //     handler that ignores the end of its context. A process may be frozen for
 //     minutes then. A rate limit lets one burst pass after that, and no more.
@@ -60,13 +60,13 @@
 //     process has seen a success within 30 s, and less than three such failures
 //     since. A new process knows nothing of an outage that others have seen.
 //   - What is returned because of an outage stays away for 30 s, doubled by each
-//     further receive, or for as long as the breaker is known to stay open, with up
-//     to a quarter of jitter, and 15 min at most. Returned so is what failed with
-//     limiter.ErrOverload and limiter.ErrMisconfigured; with
-//     limiter.ErrUnavailable, but for the first time while others succeed; and what
-//     was not tried because the breaker is open. An outage that is shorter than
-//     [OutageSpan] dead-letters nothing. After it, messages may take as long to
-//     come back.
+//     further receive, or for as long as the breaker is known to stay open or the
+//     limit to be paused, with up to a quarter of jitter, and 15 min at most.
+//     Returned so is what failed with limiter.ErrOverload and
+//     limiter.ErrMisconfigured; with limiter.ErrUnavailable, but for the first
+//     time while others succeed; and what was not tried because the breaker is
+//     open or the limit paused. An outage that is shorter than [OutageSpan]
+//     dead-letters nothing. After it, messages may take as long to come back.
 //   - Lambda polls on at full speed while messages are returned; it slows down
 //     only when invocations fail. [Error] makes them fail.
 //   - The dead-letter guard looks at the results of the process, since an

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// A Kind is a limiter, and what it is called.
+type Kind struct {
+	Name    string
+	Limiter limiter.Limiter
+}
+
+// Limiters returns one of each kind.
+func Limiters(s Settings) ([]Kind, error) {
+	fixed, err := limiter.NewSemaphore(s.Fixed)
+	if err != nil {
+		return nil, err
+	}
+	adaptive, err := limiter.NewAdaptive(limiter.AdaptiveConfig{Max: 10 * s.Capacity, Initial: min(s.Fixed, 10*s.Capacity)})
+	if err != nil {
+		return nil, err
+	}
+	breaker, err := limiter.NewBreaker(limiter.BreakerConfig{OpenFor: 100 * time.Millisecond, MaxOpen: 2 * time.Second})
+	if err != nil {
+		return nil, err
+	}
+	return []Kind{
+		{"no limiter", limiter.All()},
+		{"fixed limit", fixed},
+		{"Adaptive and Breaker", limiter.All(adaptive, breaker)},
+	}, nil
+}
+
+// again is how all clients try an operation again: after a while, and for as
+// long as the story lasts. That much everybody does who has no limiter.
+var again = retry.Policy{MaxDelay: 10 * time.Second, MaxAttempts: -1}
+
+// A Client does operations by calling the far side.
+type Client struct {
+	Limiter limiter.Limiter
+	Far     *FarSide
+}
+
+// Run does operations that are offered at these times from now on, until ctx
+// ends.
+func (c Client) Run(ctx context.Context, arrivals []time.Duration) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	began := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for _, at := range arrivals {
+		timer.Reset(at - time.Since(began))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return // also when both were ready
+		}
+		c.Far.Offer(at)
+		all.Go(func() { c.do(ctx) })
+	}
+	<-ctx.Done()
+}
+
+// do does one operation, however many calls that takes.
+func (c Client) do(ctx context.Context) {
+	for attempt := 1; ; attempt++ {
+		err := limiter.Do(ctx, c.Limiter, c.Far.Call)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		delay, ok := again.Next(attempt, err)
+		if !ok || sleep(ctx, delay, nil) != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,101 @@
+// Overload puts three clients before the same far side, which can do less for a
+// while, gets slow, is down, and comes back: one without a limiter, one with a
+// limit that was right in the beginning, and one whose limit is found by
+// limiter.Adaptive, with a limiter.Breaker beside it. All of them are offered
+// the same operations, and try each again until it is done. Their two minutes
+// are virtual, and pass in a few seconds.
+//
+//	go run ./examples/overload
+//	go run ./examples/overload -json
+//	go run ./examples/overload -svg overload.svg
+//	go run ./examples/overload -help
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+)
+
+func main() {
+	s, err := ParseFlags(os.Args[1:], os.Stdout)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "overload:", err)
+		os.Exit(2)
+	}
+	inVirtualTime(func(ctx context.Context) (code int) {
+		if err := Run(ctx, s, os.Stdout, os.Stderr); err != nil {
+			fmt.Fprintln(os.Stderr, "overload:", err)
+			return 1
+		}
+		return 0
+	})
+}
+
+// Run plays the story before the three clients at once and writes the report to
+// out. Progress goes to progress.
+func Run(ctx context.Context, s Settings, out, progress io.Writer) (err error) {
+	var picture *os.File
+	if s.SVG != "" {
+		// Now, so that nobody waits for a file that can't be written.
+		if picture, err = os.Create(s.SVG); err != nil {
+			return fmt.Errorf("-svg: %w", err)
+		}
+		defer func() { err = errors.Join(err, picture.Close()) }()
+	}
+
+	passes, err := Play(ctx, s, progress)
+	if err != nil {
+		return err
+	}
+	r := NewReport(s, passes)
+	if s.JSON {
+		err = r.WriteJSON(out)
+	} else {
+		err = r.WriteTable(out)
+	}
+	if picture != nil {
+		err = errors.Join(err, WriteSVG(picture, s, passes))
+	}
+	return err
+}
+
+// A Pass is what one client, with one kind of limiter, came to.
+type Pass struct {
+	Limiter string // what it is called
+	*Meter
+}
+
+// Play plays the story before one client of each kind. They have a far side of
+// their own each, so that none suffers for what another does.
+func Play(ctx context.Context, s Settings, progress io.Writer) ([]Pass, error) {
+	arrivals := s.Arrivals()
+	kinds, err := Limiters(s)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithTimeout(ctx, s.Length)
+	defer stop()
+	var all sync.WaitGroup
+	passes := make([]Pass, len(kinds))
+	for i, kind := range kinds {
+		far := NewFarSide(s)
+		passes[i] = Pass{Limiter: kind.Name, Meter: far.Meter}
+		client := Client{Limiter: kind.Limiter, Far: far}
+		all.Go(func() { client.Run(ctx, arrivals) })
+	}
+	watched := Watch(progress, s, passes)
+	all.Wait()
+	watched()
+	for _, p := range passes {
+		p.Close()
+	}
+	return passes, nil
+}
