@@ -22,9 +22,16 @@ var allowed = map[string][]string{
 	"limiter":          {"golang.org/x/time/rate"},
 	"retry":            {"github.com/cenkalti/backoff/v4"},
 	"queue":            {module + "/limiter", module + "/retry", module + "/queue/internal/drain", module + "/queue/internal/results"},
+	"queue/deadletter": {module + "/limiter", module + "/queue", module + "/retry"},
 	"queue/idempotent": {module + "/limiter", module + "/queue", module + "/retry"},
-	"queue/memqueue":   {module + "/queue"},
-	"queue/queuetest":  {module + "/queue"},
+	"queue/idempotent/dynamostore": {
+		module + "/limiter", module + "/queue/idempotent", module + "/retry",
+		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/dynamodb", "github.com/aws/aws-sdk-go-v2/service/dynamodb/types",
+		"github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http",
+	},
+	"queue/idempotent/idempotenttest": {module + "/limiter", module + "/queue", module + "/queue/idempotent", module + "/queue/memqueue"},
+	"queue/memqueue":                  {module + "/queue"},
+	"queue/queuetest":                 {module + "/queue"},
 	"queue/sqsqueue": {
 		module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
@@ -58,10 +65,13 @@ var mayTest = []string{"queue/queuetest"}
 var required = []string{
 	"github.com/aws/aws-lambda-go",
 	"github.com/aws/aws-sdk-go-v2",
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb",
 	"github.com/aws/aws-sdk-go-v2/service/sqs",
 	"github.com/aws/smithy-go",
-	"github.com/aws/aws-sdk-go-v2/internal/configsources", // of the SDK
-	"github.com/aws/aws-sdk-go-v2/internal/endpoints/v2",  // of the SDK
+	"github.com/aws/aws-sdk-go-v2/internal/configsources",              // of the SDK
+	"github.com/aws/aws-sdk-go-v2/internal/endpoints/v2",               // of the SDK
+	"github.com/aws/aws-sdk-go-v2/service/internal/accept-encoding",    // of service/dynamodb
+	"github.com/aws/aws-sdk-go-v2/service/internal/endpoint-discovery", // of service/dynamodb
 	"github.com/cenkalti/backoff/v4",
 	"github.com/stretchr/testify",
 	"golang.org/x/time",

@@ -11,6 +11,7 @@ import (
 // that are done in a microsecond do.
 type deadlineContext struct {
 	parent   context.Context
+	detached bool // it does not end with its parent, as context.WithoutCancel
 	deadline time.Time
 
 	mu     sync.Mutex // guards real and ended
@@ -20,7 +21,7 @@ type deadlineContext struct {
 }
 
 func (c *deadlineContext) Deadline() (time.Time, bool) {
-	if d, ok := c.parent.Deadline(); ok && d.Before(c.deadline) {
+	if d, ok := c.parent.Deadline(); ok && !c.detached && d.Before(c.deadline) {
 		return d, true
 	}
 	return c.deadline, true
@@ -32,10 +33,13 @@ func (c *deadlineContext) Err() error {
 	c.mu.Lock()
 	real, ended := c.real, c.ended
 	c.mu.Unlock()
-	if real == nil && !ended && time.Now().Before(c.deadline) {
-		return c.parent.Err()
+	switch {
+	case real != nil || ended || !time.Now().Before(c.deadline):
+		return c.materialize().Err()
+	case c.detached:
+		return nil
 	}
-	return c.materialize().Err()
+	return c.parent.Err()
 }
 
 // Value finds what belongs to the real context, too, so that contexts made from
@@ -54,7 +58,11 @@ func (c *deadlineContext) materialize() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.real == nil {
-		c.real, c.cancel = context.WithDeadline(c.parent, c.deadline)
+		parent := c.parent
+		if c.detached {
+			parent = context.WithoutCancel(parent)
+		}
+		c.real, c.cancel = context.WithDeadline(parent, c.deadline)
 		if c.ended {
 			c.cancel()
 		}
@@ -77,6 +85,8 @@ type runContext struct {
 	context.Context
 	claim  Claim
 	result []byte
+	own    deadlineContext // the Context, if the handler's has no deadline
+	tell   deadlineContext // for telling the store how the run ended
 }
 
 type runKey struct{}
@@ -89,8 +99,9 @@ func (c *runContext) Value(key any) any {
 }
 
 // Current returns the claim under which the handler with this context runs. Its
-// key is what to pass to a far side that honours idempotency keys; with its
-// owner a store can complete it together with the handler's own write. It
+// key is what to pass to a far side that honours idempotency keys; with it a
+// store can record the success together with the handler's own write, in one
+// transaction. It
 // reports false outside of [Middleware.Wrap].
 func Current(ctx context.Context) (Claim, bool) {
 	r, ok := ctx.Value(runKey{}).(*runContext)

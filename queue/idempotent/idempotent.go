@@ -45,12 +45,15 @@ type Config struct {
 
 	// Timeout bounds a handler whose context has no deadline; the claim on its
 	// key ends a second after the deadline. After a crash the message waits for
-	// that long. 1 s to 12 h; defaults to 5 min.
+	// that long, and so does a second delivery that meets the run. Several times
+	// what the handler takes is a good value. 1 s to 12 h; defaults to 5 min.
 	Timeout time.Duration
 
-	// Keep is for how long a success is remembered. It should be longer than
-	// the retention of the queue and of its dead-letter queue together. 1 min to
-	// 10 years; defaults to 30 days (14 days is the longest retention of SQS).
+	// Keep is for how long a success is remembered, a failure, and a run that
+	// ended without a word, counted from the end of its claim. It should be
+	// longer than the retention of the queue and of its dead-letter queue
+	// together. 1 min to 10 years; defaults to 30 days (14 days is the longest
+	// retention of SQS).
 	Keep time.Duration
 
 	// OnDone is called in place of the handler for a message whose operation
@@ -84,7 +87,7 @@ type Stats struct {
 	Runs    int64 // of handlers
 	Done    int64 // deliveries of operations that had succeeded before: not run
 	Busy    int64 // deliveries while another run was under way: postponed
-	InDoubt int64 // runs after a run that ended without a word, and may have had its effect
+	InDoubt int64 // runs of an operation of which an earlier run has ended without a word, and may have had its effect
 	Late    int64 // runs that ended after their claim had: another may have run, too
 	// Unrecorded is how many runs succeeded, but the store could not be told in
 	// time: their messages are acked, and would run again if delivered again.
@@ -134,16 +137,21 @@ func (w *Middleware) Wrap(next queue.Handler) queue.Handler {
 		if err != nil {
 			return err
 		}
+		run := &runContext{Context: ctx}
 		deadline, ok := ctx.Deadline()
 		if !ok {
 			deadline = time.Now().Add(w.cfg.Timeout)
-			timed := &deadlineContext{parent: ctx, deadline: deadline}
-			defer timed.end()
-			ctx = timed
+			run.own.parent, run.own.deadline = ctx, deadline
+			run.Context = &run.own
+			defer run.own.end()
 		}
-		claim := Claim{Key: key, Owner: w.owner(), Until: deadline.Add(claimMargin), Fresh: m.Attempt == 1}
-		record, err := w.store.Claim(ctx, claim)
+		until := deadline.Add(claimMargin)
+		run.claim = Claim{Key: key, Owner: w.owner(), Until: until, Keep: until.Add(w.cfg.Keep), Fresh: m.Attempt == 1}
+		record, err := w.store.Claim(run.Context, run.claim)
 		if err != nil {
+			if limiter.Classify(err) == limiter.ErrUnavailable {
+				w.release(run, false) // it may have acted, and nobody would know until the claim's end
+			}
 			return fmt.Errorf("idempotent: claim key %q: %w", key, err)
 		}
 		switch record.State {
@@ -152,7 +160,7 @@ func (w *Middleware) Wrap(next queue.Handler) queue.Handler {
 			if w.cfg.OnDone == nil {
 				return nil
 			}
-			return w.cfg.OnDone(ctx, m, record.Result)
+			return w.cfg.OnDone(run.Context, m, record.Result)
 		case Busy:
 			w.stats.busy.Add(1)
 			return queue.Postpone(time.Until(record.Until), fmt.Errorf("idempotent: key %q: a run is under way", key))
@@ -162,14 +170,15 @@ func (w *Middleware) Wrap(next queue.Handler) queue.Handler {
 			w.cfg.Logger.Warn("idempotent: an earlier run of this key has ended without a word, and may have had its effect",
 				"key", key, "message", m.ID)
 		}
-		claim.InDoubt = record.InDoubt
-		return w.run(&runContext{Context: ctx, claim: claim}, next, m)
+		run.claim.InDoubt = record.InDoubt
+		return w.run(run, next, m)
 	})
 }
 
 // owner names a run, as no other is named.
 func (w *Middleware) owner() string {
-	return w.name + strconv.FormatUint(w.count.Add(1), 36)
+	var b [48]byte
+	return string(strconv.AppendUint(append(b[:0], w.name...), w.count.Add(1), 36))
 }
 
 func (w *Middleware) key(m *queue.Message) (string, error) {
@@ -225,23 +234,23 @@ func ended(ctx context.Context) bool {
 	return errors.Is(cause, queue.ErrLeaseLost) || errors.Is(cause, queue.ErrDrainTimeout)
 }
 
-// telling is the context for telling the store how a run ended, which must work
-// although the run's own context may have ended.
-func telling(ctx context.Context) *deadlineContext {
-	return &deadlineContext{parent: context.WithoutCancel(ctx), deadline: time.Now().Add(recordTimeout)}
+// telling is the context for telling the store how the run ended, which must
+// work although the run's own context may have ended.
+func (c *runContext) telling() *deadlineContext {
+	c.tell.parent, c.tell.detached, c.tell.deadline = c.Context, true, time.Now().Add(recordTimeout)
+	return &c.tell
 }
 
 // done remembers a success. The message is acked whatever comes of it: the work
 // is done, and to run it again would be worse.
 func (w *Middleware) done(run *runContext, m *queue.Message) {
-	ctx := telling(run)
+	ctx := run.telling()
 	defer ctx.end()
-	keep := time.Now().Add(w.cfg.Keep)
-	err := w.store.Done(ctx, run.claim, run.result, keep)
-	if err != nil && !errors.Is(err, ErrNotOwner) {
+	err := w.store.Done(ctx, run.claim, run.result)
+	if err != nil && !final(err) {
 		err = retry.Do(ctx, retry.Policy{MaxAttempts: 5, BaseDelay: 50 * time.Millisecond}, func(ctx context.Context) error {
-			err := w.store.Done(ctx, run.claim, run.result, keep)
-			if errors.Is(err, ErrNotOwner) {
+			err := w.store.Done(ctx, run.claim, run.result)
+			if final(err) {
 				err = retry.Permanent(err)
 			}
 			return err
@@ -252,25 +261,32 @@ func (w *Middleware) done(run *runContext, m *queue.Message) {
 	case errors.Is(err, ErrNotOwner):
 		w.stats.late.Add(1)
 		w.cfg.Logger.Warn("idempotent: a run has outlasted its claim, and another may have run, too", "key", run.claim.Key, "message", m.ID)
+	case errors.Is(err, ErrResultTooLarge):
+		w.cfg.Logger.Error("idempotent: a success is remembered without its result", "key", run.claim.Key, "message", m.ID, "error", err)
 	default:
 		w.stats.unrecorded.Add(1)
 		w.cfg.Logger.Error("idempotent: a success could not be recorded; the message is acked", "key", run.claim.Key, "message", m.ID, "error", err)
 	}
 }
 
+// final reports whether the store would say the same again.
+func final(err error) bool {
+	return errors.Is(err, ErrNotOwner) || errors.Is(err, ErrResultTooLarge) || errors.Is(err, retry.ErrPermanent)
+}
+
 // failed counts a failure and returns how many there are, or 0 if the store
 // could not be told: the claim ends by itself then.
 func (w *Middleware) failed(run *runContext) int {
-	ctx := telling(run)
+	ctx := run.telling()
 	defer ctx.end()
-	n, err := w.store.Failed(ctx, run.claim, time.Now().Add(w.cfg.Keep))
+	n, err := w.store.Failed(ctx, run.claim)
 	w.untold(run.claim, err)
 	return n
 }
 
 // release gives the claim up without counting a failure.
 func (w *Middleware) release(run *runContext, forget bool) {
-	ctx := telling(run)
+	ctx := run.telling()
 	defer ctx.end()
 	w.untold(run.claim, w.store.Release(ctx, run.claim, forget))
 }

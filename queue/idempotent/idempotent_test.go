@@ -3,6 +3,7 @@ package idempotent_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -115,7 +116,7 @@ func TestBusyIsPostponedAndNeverExhausted(t *testing.T) {
 		// A run in another process that has crashed.
 		key, err := idempotent.DefaultKey(message("one order", 0))
 		require.NoError(t, err)
-		_, err = store.Claim(t.Context(), idempotent.Claim{Key: key, Owner: "another process", Until: began.Add(10 * time.Minute)})
+		_, err = store.Claim(t.Context(), idempotent.Claim{Key: key, Owner: "another process", Until: began.Add(10 * time.Minute), Keep: began.Add(time.Hour)})
 		require.NoError(t, err)
 
 		ctx, stop := context.WithCancel(t.Context())
@@ -210,7 +211,7 @@ func TestWhatARunsEndMeansForItsKey(t *testing.T) {
 		})
 		require.NoError(t, run(nil), "a panic gives up its claim")
 		require.NoError(t, run(passing), "done: not run again")
-		time.Sleep(30*24*time.Hour - time.Second)
+		time.Sleep(30*24*time.Hour + 5*time.Minute)
 		require.NoError(t, run(passing))
 		time.Sleep(2 * time.Second)
 		require.ErrorIs(t, run(passing), passing, "forgotten after Keep")
@@ -274,11 +275,33 @@ func TestLateRun(t *testing.T) {
 	})
 }
 
-// A consumer that ends a run for its own reasons costs the message no attempt.
+// heedful is a store that does nothing for a context that has ended, as those do
+// which make requests.
+type heedful struct{ *idempotent.Memory }
+
+func (s heedful) Done(ctx context.Context, c idempotent.Claim, result []byte) error {
+	child, cancel := context.WithCancel(ctx)
+	defer cancel()
+	return errors.Join(ctx.Err(), child.Err(), s.Memory.Done(ctx, c, result))
+}
+
+func (s heedful) Release(ctx context.Context, c idempotent.Claim, forget bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	deadline, ok := ctx.Deadline()
+	if left := time.Until(deadline); !ok || left <= 0 || left > 5*time.Second {
+		return fmt.Errorf("%v left", left)
+	}
+	return s.Memory.Release(ctx, c, forget)
+}
+
+// A consumer that ends a run for its own reasons costs the message no attempt,
+// and the store is told of the end although the run's context has ended.
 func TestEndedRunIsNoFailure(t *testing.T) {
-	store := memory(t, 10)
-	w := middleware(t, store, idempotent.Config{})
 	for _, cause := range []error{queue.ErrLeaseLost, queue.ErrDrainTimeout} {
+		store := memory(t, 10)
+		w := middleware(t, heedful{store}, idempotent.Config{})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		err := w.Wrap(queue.HandlerFunc(func(ctx context.Context, _ *queue.Message) error {
 			cancel(cause)
@@ -287,13 +310,33 @@ func TestEndedRunIsNoFailure(t *testing.T) {
 		})).Handle(ctx, message("o", 2))
 		require.ErrorIs(t, err, context.Canceled)
 		require.Zero(t, store.Len(), "no failure is remembered")
+
+		require.NoError(t, w.Wrap(queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil })).Handle(ctx, message(cause.Error(), 2)))
+		require.Equal(t, 1, store.Len(), "a success is")
+		require.Zero(t, w.Stats().Unrecorded)
 	}
+}
+
+// So it is after the run's deadline.
+func TestEndIsToldAfterTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory(t, 10)
+		w := middleware(t, heedful{store}, idempotent.Config{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		err := w.Wrap(queue.HandlerFunc(func(ctx context.Context, _ *queue.Message) error {
+			<-ctx.Done()
+			return limiter.ErrOverload
+		})).Handle(ctx, message("o", 2))
+		require.ErrorIs(t, err, limiter.ErrOverload)
+		require.Zero(t, store.Len(), "the claim was given up")
+	})
 }
 
 // silent is a store that can't be told of successes.
 type silent struct{ *idempotent.Memory }
 
-func (silent) Done(context.Context, idempotent.Claim, []byte, time.Time) error {
+func (silent) Done(context.Context, idempotent.Claim, []byte) error {
 	return limiter.ErrUnavailable
 }
 
@@ -310,12 +353,12 @@ func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory(t, 100)
 		claim := func(key, owner string) (idempotent.Record, error) {
-			return s.Claim(t.Context(), idempotent.Claim{Key: key, Owner: owner, Until: time.Now().Add(time.Minute)})
+			return s.Claim(t.Context(), idempotent.Claim{Key: key, Owner: owner, Until: time.Now().Add(time.Minute), Keep: time.Now().Add(time.Hour)})
 		}
 		done := func(key string) {
 			_, err := claim(key, "a")
 			require.NoError(t, err)
-			require.NoError(t, s.Done(t.Context(), idempotent.Claim{Key: key, Owner: "a"}, nil, time.Now().Add(time.Hour)))
+			require.NoError(t, s.Done(t.Context(), idempotent.Claim{Key: key, Owner: "a", Keep: time.Now().Add(time.Hour)}, nil))
 		}
 		for i := range 1000 {
 			done(strings.Repeat("k", i+1))
@@ -343,5 +386,80 @@ func TestMemoryIsBounded(t *testing.T) {
 		require.Equal(t, 100, s.Len())
 		_, err = claim("", "a")
 		require.ErrorContains(t, err, "Key or Owner is empty")
+	})
+}
+
+// large is a store that has no room for results.
+type large struct {
+	*idempotent.Memory
+	told int
+}
+
+func (s *large) Done(ctx context.Context, c idempotent.Claim, _ []byte) error {
+	s.told++
+	return errors.Join(s.Memory.Done(ctx, c, nil), idempotent.ErrResultTooLarge)
+}
+
+func TestSuccessWithoutItsResult(t *testing.T) {
+	s := &large{Memory: memory(t, 10)}
+	replayed := false
+	w := middleware(t, s, idempotent.Config{OnDone: func(_ context.Context, _ *queue.Message, result []byte) error {
+		replayed = true
+		require.Nil(t, result)
+		return nil
+	}})
+	h := w.Wrap(queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil }))
+	require.NoError(t, h.Handle(t.Context(), message("o", 1)))
+	require.Equal(t, 1, s.told, "the store would say the same again")
+	require.NoError(t, h.Handle(t.Context(), message("o", 2)))
+	require.True(t, replayed)
+	require.Equal(t, idempotent.Stats{Runs: 1, Done: 1}, w.Stats())
+}
+
+// lossy is a store whose answer to a claim is lost.
+type lossy struct {
+	*idempotent.Memory
+	err error
+}
+
+func (s *lossy) Claim(ctx context.Context, c idempotent.Claim) (idempotent.Record, error) {
+	r, err := s.Memory.Claim(ctx, c)
+	if s.err != nil {
+		return idempotent.Record{}, s.err
+	}
+	return r, err
+}
+
+// A claim that may have been made, but is not known to be, holds up nobody.
+func TestClaimThatNobodyKnowsOf(t *testing.T) {
+	s := &lossy{memory(t, 10), fmt.Errorf("connection reset: %w", limiter.ErrUnavailable)}
+	w := middleware(t, s, idempotent.Config{})
+	h := w.Wrap(queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil }))
+	require.ErrorIs(t, h.Handle(t.Context(), message("o", 1)), limiter.ErrUnavailable)
+	s.err = nil
+	require.NoError(t, h.Handle(t.Context(), message("o", 2)))
+	require.Equal(t, idempotent.Stats{Runs: 1}, w.Stats())
+}
+
+// A handler is told of a doubt until a run succeeds, whatever came between.
+func TestDoubtStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory(t, 10)
+		w := middleware(t, store, idempotent.Config{})
+		key, err := idempotent.DefaultKey(message("o", 0))
+		require.NoError(t, err)
+		_, err = store.Claim(t.Context(), idempotent.Claim{Key: key, Owner: "crashed", Until: time.Now().Add(time.Minute), Keep: time.Now().Add(time.Hour)})
+		require.NoError(t, err)
+		time.Sleep(time.Minute)
+		ends := []error{limiter.ErrOverload, errors.New("passing"), retry.Permanent(errors.New("no")), limiter.ErrUnavailable, nil}
+		for _, end := range ends {
+			err := w.Wrap(queue.HandlerFunc(func(ctx context.Context, _ *queue.Message) error {
+				claim, _ := idempotent.Current(ctx)
+				require.True(t, claim.InDoubt, "before %v", end)
+				return end
+			})).Handle(t.Context(), message("o", 2))
+			require.ErrorIs(t, err, end)
+		}
+		require.EqualValues(t, len(ends), w.Stats().InDoubt)
 	})
 }

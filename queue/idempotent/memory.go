@@ -1,7 +1,6 @@
 package idempotent
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -23,19 +22,23 @@ type Memory struct {
 
 	mu   sync.Mutex // guards all below
 	keys map[string]*entry
-	idle list.List // entries that nobody claims, the one that ended first in front
+	idle entry // ring of the entries that nobody claims; next is the one that ended first
 }
 
+// An entry is what is known of a key.
 type entry struct {
-	key      string
-	owner    string // who holds or has ended the claim
-	done     bool
-	until    time.Time // of the claim; zero: none
-	keep     time.Time // of what is remembered, without a claim
-	failures int
-	result   []byte
-	place    *list.Element // in Memory.idle; nil while it is claimed
+	key        string
+	owner      string // who holds or has ended the claim
+	done       bool
+	inDoubt    bool
+	failures   int
+	result     []byte
+	until      time.Time // of the claim
+	keep       time.Time // when all is forgotten
+	prev, next *entry    // in Memory.idle; nil while it is claimed
 }
+
+func (e *entry) claimed() bool { return e.next == nil }
 
 // NewMemory returns a store with room for max keys, at least 1. One takes some
 // 300 bytes and its result.
@@ -43,7 +46,9 @@ func NewMemory(max int) (*Memory, error) {
 	if max < 1 {
 		return nil, fmt.Errorf("idempotent: NewMemory: max is %d: must be at least 1", max)
 	}
-	return &Memory{max: max, keys: make(map[string]*entry)}, nil
+	s := &Memory{max: max, keys: make(map[string]*entry)}
+	s.idle.prev, s.idle.next = &s.idle, &s.idle
+	return s, nil
 }
 
 // Len is how many keys are remembered or claimed. Some may have expired.
@@ -55,73 +60,72 @@ func (s *Memory) Len() int {
 
 // Claim implements [Store].
 func (s *Memory) Claim(_ context.Context, c Claim) (Record, error) {
-	if c.Key == "" || c.Owner == "" {
+	switch {
+	case c.Key == "" || c.Owner == "":
 		return Record{}, errors.New("idempotent: memory store: claim: Key or Owner is empty")
+	case c.Keep.Before(c.Until):
+		return Record{}, errors.New("idempotent: memory store: claim: Keep is before Until")
 	}
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expire(now)
 	e := s.keys[c.Key]
-	if e != nil && e.place != nil && !now.Before(e.keep) {
+	if e != nil && !now.Before(e.keep) {
 		s.forget(e)
 		e = nil
 	}
-	if e == nil {
+	switch {
+	case e == nil:
 		if len(s.keys) >= s.max && !s.evict(now) {
 			return Record{}, ErrFull
 		}
 		e = &entry{key: c.Key}
 		s.keys[c.Key] = e
-	}
-	if e.done {
+	case e.done:
 		return Record{State: Done, Result: e.result}, nil
-	}
-	claimed := !e.until.IsZero()
-	if claimed && e.owner != c.Owner && now.Before(e.until) {
+	case e.owner == c.Owner: // again
+		s.unlink(e)
+	case e.claimed() && now.Before(e.until):
 		return Record{State: Busy, Until: e.until}, nil
+	default:
+		e.inDoubt = e.inDoubt || e.claimed()
+		if c.Fresh {
+			e.failures = 0
+		}
+		s.unlink(e)
 	}
-	inDoubt := claimed && e.owner != c.Owner
-	if c.Fresh && e.owner != c.Owner {
-		e.failures = 0
-	}
-	if e.place != nil {
-		s.idle.Remove(e.place)
-		e.place = nil
-	}
-	e.owner, e.until = c.Owner, c.Until
-	return Record{State: Claimed, InDoubt: inDoubt, Failures: e.failures}, nil
+	e.owner, e.until, e.keep = c.Owner, c.Until, c.Keep
+	return Record{State: Claimed, InDoubt: e.inDoubt, Failures: e.failures}, nil
 }
 
 // Done implements [Store].
-func (s *Memory) Done(_ context.Context, c Claim, result []byte, keep time.Time) error {
+func (s *Memory) Done(_ context.Context, c Claim, result []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.keys[c.Key]
-	if e == nil || e.owner != c.Owner {
+	switch {
+	case e == nil || e.owner != c.Owner || !e.done && !e.claimed():
 		return ErrNotOwner
+	case !e.done:
+		e.done, e.result = true, result
+		s.rest(e, c.Keep)
 	}
-	if e.done {
-		return nil
-	}
-	if e.until.IsZero() {
-		return ErrNotOwner
-	}
-	e.done, e.result, e.failures = true, result, 0
-	s.rest(e, keep)
 	return nil
 }
 
 // Failed implements [Store].
-func (s *Memory) Failed(_ context.Context, c Claim, keep time.Time) (int, error) {
+func (s *Memory) Failed(_ context.Context, c Claim) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.held(c)
-	if e == nil {
+	e := s.keys[c.Key]
+	switch {
+	case e == nil || e.owner != c.Owner || e.done:
 		return 0, ErrNotOwner
+	case e.claimed():
+		e.failures++
+		s.rest(e, c.Keep)
 	}
-	e.failures++
-	s.rest(e, keep)
 	return e.failures, nil
 }
 
@@ -129,37 +133,39 @@ func (s *Memory) Failed(_ context.Context, c Claim, keep time.Time) (int, error)
 func (s *Memory) Release(_ context.Context, c Claim, forget bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.held(c)
-	switch {
-	case e == nil:
-	case forget || e.failures == 0:
+	e := s.keys[c.Key]
+	if e == nil || e.owner != c.Owner || !e.claimed() {
+		return nil
+	}
+	if forget {
+		e.failures = 0
+	}
+	if e.failures == 0 && !e.inDoubt {
 		s.forget(e)
-	default:
-		s.rest(e, e.keep)
+	} else {
+		s.rest(e, c.Keep)
 	}
 	return nil
 }
 
-// held is the entry that c's owner holds a claim on, or nil. The caller holds mu.
-func (s *Memory) held(c Claim) *entry {
-	e := s.keys[c.Key]
-	if e == nil || e.owner != c.Owner || e.done || e.until.IsZero() {
-		return nil
-	}
-	return e
-}
-
 // rest ends an entry's claim. The caller holds mu.
 func (s *Memory) rest(e *entry, keep time.Time) {
-	e.until, e.keep = time.Time{}, keep
-	e.place = s.idle.PushBack(e)
+	e.keep = keep
+	e.prev, e.next = s.idle.prev, &s.idle
+	e.prev.next, e.next.prev = e, e
+}
+
+// unlink takes an entry out of the ring, if it is there. The caller holds mu.
+func (s *Memory) unlink(e *entry) {
+	if e.next != nil {
+		e.prev.next, e.next.prev = e.next, e.prev
+		e.prev, e.next = nil, nil
+	}
 }
 
 // forget drops an entry. The caller holds mu.
 func (s *Memory) forget(e *entry) {
-	if e.place != nil {
-		s.idle.Remove(e.place)
-	}
+	s.unlink(e)
 	delete(s.keys, e.key)
 }
 
@@ -167,19 +173,19 @@ func (s *Memory) forget(e *entry) {
 // holds mu.
 func (s *Memory) expire(now time.Time) {
 	for range 2 { // more than can come
-		front := s.idle.Front()
-		if front == nil || now.Before(front.Value.(*entry).keep) {
+		first := s.idle.next
+		if first == &s.idle || now.Before(first.keep) {
 			return
 		}
-		s.forget(front.Value.(*entry))
+		s.forget(first)
 	}
 }
 
 // evict makes room for one key, and reports whether it could. The caller holds
 // mu.
 func (s *Memory) evict(now time.Time) bool {
-	if front := s.idle.Front(); front != nil {
-		s.forget(front.Value.(*entry))
+	if first := s.idle.next; first != &s.idle {
+		s.forget(first)
 		return true
 	}
 	for _, e := range s.keys { // a claim that ended without a word: its run has crashed

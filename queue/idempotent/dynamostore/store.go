@@ -1,0 +1,305 @@
+package dynamostore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/rampmeter/rampmeter/queue/idempotent"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// MaxResult is how many bytes a result may have to be remembered. An item of
+// DynamoDB has 400 KB at most.
+const MaxResult = 384 << 10
+
+const (
+	maxID        = 2048 // bytes of a partition key
+	maxNamespace = 1000
+	separator    = "#" // between the namespace, which has none, and the key
+
+	// timeout is how long one step may take. DynamoDB answers within
+	// milliseconds, but the SDK by its own settings repeats a throttled request
+	// twice within six seconds, and that it is throttled should be what is told.
+	timeout = 10 * time.Second
+
+	// claims is how often a claim is tried when the record changes between two
+	// requests. Whoever changed it holds a claim then, so once more is enough
+	// unless that one fails as fast.
+	claims = 5
+)
+
+// API is what a [Store] calls of the SDK. A *dynamodb.Client is one.
+type API interface {
+	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
+	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
+	DeleteItem(context.Context, *dynamodb.DeleteItemInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error)
+	GetItem(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
+}
+
+var _ API = (*dynamodb.Client)(nil)
+
+// Config says how a [Store] uses its table.
+type Config struct {
+	// Namespace names the work whose keys these are, "orders/reserve-stock" for
+	// example: consumers that do the same work have the same one, and others that
+	// share the table have others, or one would take the other's work for done.
+	// 1 to 1000 bytes of UTF-8 without a '#'; required.
+	Namespace string
+}
+
+// A Store is an [idempotent.Store] in a table of DynamoDB. Make one with [New].
+// Its methods may be called concurrently.
+type Store struct {
+	client API
+	table  string
+	prefix string
+}
+
+var _ idempotent.Store = (*Store)(nil)
+
+// New returns the store in the table of that name, or with that ARN. It makes
+// no request. It fails when client is nil, table is empty, or a field of cfg
+// can't be right, which the error names.
+func New(client API, table string, cfg Config) (*Store, error) {
+	if c, ok := client.(*dynamodb.Client); client == nil || ok && c == nil {
+		return nil, errors.New("dynamostore: New: client is nil")
+	}
+	switch ns := cfg.Namespace; {
+	case table == "":
+		return nil, errors.New("dynamostore: New: table is empty: must be a table's name or ARN")
+	case ns == "":
+		return nil, errors.New("dynamostore: New: Config.Namespace is empty: must name the work that is remembered")
+	case len(ns) > maxNamespace:
+		return nil, fmt.Errorf("dynamostore: New: Config.Namespace has %d bytes: must have at most %d", len(ns), maxNamespace)
+	case strings.Contains(ns, separator) || !utf8.ValidString(ns):
+		return nil, fmt.Errorf("dynamostore: New: Config.Namespace is %q: must be UTF-8 without a '#'", ns)
+	}
+	return &Store{client: client, table: table, prefix: cfg.Namespace + separator}, nil
+}
+
+// Claim implements [idempotent.Store]. A key that is new costs one write, and
+// so does one that is done or busy; one that was claimed before costs two.
+func (s *Store) Claim(ctx context.Context, c idempotent.Claim) (idempotent.Record, error) {
+	if err := s.check("claim", c); err != nil {
+		return idempotent.Record{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if c.Keep.Before(c.Until) {
+		return idempotent.Record{}, fmt.Errorf("dynamostore: claim key %q: Keep is before Until", c.Key)
+	}
+	ours := record{owner: c.Owner, until: milliseconds(c.Until), expires: seconds(c.Keep)}
+	want, is := ours, nothing(time.Now())
+	for range claims {
+		was, err := s.put(ctx, "claim", c, want, is)
+		if err != nil {
+			return idempotent.Record{}, err
+		}
+		if was == nil {
+			return want.claimed(), nil
+		}
+		now := time.Now()
+		want = ours
+		switch {
+		case was.expires <= now.Unix(): // or it is gone
+			is = nothing(now)
+		case was.done:
+			return idempotent.Record{State: idempotent.Done, Result: was.result}, nil
+		case was.owner == c.Owner: // by a request whose reply was lost
+			want.inDoubt, want.failures = was.inDoubt, was.failures
+			is = condition{"claim_owner = :was AND attribute_not_exists(is_done)", values{":was": text(was.owner)}}
+		case was.until > now.UnixMilli():
+			return idempotent.Record{State: idempotent.Busy, Until: time.UnixMilli(was.until)}, nil
+		default:
+			if !c.Fresh {
+				want.failures = was.failures
+			}
+			if was.until == 0 { // given up
+				want.inDoubt = was.inDoubt
+				is = condition{"claim_owner = :was AND attribute_not_exists(claim_until) AND attribute_not_exists(is_done)", values{":was": text(was.owner)}}
+			} else {
+				want.inDoubt = true
+				is = condition{"claim_owner = :was AND claim_until <= :now", values{":was": text(was.owner), ":now": number(now.UnixMilli())}}
+			}
+		}
+	}
+	return idempotent.Record{}, fmt.Errorf("dynamostore: claim key %q, table %q: the record has changed %d times meanwhile", c.Key, s.table, claims)
+}
+
+// Done implements [idempotent.Store], in one write. A result of more than
+// [MaxResult] bytes is left out.
+func (s *Store) Done(ctx context.Context, c idempotent.Claim, result []byte) error {
+	if err := s.check("complete", c); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	tooLarge := checkResult(c, result)
+	if tooLarge != nil {
+		result = nil
+	}
+	was, err := s.put(ctx, "complete", c, done(c, result), held(c))
+	switch {
+	case err != nil:
+		return err
+	case was != nil && (was.owner != c.Owner || !was.done):
+		return fmt.Errorf("dynamostore: complete key %q: %w", c.Key, idempotent.ErrNotOwner)
+	}
+	return tooLarge
+}
+
+// DoneItem is what Done writes, for a transaction that has the effect, too:
+// either both happen or neither does, and so the effect happens once. c is the
+// handler's idempotent.Current. The transaction is cancelled, with the reason
+// ConditionalCheckFailed for this item, when the claim has ended and the key is
+// somebody else's, or done: the handler returns that error as it is, and the
+// message is delivered again. A result of more than [MaxResult] bytes is refused
+// with [idempotent.ErrResultTooLarge].
+//
+// The middleware finds afterwards that the key is done, which costs it a write
+// that changes nothing. A transaction's writes cost twice as much as others.
+func (s *Store) DoneItem(c idempotent.Claim, result []byte) (types.TransactWriteItem, error) {
+	if err := s.check("complete", c); err != nil {
+		return types.TransactWriteItem{}, err
+	}
+	if err := checkResult(c, result); err != nil {
+		return types.TransactWriteItem{}, err
+	}
+	is := held(c)
+	return types.TransactWriteItem{Put: &types.Put{
+		TableName: &s.table, Item: done(c, result).item(s.id(c)), ConditionExpression: &is.expression, ExpressionAttributeValues: is.values,
+	}}, nil
+}
+
+// Failed implements [idempotent.Store], in one write.
+func (s *Store) Failed(ctx context.Context, c idempotent.Claim) (int, error) {
+	if err := s.check("fail", c); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	now, was, err := s.update(ctx, "fail", c, "ADD failure_count :one SET expires_at = :expires REMOVE claim_until", values{":one": number(1)})
+	switch {
+	case err != nil:
+		return 0, err
+	case now != nil:
+		return now.failures, nil
+	case was.owner != c.Owner || was.done || was.until != 0:
+		return 0, fmt.Errorf("dynamostore: fail key %q: %w", c.Key, idempotent.ErrNotOwner)
+	}
+	return was.failures, nil // by a request whose reply was lost
+}
+
+// Release implements [idempotent.Store]. It costs one write, and two when there
+// is something to remember: failures, or a doubt.
+func (s *Store) Release(ctx context.Context, c idempotent.Claim, forget bool) error {
+	if err := s.check("release", c); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	is, update := held(c), "SET expires_at = :expires REMOVE claim_until"
+	is.expression += " AND attribute_not_exists(in_doubt)"
+	if forget {
+		update += ", failure_count"
+	} else {
+		is.expression += " AND attribute_not_exists(failure_count)"
+	}
+	_, err := s.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+		TableName: &s.table, Key: s.key(c), ConditionExpression: &is.expression, ExpressionAttributeValues: is.values,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	})
+	refused, was, err := s.refused(ctx, "release", c, err)
+	if !refused || err != nil || was.owner != c.Owner || was.until == 0 {
+		return err
+	}
+	_, _, err = s.update(ctx, "release", c, update, values{})
+	return err
+}
+
+// check reports whether c's key can be that of an item.
+func (s *Store) check(op string, c idempotent.Claim) error {
+	id := s.id(c)
+	switch {
+	case c.Key == "" || c.Owner == "":
+		return fmt.Errorf("dynamostore: %s: Key or Owner is empty", op)
+	case len(id) > maxID:
+		return retry.Permanent(fmt.Errorf("dynamostore: %s: the key has %d bytes: must have at most %d, with its namespace", op, len(id), maxID))
+	case !utf8.ValidString(c.Key):
+		// The SDK would replace what is no UTF-8, and make one of two keys.
+		return retry.Permanent(fmt.Errorf("dynamostore: %s key %q: must be UTF-8", op, c.Key))
+	}
+	return nil
+}
+
+func checkResult(c idempotent.Claim, result []byte) error {
+	if len(result) > MaxResult {
+		return fmt.Errorf("dynamostore: complete key %q: the result has %d bytes, and an item has room for %d: %w", c.Key, len(result), MaxResult, idempotent.ErrResultTooLarge)
+	}
+	return nil
+}
+
+func (s *Store) id(c idempotent.Claim) string { return s.prefix + c.Key }
+
+func (s *Store) key(c idempotent.Claim) attributes { return attributes{"id": text(s.id(c))} }
+
+// put writes the record of c's key if the condition holds, and returns the one
+// that stands in its way, else.
+func (s *Store) put(ctx context.Context, op string, c idempotent.Claim, r record, is condition) (was *record, err error) {
+	_, err = s.client.PutItem(ctx, &dynamodb.PutItemInput{
+		TableName: &s.table, Item: r.item(s.id(c)), ConditionExpression: &is.expression, ExpressionAttributeValues: is.values,
+		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	})
+	refused, found, err := s.refused(ctx, op, c, err)
+	if !refused || err != nil {
+		return nil, err
+	}
+	return &found, nil
+}
+
+// update changes the record of c's key if c is its claim, and returns how it
+// became, or else how it was.
+func (s *Store) update(ctx context.Context, op string, c idempotent.Claim, expression string, with values) (now *record, was record, err error) {
+	is := held(c)
+	maps.Copy(with, is.values)
+	with[":expires"] = number(seconds(c.Keep))
+	out, err := s.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+		TableName: &s.table, Key: s.key(c), UpdateExpression: &expression, ConditionExpression: &is.expression, ExpressionAttributeValues: with,
+		ReturnValues: types.ReturnValueAllNew, ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
+	})
+	if err == nil {
+		r := parse(out.Attributes)
+		return &r, record{}, nil
+	}
+	_, was, err = s.refused(ctx, op, c, err)
+	return nil, was, err
+}
+
+// refused reports whether a write failed because its condition did not hold, and
+// what was found instead: the zero record if there is nothing. A server that does
+// not tell is asked. Other errors are explained.
+func (s *Store) refused(ctx context.Context, op string, c idempotent.Claim, err error) (bool, record, error) {
+	var failed *types.ConditionalCheckFailedException
+	switch {
+	case err == nil:
+		return false, record{}, nil
+	case !errors.As(err, &failed):
+		return false, record{}, s.explain(ctx, op, c.Key, err)
+	case failed.Item != nil:
+		return true, parse(failed.Item), nil
+	}
+	out, err := s.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &s.table, Key: s.key(c), ConsistentRead: aws.Bool(true)})
+	if err != nil {
+		return false, record{}, s.explain(ctx, op, c.Key, err)
+	}
+	return true, parse(out.Item), nil
+}
