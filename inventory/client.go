@@ -2,13 +2,17 @@ package inventory
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -20,7 +24,8 @@ import (
 
 const (
 	defaultTimeout = 10 * time.Second
-	maxBody        = 1 << 20   // bytes of a response's body, decompressed
+	defaultMaxBody = 1 << 20 // bytes of a response's body, decompressed
+	maxMaxBody     = 1 << 30
 	maxHeader      = 64 << 10  // bytes of a response's header
 	maxMessage     = 512       // bytes of an error's message
 	maxWord        = 64        // bytes of an error's code and request id
@@ -47,40 +52,78 @@ type Config struct {
 	// not be negative. Default 10 s.
 	Timeout time.Duration
 
-	// Limiter is acquired for each HTTP request. Default: no limit.
+	// MaxBody is how many bytes of a response are read at most, after
+	// decompression, up to 1 GiB. A longer one is refused. Default 1 MiB, which
+	// is ten times a page of 1,000 levels with SKUs of 20 bytes.
+	MaxBody int64
+
+	// Limiter is acquired for each HTTP request, and told of each response what
+	// its header and its error say. Default: no limit.
 	Limiter limiter.Limiter
 
 	// Retry says how failed requests are repeated within a call. Under a
 	// queue's consumer leave it off, or attempts multiply. Unless its Retryable
 	// says otherwise, nothing is repeated that needs someone to act
-	// (limiter.ErrMisconfigured). Default: nil, one request for each call.
+	// (limiter.ErrMisconfigured) or to decide anew (ErrChanged). Default: nil,
+	// one request for each call.
 	Retry *retry.Policy
 
-	// Transport makes the requests. Default: one like http.DefaultTransport
-	// with more idle connections to one host, and response headers of 64 KiB at
-	// most.
+	// Transactions says that the API has POST /v1/transactions, which AdjustAll
+	// uses then. It is not found out by trying: an order that was begun in one
+	// way must not be repeated in the other. Should it be, because this was
+	// changed, the API answers ErrConflict and nothing is adjusted twice.
+	// Default: AdjustAll adjusts line by line.
+	Transactions bool
+
+	// Transport makes the requests, and must not follow redirects. Default: one
+	// like http.DefaultTransport that keeps as many idle connections as were in
+	// use at once, and reads 64 KiB of a response's header at most. See
+	// [Config.WithTransport] to put something round it.
 	Transport http.RoundTripper
+
+	hooks []func(http.RoundTripper) http.RoundTripper
+}
+
+// WithTransport returns a copy of cfg with something round its Transport, or
+// round the default one: a trace, a signature, a header of yours.
+//
+//	cfg = cfg.WithTransport(func(base http.RoundTripper) http.RoundTripper {
+//		return otelhttp.NewTransport(base)
+//	})
+//
+// What wrap returns sees each request that has a permit, its token included,
+// and is called concurrently. It must make one request of one, and end it when
+// the request's context ends. Of several, the last added is outermost. New
+// fails if wrap is nil or returns nil.
+func (cfg Config) WithTransport(wrap func(base http.RoundTripper) http.RoundTripper) Config {
+	cfg.hooks = append(slices.Clip(cfg.hooks), wrap) // clipped: cfg's own may be added to as well
+	return cfg
 }
 
 // A Client calls the API. It may be used concurrently.
 type Client struct {
-	base      string // without a slash at its end
-	token     func(ctx context.Context) (string, error)
-	timeout   time.Duration
-	limiter   limiter.Limiter
-	retry     retry.Policy
-	transport http.RoundTripper
+	base         string // without a slash at its end
+	token        func(ctx context.Context) (string, error)
+	timeout      time.Duration
+	maxBody      int64
+	limiter      limiter.Limiter
+	retry        retry.Policy
+	transactions bool
+	transport    http.RoundTripper // below the hooks: its idle connections are closed
+	hooked       http.RoundTripper // makes the requests
 }
 
 // New returns a client for the API at cfg.BaseURL. The error names the field
 // that is wrong. Nothing is sent.
 func New(cfg Config) (*Client, error) {
 	c := &Client{
-		token:     cfg.TokenSource,
-		timeout:   cfg.Timeout,
-		limiter:   cfg.Limiter,
-		retry:     retry.Policy{MaxAttempts: 1},
-		transport: cfg.Transport,
+		token:        cfg.TokenSource,
+		timeout:      cfg.Timeout,
+		maxBody:      cfg.MaxBody,
+		limiter:      cfg.Limiter,
+		retry:        retry.Policy{MaxAttempts: 1},
+		transactions: cfg.Transactions,
+		transport:    cfg.Transport,
 	}
 	var err error
 	if c.base, err = parseBase(cfg.BaseURL); err != nil {
@@ -95,12 +138,17 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("inventory: Config: Token has a character that is not printable ASCII, or a space")
 	case cfg.Timeout < 0:
 		return nil, fmt.Errorf("inventory: Config: Timeout is %v: must not be negative", cfg.Timeout)
+	case cfg.MaxBody < 0 || cfg.MaxBody > maxMaxBody:
+		return nil, fmt.Errorf("inventory: Config: MaxBody is %d: must be from 1 to %d, or 0 for the default", cfg.MaxBody, maxMaxBody)
 	}
 	if c.token == nil {
 		c.token = func(context.Context) (string, error) { return cfg.Token, nil }
 	}
 	if c.timeout == 0 {
 		c.timeout = defaultTimeout
+	}
+	if c.maxBody == 0 {
+		c.maxBody = defaultMaxBody
 	}
 	if cfg.Retry != nil {
 		if err := cfg.Retry.Validate(); err != nil {
@@ -109,10 +157,21 @@ func New(cfg Config) (*Client, error) {
 		c.retry = *cfg.Retry
 	}
 	if c.retry.Retryable == nil {
-		c.retry.Retryable = func(err error) bool { return limiter.Classify(err) != limiter.ErrMisconfigured }
+		c.retry.Retryable = func(err error) bool {
+			return limiter.Classify(err) != limiter.ErrMisconfigured && !errors.Is(err, ErrChanged)
+		}
 	}
 	if c.transport == nil {
 		c.transport = newTransport()
+	}
+	c.hooked = c.transport
+	for _, wrap := range cfg.hooks {
+		if wrap == nil {
+			return nil, errors.New("inventory: Config: WithTransport: wrap is nil")
+		}
+		if c.hooked = wrap(c.hooked); c.hooked == nil {
+			return nil, errors.New("inventory: Config: WithTransport: wrap returned nil")
+		}
 	}
 	return c, nil
 }
@@ -151,7 +210,7 @@ func newTransport() http.RoundTripper {
 	if d, ok := http.DefaultTransport.(*http.Transport); ok {
 		t = d.Clone()
 	}
-	t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, 256 // as many as are in use at once, or each call dials
+	t.MaxIdleConns, t.MaxIdleConnsPerHost = 0, math.MaxInt // as many as were in use at once, or each call dials
 	t.MaxResponseHeaderBytes = maxHeader
 	return t
 }
@@ -168,9 +227,16 @@ type call struct {
 	path    string // with its query
 	key     string // Idempotency-Key
 	body    []byte
-	// decode takes what was answered with 200. It must not depend on having
-	// been called before.
-	decode func(body []byte) error
+	ifMatch string
+	ifNone  string // If-None-Match, for which a 304 is a success
+
+	// decode takes what was answered with 200, or 304 if ifNone is set. It must
+	// not depend on having been called before.
+	decode func(res *http.Response, body []byte) error
+
+	// inDoubt: a request may have reached the API, and no answer told what
+	// became of it.
+	inDoubt bool
 }
 
 // invalid returns the error of a call that is refused without being sent.
@@ -193,21 +259,23 @@ func (c *Client) attempt(ctx context.Context, r *call) error {
 		return r.ended(ctx)
 	}
 	if c.limiter == nil {
-		return c.send(ctx, r)
+		return c.send(ctx, r, limiter.Permit{})
 	}
-	sent := false
-	err := limiter.Do(ctx, c.limiter, func(ctx context.Context) error {
-		sent = true
-		return c.send(ctx, r)
-	})
+	permit, err := c.limiter.Acquire(ctx)
 	switch {
-	case sent || err == nil:
-		return err
-	case ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil:
 		return r.ended(ctx)
+	case err != nil:
+		return fmt.Errorf("inventory: %s: wait for the limiter: %w", subject(r.op, r.sku), err)
 	}
-	return fmt.Errorf("inventory: %s: wait for the limiter: %w", subject(r.op, r.sku), err)
+	verdict := errPanicked // what the limiter hears if send does not return
+	defer func() { permit.Release(verdict) }()
+	verdict = c.send(ctx, r, permit)
+	return verdict
 }
+
+// errPanicked says nothing about the API.
+var errPanicked = errors.New("inventory: a transport or token source panicked")
 
 // ended returns the error of a call whose caller's context has ended. The
 // context's own error is in it beside the cause.
@@ -219,8 +287,8 @@ func (r *call) ended(ctx context.Context) error {
 	return fmt.Errorf("inventory: %s: %w: %w", subject(r.op, r.sku), err, cause)
 }
 
-// send makes one HTTP request and reads its response.
-func (c *Client) send(ctx context.Context, r *call) error {
+// send makes one HTTP request under a permit and reads its response.
+func (c *Client) send(ctx context.Context, r *call, permit limiter.Permit) error {
 	timed, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 
@@ -239,42 +307,81 @@ func (c *Client) send(ctx context.Context, r *call) error {
 	}
 
 	// A RoundTripper and not an http.Client, which would follow redirects:
-	// requests without a permit, to hosts that are not the API.
-	res, err := c.transport.RoundTrip(req)
+	// requests without a permit, and the token to hosts that are not the API.
+	before := r.inDoubt
+	r.inDoubt = true
+	res, err := c.hooked.RoundTrip(req)
+	if err == nil && res == nil {
+		err = errors.New("the transport returned neither a response nor an error")
+	}
 	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" {
+			r.inDoubt = before // nothing was sent
+		}
 		return c.failure(ctx, timed, r, &Error{Err: err}, token)
 	}
+	if res.Body == nil { // only a transport that is not of net/http
+		res.Body = http.NoBody
+	}
 	defer func() { _ = res.Body.Close() }() // it was read as far as anyone wants to
+	permit.Observe(res.Header)
 	after, _ := retry.ParseRetryAfter(res.Header, time.Now())
 	failure := &Error{
 		Status:    res.StatusCode,
 		RequestID: clean(res.Header.Get("X-Request-Id"), maxWord, token),
 		After:     after,
 	}
-	body, err := readBody(res.Body)
+	var body []byte
+	if res.StatusCode != http.StatusSwitchingProtocols { // its body is a connection, which no context ends
+		body, err = c.readBody(res.Body)
+	}
 	switch {
 	case err != nil:
 		failure.Err = fmt.Errorf("read the response: %w", err)
-	case res.StatusCode == http.StatusOK:
-		if err := r.decode(body); err != nil {
+	case res.StatusCode == http.StatusOK, res.StatusCode == http.StatusNotModified && r.ifNone != "":
+		if err := r.decode(res, body); err != nil {
 			failure.Err = fmt.Errorf("decode the response: %w", err)
 			break
 		}
 		return nil
+	case res.Header.Get("Location") != "" && res.StatusCode >= 300 && res.StatusCode < 400:
+		failure.Err = refusedRedirect(req.URL, res.Header.Get("Location"), token)
 	default:
-		var problem struct{ Code, Title, Detail string }
-		if json.Unmarshal(body, &problem) == nil && problem.Code != "" {
-			failure.Code = problem.Code
-			if !known(problem.Code) { // what decides must not be changed by a token that is part of it
-				failure.Code = clean(problem.Code, maxWord, token)
-			}
-			failure.Message = clean(problem.Detail, maxMessage, token)
-			if failure.Message == "" {
-				failure.Message = clean(problem.Title, maxMessage, token)
-			}
-		}
+		failure.Code, failure.Message = parseProblem(body, token)
+	}
+	if refused := failure.Status >= 300 && failure.Status < 500; refused {
+		r.inDoubt = before && !failure.final()
 	}
 	return c.failure(ctx, timed, r, failure, token)
+}
+
+// parseProblem returns what a response without success says, as far as it is in
+// the API's format.
+func parseProblem(body []byte, token string) (code, message string) {
+	var problem struct{ Code, Title, Detail string }
+	if json.Unmarshal(body, &problem) != nil || problem.Code == "" {
+		return "", ""
+	}
+	code, message = problem.Code, cmp.Or(problem.Detail, problem.Title)
+	if !known(code) { // what decides must not be changed by a token that is part of it
+		code = clean(code, maxWord, token)
+	}
+	return code, clean(message, maxMessage, token)
+}
+
+// refusedRedirect tells where a redirect leads, but for its path and query,
+// which may hold secrets.
+func refusedRedirect(from *url.URL, location, token string) error {
+	to, err := from.Parse(location)
+	switch {
+	case err != nil:
+		return errors.New("it redirects to what is no URL")
+	case to.Scheme == from.Scheme && to.Host == from.Host:
+		return errors.New("it redirects to another path, which is not followed: correct BaseURL if the API has moved")
+	}
+	origin := clean(to.Scheme+"://"+to.Host, maxMessage, token)
+	return fmt.Errorf("it redirects to %s, which is not followed, or the token would go there: correct BaseURL if the API has moved", origin)
 }
 
 // request builds the HTTP request. It is one that [http.Transport] does not
@@ -294,8 +401,10 @@ func (c *Client) request(ctx context.Context, r *call, token string) (*http.Requ
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if r.key != "" {
-		req.Header.Set("Idempotency-Key", r.key)
+	for name, value := range map[string]string{"Idempotency-Key": r.key, "If-Match": r.ifMatch, "If-None-Match": r.ifNone} {
+		if value != "" {
+			req.Header.Set(name, value)
+		}
 	}
 	return req, nil
 }
@@ -309,14 +418,16 @@ func (c *Client) failure(ctx, timed context.Context, r *call, e *Error, token st
 	if e.Err != nil && timed.Err() != nil {
 		e.Err = fmt.Errorf("no answer within %v: %w", c.timeout, context.DeadlineExceeded)
 	}
-	if e.Err != nil && strings.Contains(e.Err.Error(), token) {
-		e.Err = &redacted{text: strings.ReplaceAll(e.Err.Error(), token, redaction), err: e.Err}
+	if e.Err != nil { // net/http's quote what came instead of a response, in full
+		if text := e.Err.Error(); len(text) > maxMessage || strings.Contains(text, token) {
+			e.Err = &redacted{text: clean(text, maxMessage, token), err: e.Err}
+		}
 	}
 	e.Op, e.SKU = r.op, r.sku
 	return e
 }
 
-// redacted is an error whose own text has the token in it.
+// redacted is an error whose own text is too long, or has the token in it.
 type redacted struct {
 	text string
 	err  error
@@ -327,10 +438,10 @@ func (e *redacted) Unwrap() error { return e.err }
 
 // readBody reads to the end, so that the connection can be used again. A body
 // beyond the bound costs its connection.
-func readBody(r io.Reader) ([]byte, error) {
-	body, err := io.ReadAll(io.LimitReader(r, maxBody+1))
-	if err == nil && len(body) > maxBody {
-		return nil, fmt.Errorf("it has more than %d bytes", maxBody)
+func (c *Client) readBody(r io.Reader) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r, c.maxBody+1))
+	if err == nil && int64(len(body)) > c.maxBody {
+		return nil, fmt.Errorf("it has more than %d bytes", c.maxBody)
 	}
 	return body, err
 }
@@ -338,7 +449,7 @@ func readBody(r io.Reader) ([]byte, error) {
 // known reports whether code is one of the API's.
 func known(code string) bool {
 	switch code {
-	case CodeNotFound, CodeConflict, CodeOutOfStock, CodeInvalid, CodeUnauthorized, CodeThrottled, CodeUnavailable:
+	case CodeNotFound, CodeConflict, CodeOutOfStock, CodeChanged, CodeInvalid, CodeUnauthorized, CodeThrottled, CodeUnavailable:
 		return true
 	}
 	return false

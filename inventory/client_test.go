@@ -74,7 +74,7 @@ func TestOverLoopback(t *testing.T) {
 	for sku, n := range stock {
 		level, err := client.Level(t.Context(), sku)
 		require.NoError(t, err)
-		require.Equal(t, inventory.Level{SKU: sku, Available: n}, level)
+		require.Equal(t, inventory.Level{SKU: sku, Available: n, ETag: `"0"`}, level)
 	}
 	level, err := client.Adjust(t.Context(), take(3))
 	require.NoError(t, err)
@@ -112,7 +112,7 @@ func TestLevels(t *testing.T) {
 		n := 0
 		for level, err := range client.Levels(t.Context(), inventory.LevelsOptions{PageSize: size}) {
 			require.NoError(t, err)
-			require.Equal(t, inventory.Level{SKU: fmt.Sprintf("sku-%02d", n), Available: n}, level)
+			require.Equal(t, inventory.Level{SKU: fmt.Sprintf("sku-%02d", n), Available: n, ETag: `"0"`}, level)
 			n++
 		}
 		require.Equal(t, 25, n)
@@ -484,6 +484,12 @@ func TestConfigIsRefused(t *testing.T) {
 		"Token and TokenSource are both set":     func(c *inventory.Config) { c.TokenSource = source },
 		"Token has a character that is":          func(c *inventory.Config) { c.Token = "hunter2\n" },
 		"Timeout is -1s: must not be negative":   func(c *inventory.Config) { c.Timeout = -time.Second },
+		"MaxBody is -1: must be from 1 to 10737": func(c *inventory.Config) { c.MaxBody = -1 },
+		"MaxBody is 1073741825: must be from 1 ": func(c *inventory.Config) { c.MaxBody = 1<<30 + 1 },
+		"WithTransport: wrap is nil":             func(c *inventory.Config) { *c = c.WithTransport(nil) },
+		"WithTransport: wrap returned nil": func(c *inventory.Config) {
+			*c = c.WithTransport(func(http.RoundTripper) http.RoundTripper { return nil })
+		},
 		"Retry: retry: Policy: Jitter is 3: mus": func(c *inventory.Config) { c.Retry = &retry.Policy{Jitter: 3} },
 	} {
 		cfg := ok
@@ -530,3 +536,5 @@ func TestAShortTokenDoesNotChangeTheVerdict(t *testing.T) {
 	require.ErrorIs(t, err, inventory.ErrNotFound)
 	require.ErrorIs(t, err, retry.ErrPermanent)
 }
+
+func bodyOf(s string) io.ReadCloser { return io.NopCloser(strings.NewReader(s)) }

@@ -19,6 +19,7 @@ var (
 	ErrNotFound     = errors.New("inventory: not found")
 	ErrConflict     = errors.New("inventory: conflict")
 	ErrOutOfStock   = errors.New("inventory: out of stock")
+	ErrChanged      = errors.New("inventory: the level has changed")
 	ErrInvalid      = errors.New("inventory: invalid request")
 	ErrUnauthorized = errors.New("inventory: unauthorized")
 	ErrThrottled    = errors.New("inventory: throttled")
@@ -30,6 +31,7 @@ const (
 	CodeNotFound     = "not_found"
 	CodeConflict     = "conflict"
 	CodeOutOfStock   = "out_of_stock"
+	CodeChanged      = "changed"
 	CodeInvalid      = "invalid"
 	CodeUnauthorized = "unauthorized"
 	CodeThrottled    = "throttled"
@@ -41,7 +43,7 @@ const (
 // those of package limiter; the package documentation has the table. It is
 // made of its fields alone, so tests can make their own.
 type Error struct {
-	// Op is the call: "level", "levels" or "adjust".
+	// Op is the call: "level", "levels", "adjust" or "adjust all".
 	Op string
 	// SKU is what it was about, if it was about one.
 	SKU string
@@ -114,6 +116,24 @@ func (e *Error) RetryAfter() time.Duration {
 	return e.After
 }
 
+// Timeout reports whether the API had no room or took too long: 503, 504, or no
+// answer in time. A [limiter.Adaptive] counts that.
+func (e *Error) Timeout() bool {
+	var timeout interface{ Timeout() bool }
+	return e.Status == http.StatusServiceUnavailable || e.Status == http.StatusGatewayTimeout ||
+		errors.As(e.Err, &timeout) && timeout.Timeout()
+}
+
+// final reports whether this is the API's own word on one request, which it
+// keeps to when the request is repeated with its idempotency key.
+func (e *Error) final() bool {
+	switch e.kind() {
+	case ErrNotFound, ErrConflict, ErrOutOfStock, ErrChanged, ErrInvalid:
+		return e.Status != 0 && known(e.Code)
+	}
+	return false
+}
+
 // Reason says in one word what is wrong, for a dead-letter record: the Code
 // constant that fits.
 func (e *Error) Reason() string {
@@ -124,6 +144,8 @@ func (e *Error) Reason() string {
 		return CodeConflict
 	case ErrOutOfStock:
 		return CodeOutOfStock
+	case ErrChanged:
+		return CodeChanged
 	case ErrInvalid:
 		return CodeInvalid
 	case ErrUnauthorized:
@@ -156,6 +178,8 @@ func (e *Error) kind() error {
 		return ErrUnavailable
 	case e.Code == CodeOutOfStock:
 		return ErrOutOfStock
+	case e.Status == http.StatusPreconditionFailed:
+		return ErrChanged
 	case e.Status == http.StatusConflict:
 		return ErrConflict
 	}

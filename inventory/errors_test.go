@@ -18,7 +18,7 @@ import (
 
 var kinds = []error{
 	inventory.ErrNotFound, inventory.ErrConflict, inventory.ErrOutOfStock, inventory.ErrInvalid,
-	inventory.ErrUnauthorized, inventory.ErrThrottled, inventory.ErrUnavailable,
+	inventory.ErrChanged, inventory.ErrUnauthorized, inventory.ErrThrottled, inventory.ErrUnavailable,
 }
 
 // The table in the package's documentation.
@@ -41,6 +41,9 @@ func TestWhatErrorsMean(t *testing.T) {
 		{inventory.Error{Status: 413}, inventory.ErrInvalid, true, nil, "invalid"},
 		{inventory.Error{Status: 422, Code: "a_new_one"}, inventory.ErrInvalid, true, nil, "invalid"},
 		{inventory.Error{Code: "invalid"}, inventory.ErrInvalid, true, nil, "invalid"},
+		{inventory.Error{Status: 412, Code: "changed"}, inventory.ErrChanged, false, nil, "changed"},
+		{inventory.Error{Status: 412}, inventory.ErrChanged, false, nil, "changed"},
+		{inventory.Error{Status: 412, Err: cut}, inventory.ErrUnavailable, false, limiter.ErrUnavailable, "unavailable"},
 		{inventory.Error{Status: 401}, inventory.ErrUnauthorized, false, limiter.ErrMisconfigured, "unauthorized"},
 		{inventory.Error{Status: 403, Code: "not_found"}, inventory.ErrUnauthorized, false, limiter.ErrMisconfigured, "unauthorized"},
 		{inventory.Error{Status: 407, Err: cut}, inventory.ErrUnauthorized, false, limiter.ErrMisconfigured, "unauthorized"},
@@ -91,5 +94,32 @@ func TestErrorTexts(t *testing.T) {
 		`inventory: level: invalid: sku is empty`:                       {Op: "level", Code: "invalid", Message: "sku is empty"},
 	} {
 		require.EqualError(t, &e, want)
+	}
+}
+
+// What an adaptive limiter counts as the far side's lack of room.
+func TestTimeouts(t *testing.T) {
+	late := fmt.Errorf("no answer within 1s: %w", context.DeadlineExceeded)
+	for _, c := range []struct {
+		e    inventory.Error
+		want bool
+	}{
+		{inventory.Error{Status: 503}, true},
+		{inventory.Error{Status: 503, After: time.Second}, true},
+		{inventory.Error{Status: 504}, true},
+		{inventory.Error{Err: late}, true},
+		{inventory.Error{Status: 200, Err: late}, true},
+		{inventory.Error{Err: &net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}}, true},
+		{inventory.Error{Status: 500}, false},
+		{inventory.Error{Status: 502}, false},
+		{inventory.Error{Status: 408}, false},
+		{inventory.Error{Status: 429, After: time.Second}, false},
+		{inventory.Error{Status: 422, Code: "out_of_stock"}, false},
+		{inventory.Error{Err: errors.New("cut off")}, false},
+		{inventory.Error{}, false},
+	} {
+		var timeout interface{ Timeout() bool }
+		require.ErrorAs(t, fmt.Errorf("order 7: %w", &c.e), &timeout)
+		require.Equal(t, c.want, timeout.Timeout(), "%+v", c.e)
 	}
 }

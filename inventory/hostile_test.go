@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -120,41 +119,26 @@ func TestPagesThatCannotBeUnderstood(t *testing.T) {
 			require.ErrorIs(t, err, inventory.ErrUnavailable, body)
 		}
 	}
-	// The same page for ever.
+	// Cursors that lead round in a circle.
 	requests := 0
 	_, client := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
 		requests++
-		_, _ = io.WriteString(w, `{"levels":[{"sku":"A","available":1}],"next_cursor":"x"}`)
+		sku, next := "A", "x"
+		if requests%2 == 0 {
+			sku, next = "B", "y"
+		}
+		_, _ = fmt.Fprintf(w, `{"levels":[{"sku":%q,"available":1}],"next_cursor":%q}`, sku, next)
 	}, inventory.Config{})
+	var skus []string
 	var last error
-	for _, err := range client.Levels(t.Context(), inventory.LevelsOptions{}) {
-		last = err
-	}
-	require.ErrorContains(t, last, "leads nowhere")
-	require.Equal(t, 2, requests)
-}
-
-func TestRedirectsAreNotFollowed(t *testing.T) {
-	var elsewhere atomic.Int64
-	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { elsewhere.Add(1) }))
-	defer other.Close()
-	for _, status := range []int{301, 302, 303, 307, 308} {
-		for _, to := range []string{other.URL + "/v1/levels/A", "/elsewhere", ":bad"} {
-			h := &hearing{}
-			here := 0
-			_, client := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
-				here++
-				w.Header().Set("Location", to)
-				w.WriteHeader(status)
-			}, inventory.Config{Limiter: h})
-			_, err := client.Adjust(t.Context(), take(1))
-			require.ErrorIs(t, err, limiter.ErrMisconfigured)
-			require.NotErrorIs(t, err, retry.ErrPermanent)
-			require.Equal(t, 1, here)
-			require.Equal(t, 1, h.acquired)
+	for level, err := range client.Levels(t.Context(), inventory.LevelsOptions{}) {
+		if last = err; err == nil {
+			skus = append(skus, level.SKU)
 		}
 	}
-	require.Zero(t, elsewhere.Load())
+	require.ErrorContains(t, last, "not in the order of their SKUs")
+	require.Equal(t, []string{"A", "B"}, skus)
+	require.Equal(t, 3, requests)
 }
 
 // A page that is not the API's is not its word on a SKU.
@@ -229,47 +213,6 @@ func TestCertificatesAndNames(t *testing.T) {
 	require.ErrorIs(t, err, limiter.ErrMisconfigured)
 }
 
-// Slow is as bad as nothing, and the limit of time is on the body too.
-func TestBodyThatNeverEnds(t *testing.T) {
-	_, client := hostile(t, func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.WriteString(w, `{"sku":"A",`)
-		w.(http.Flusher).Flush()
-		<-r.Context().Done()
-	}, inventory.Config{Timeout: 50 * time.Millisecond})
-	_, err := client.Level(t.Context(), "A")
-	require.ErrorIs(t, err, inventory.ErrUnavailable)
-	require.ErrorContains(t, err, "no answer within 50ms")
-}
-
-func TestConnectionsAreReused(t *testing.T) {
-	var connections atomic.Int64
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/bad") {
-			w.WriteHeader(400)
-			_, _ = io.WriteString(w, strings.Repeat("x", 300<<10))
-			return
-		}
-		_, _ = io.WriteString(w, `{"sku":"A","available":1}`)
-	}))
-	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			connections.Add(1)
-		}
-	}
-	srv.Start()
-	defer srv.Close()
-	client, err := inventory.New(inventory.Config{BaseURL: srv.URL, Token: token})
-	require.NoError(t, err)
-	defer client.CloseIdleConnections()
-	for range 20 {
-		_, err := client.Level(t.Context(), "A")
-		require.NoError(t, err)
-		_, err = client.Level(t.Context(), "bad")
-		require.ErrorIs(t, err, inventory.ErrInvalid)
-	}
-	require.EqualValues(t, 1, connections.Load())
-}
-
 // What is on the wire: no body and no length for a GET, though the client gives
 // it one to keep the transport from repeating it.
 func TestRequestsOnTheWire(t *testing.T) {
@@ -300,18 +243,28 @@ func TestRequestsOnTheWire(t *testing.T) {
 // Whatever is answered, the client has a level of this SKU or one error that
 // means one thing.
 func FuzzResponse(f *testing.F) {
-	f.Add(200, `{"sku":"A","available":1}`, "", "")
-	f.Add(422, `{"code":"out_of_stock","detail":"none"}`, "", "r-1")
-	f.Add(429, ``, "7", "")
-	f.Add(404, `{"code":"not_found"}`, "Sun, 01 Mar 2026 12:00:30 GMT", "")
-	f.Add(200, `{"levels":[{"sku":"A","available":1}],"next_cursor":"x"}`, "", "")
-	f.Fuzz(func(t *testing.T, status int, body, after, id string) {
+	f.Add(200, `{"sku":"A","available":1}`, "", "", "")
+	f.Add(200, `{"sku":"A","available":1,"etag":"\"1\""}`, "", "", `W/"x"`)
+	f.Add(200, `{"sku":"A","available":1,"etag":7}`, "", "", "")
+	f.Add(304, ``, "", "", `"1"`)
+	f.Add(412, `{"code":"changed"}`, "", "", "")
+	f.Add(422, `{"code":"out_of_stock","detail":"none"}`, "", "r-1", "")
+	f.Add(429, ``, "7", "", "")
+	f.Add(429, `{"code":"throttled"}`, "31557600000000", "", "")
+	f.Add(503, `{"code":[[[[]]]]}`, "-1", "", "")
+	f.Add(302, ``, "", "", "")
+	f.Add(404, `{"code":"not_found"}`, "Sun, 01 Mar 2026 12:00:30 GMT", "", "")
+	f.Add(200, `{"levels":[{"sku":"A","available":1}],"next_cursor":"x"}`, "", "", "")
+	f.Add(200, `{"levels":[{"sku":"A","available":1},{"sku":"B","available":-1}]}`, "", "", "")
+	f.Fuzz(func(t *testing.T, status int, body, after, id, etag string) {
+		requests := 0
 		client, err := inventory.New(inventory.Config{
-			BaseURL: "http://inventory.test", Token: token,
+			BaseURL: "http://inventory.test", Token: token, Transactions: len(id)%2 == 0,
 			Transport: roundTripper(func(*http.Request) (*http.Response, error) {
+				requests++
 				return &http.Response{
-					StatusCode: status, Body: io.NopCloser(strings.NewReader(body)),
-					Header: http.Header{"Retry-After": {after}, "X-Request-Id": {id}},
+					StatusCode: status, Body: bodyOf(body),
+					Header: http.Header{"Retry-After": {after}, "X-Request-Id": {id}, "Etag": {etag}, "Location": {id}, "Ratelimit": {after}},
 				}, nil
 			}),
 		})
@@ -330,7 +283,7 @@ func FuzzResponse(f *testing.F) {
 				}
 			}
 			classes := 0
-			for _, class := range []error{retry.ErrPermanent, limiter.ErrOverload, limiter.ErrUnavailable, limiter.ErrMisconfigured} {
+			for _, class := range []error{retry.ErrPermanent, limiter.ErrOverload, limiter.ErrUnavailable, limiter.ErrMisconfigured, inventory.ErrChanged} {
 				if errors.Is(err, class) {
 					classes++
 				}
@@ -338,20 +291,41 @@ func FuzzResponse(f *testing.F) {
 			if means != 1 || classes != 1 || len(err.Error()) > 2000 || strings.Contains(err.Error(), token) {
 				t.Fatalf("%d meanings, %d classes: %v", means, classes, err)
 			}
+			if after, told := limiter.RetryAfter(err); told && (after <= 0 || after > 24*time.Hour) {
+				t.Fatalf("%v: %v", after, err)
+			}
 		}
-		level, err := client.Level(t.Context(), "A")
-		if err != nil {
+		known := inventory.Level{SKU: "A", Available: 7, ETag: `"7"`}
+		level, err := client.Refresh(t.Context(), known)
+		switch {
+		case err != nil:
 			check(err)
-		} else if level.SKU != "A" || status != 200 || !json.Valid([]byte(body)) {
+		case status == 304:
+			if level != known {
+				t.Fatalf("%+v is not what was known", level)
+			}
+		case level.SKU != "A" || status != 200 || !json.Valid([]byte(body)) || len(level.ETag) > 256:
 			t.Fatalf("%d %q: %+v", status, body, level)
 		}
+		last := ""
 		for level, err := range client.Levels(t.Context(), inventory.LevelsOptions{}) {
 			switch {
 			case err != nil:
 				check(err)
-			case level.SKU == "":
-				t.Fatalf("%q: a level of nothing", body)
+			case level.SKU <= last:
+				t.Fatalf("%q: %q after %q", body, level.SKU, last)
 			}
+			last = level.SKU
+		}
+		levels, err := client.AdjustAll(t.Context(), order("o", line("A", -1), line("B", 1)))
+		switch {
+		case err != nil:
+			check(err)
+		case len(levels) != 2 || levels[0].SKU != "A" || levels[1].SKU != "B":
+			t.Fatalf("%d %q: %+v", status, body, levels)
+		}
+		if requests > 7 { // 1, a page and one that is the same, and 2 lines at most
+			t.Fatalf("%d requests", requests)
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -16,44 +17,89 @@ import (
 type Level struct {
 	SKU       string `json:"sku"`
 	Available int    `json:"available"`
+
+	// ETag names this state of the level, in the quotes that HTTP has round it;
+	// another state has another one. [Client.Refresh] and Adjustment.IfMatch use
+	// it. It has 256 bytes at most, and is empty if the API told none.
+	ETag string `json:"etag,omitempty"`
 }
 
-// UnmarshalJSON implements [json.Unmarshaler]. Both fields must be there:
+const maxETag = 256
+
+// UnmarshalJSON implements [json.Unmarshaler]. SKU and Available must be there:
 // none of something is not the same as no answer.
 func (l *Level) UnmarshalJSON(b []byte) error {
 	var v struct {
 		SKU       *string `json:"sku"`
 		Available *int    `json:"available"`
+		ETag      string  `json:"etag"`
 	}
 	if err := json.Unmarshal(b, &v); err != nil {
 		return err
 	}
-	if v.SKU == nil || *v.SKU == "" || v.Available == nil {
+	switch {
+	case v.SKU == nil || *v.SKU == "" || v.Available == nil:
 		return errors.New("a level needs sku and available")
+	case v.ETag != "" && !isETag(v.ETag):
+		return errors.New("a level's etag is none")
 	}
-	*l = Level{SKU: *v.SKU, Available: *v.Available}
+	*l = Level{SKU: *v.SKU, Available: *v.Available, ETag: v.ETag}
 	return nil
 }
+
+// isETag reports whether s is an entity tag as RFC 9110 has it, and not too
+// long.
+func isETag(s string) bool {
+	inner, quoted := strings.CutPrefix(strings.TrimPrefix(s, weak), `"`)
+	inner, closed := strings.CutSuffix(inner, `"`)
+	return quoted && closed && len(s) <= maxETag &&
+		strings.IndexFunc(inner, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' }) < 0
+}
+
+const weak = "W/" // begins the tags of levels that are the same but for details
 
 // Level returns how many of a SKU there are; [ErrNotFound] if the API does not
 // know it. A SKU that can't be one is [ErrInvalid] without a request.
 func (c *Client) Level(ctx context.Context, sku string) (Level, error) {
-	r := &call{op: "level", sku: sku, method: http.MethodGet, path: "/v1/levels/" + url.PathEscape(sku)}
-	if problem := checkSKU(sku); problem != "" {
-		return Level{}, r.invalid(problem)
-	}
-	return c.level(ctx, r)
+	return c.Refresh(ctx, Level{SKU: sku})
 }
 
-// level makes a call that is answered with the level of its SKU.
-func (c *Client) level(ctx context.Context, r *call) (Level, error) {
+// Refresh is [Client.Level] for who has a level of the SKU already: it returns
+// known if that is still true. By its ETag the API can tell without looking it
+// up, and many APIs don't count such a request. Without an ETag it is the same
+// as Level.
+func (c *Client) Refresh(ctx context.Context, known Level) (Level, error) {
+	r := &call{
+		op: "level", sku: known.SKU, method: http.MethodGet, path: "/v1/levels/" + url.PathEscape(known.SKU),
+		ifNone: known.ETag,
+	}
+	if problem := checkSKU(known.SKU); problem != "" {
+		return Level{}, r.invalid(problem)
+	}
+	if known.ETag != "" && !isETag(known.ETag) {
+		return Level{}, r.invalid("etag is none: it must be as the API told it")
+	}
+	return c.level(ctx, r, known)
+}
+
+// level makes a call that is answered with the level of its SKU, or that it is
+// the known one.
+func (c *Client) level(ctx context.Context, r *call, known Level) (Level, error) {
 	var level Level
-	r.decode = func(body []byte) error {
+	r.decode = func(res *http.Response, body []byte) error {
+		if res.StatusCode == http.StatusNotModified {
+			level = known
+			return nil
+		}
+		level = Level{}
 		if err := json.Unmarshal(body, &level); err != nil {
 			return err
 		}
 		if level.SKU != r.sku {
 			return fmt.Errorf("it is about another SKU: %q", cut(level.SKU, maxWord))
+		}
+		if tag := res.Header.Get("ETag"); level.ETag == "" && isETag(tag) {
+			level.ETag = tag
 		}
 		return nil
 	}
@@ -89,9 +135,10 @@ const (
 	maxCursor       = 2048 // bytes
 )
 
-// Levels returns all SKUs' levels, in the order of the SKUs. It makes a request
-// for each page when the loop gets there. An error is the last thing it
-// yields. Each loop over it starts anew.
+// Levels returns all SKUs' levels, in the order of the SKUs' bytes. It makes a
+// request for each page when the loop gets there, and holds one page. An error
+// is the last thing it yields. Each loop over it starts anew. What is changed
+// meanwhile is listed as it was or as it is.
 func (c *Client) Levels(ctx context.Context, opts LevelsOptions) iter.Seq2[Level, error] {
 	size := opts.PageSize
 	if size == 0 {
@@ -103,13 +150,14 @@ func (c *Client) Levels(ctx context.Context, opts LevelsOptions) iter.Seq2[Level
 			yield(Level{}, err)
 			return
 		}
-		for cursor := ""; ; {
-			p, err := c.page(ctx, size, cursor)
+		for cursor, last := "", ""; ; {
+			p, err := c.page(ctx, size, cursor, last)
 			if err != nil {
 				yield(Level{}, err)
 				return
 			}
 			for _, level := range p.Levels {
+				last = level.SKU
 				if !yield(level, nil) {
 					return
 				}
@@ -127,7 +175,8 @@ type page struct {
 	Next   string  `json:"next_cursor"`
 }
 
-func (c *Client) page(ctx context.Context, size int, cursor string) (page, error) {
+// page returns the page at a cursor, whose SKUs come after last.
+func (c *Client) page(ctx context.Context, size int, cursor, last string) (page, error) {
 	query := url.Values{"limit": {strconv.Itoa(size)}}
 	if cursor != "" {
 		query.Set("cursor", cursor)
@@ -135,7 +184,7 @@ func (c *Client) page(ctx context.Context, size int, cursor string) (page, error
 	var p page
 	err := c.do(ctx, &call{
 		op: "levels", method: http.MethodGet, path: "/v1/levels?" + query.Encode(),
-		decode: func(body []byte) error {
+		decode: func(_ *http.Response, body []byte) error {
 			p = page{}
 			if err := json.Unmarshal(body, &p); err != nil {
 				return err
@@ -143,10 +192,17 @@ func (c *Client) page(ctx context.Context, size int, cursor string) (page, error
 			switch {
 			case p.Levels == nil:
 				return errors.New("it has no levels")
-			case p.Next != "" && (len(p.Levels) == 0 || p.Next == cursor):
-				return errors.New("its next_cursor leads nowhere") // and the loop would never end
+			case p.Next != "" && len(p.Levels) == 0:
+				return errors.New("its next_cursor leads nowhere")
 			case len(p.Next) > maxCursor:
 				return fmt.Errorf("its next_cursor has more than %d bytes", maxCursor)
+			}
+			after := last
+			for _, level := range p.Levels { // or cursors may lead round in a circle
+				if level.SKU <= after {
+					return errors.New("its levels are not in the order of their SKUs")
+				}
+				after = level.SKU
 			}
 			return nil
 		},

@@ -17,6 +17,13 @@
 // without sockets, so that a test under testing/synctest has its latencies and
 // outages in virtual time.
 //
+// Config.Rate is a bucket of tokens. Config.Quota is what others have: so many
+// requests in each window of time, of which responses tell how many are left.
+// Both answer 429 with a Retry-After beyond.
+//
+// Levels have ETags, which If-None-Match and If-Match are compared with.
+// Config.Transactions adds the path that adjusts several levels at once.
+//
 // # Judging
 //
 // [Server.Stats] says how well the clients kept to the limits. Its MaxOverRate
@@ -27,8 +34,8 @@
 // # Memory
 //
 // The server remembers 16 bytes for each request, up to Config.KeepArrivals of
-// them, the arrivals of the last second, and each adjustment's idempotency key,
-// answer and reference for ever.
+// them, the arrivals of the last second, and each adjustment's or transaction's
+// idempotency key, content, answer and reference for ever.
 //
 // # Concurrency
 //

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -24,6 +26,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() { s.leave(a, status); s.serving.Done() }()
 
 	w.Header().Set("X-Request-Id", "r-"+strconv.Itoa(a.number))
+	s.tellQuota(w.Header())
 	if a.refused != nil {
 		if a.refused.status == 0 {
 			panic(http.ErrAbortHandler)
@@ -40,6 +43,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
 	s.routes.ServeHTTP(seen, r)
 	status = seen.status
+}
+
+// tellQuota tells of the quota as it is when the request is answered, the
+// request itself counted.
+func (s *Server) tellQuota(h http.Header) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.quota.tell(h, s.cfg.QuotaHeaders, time.Since(s.started))
 }
 
 // An admission is what was decided about a request when it arrived.
@@ -82,6 +93,11 @@ func (s *Server) arrive(r *http.Request) admission {
 	if ok, wait := s.bucket.take(now); !ok {
 		s.record.stats.RejectedByRate++
 		a.refused = answerOf(throttled(wait, "too many requests per second"))
+		return a
+	}
+	if ok, wait := s.quota.take(now); !ok {
+		s.record.stats.RejectedByQuota++
+		a.refused = answerOf(throttled(wait, "the quota is used up"))
 		return a
 	}
 	s.record.admit(now)
@@ -156,13 +172,33 @@ func (s *Server) work(r *http.Request) {
 func (s *Server) level(w http.ResponseWriter, r *http.Request) {
 	sku := r.PathValue("sku")
 	s.mu.Lock()
-	n, ok := s.stock[sku]
+	_, ok := s.stock[sku]
+	now := s.now(sku)
 	s.mu.Unlock()
-	if !ok {
+	switch {
+	case !ok:
 		write(w, notFound(sku))
-		return
+	case names(r.Header.Get("If-None-Match"), now.ETag):
+		w.Header().Set("ETag", now.ETag)
+		w.WriteHeader(http.StatusNotModified)
+	default:
+		write(w, answer{status: http.StatusOK, body: now, etag: now.ETag})
 	}
-	write(w, answer{status: http.StatusOK, body: level{sku, n}})
+}
+
+// now returns the level of a SKU. s.mu is held.
+func (s *Server) now(sku string) level {
+	return level{sku, s.stock[sku], fmt.Sprintf(`"%d"`, s.states[sku])}
+}
+
+// names reports whether a list of entity tags, or "*", has one.
+func names(list, etag string) bool {
+	for tag := range strings.SplitSeq(list, ",") {
+		if tag = strings.TrimSpace(tag); tag == "*" || tag == etag {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Server) levels(w http.ResponseWriter, r *http.Request) {
@@ -191,7 +227,7 @@ func (s *Server) levels(w http.ResponseWriter, r *http.Request) {
 	}
 	last := min(first+limit, len(s.skus))
 	for _, sku := range s.skus[first:last] {
-		p.Levels = append(p.Levels, level{sku, s.stock[sku]})
+		p.Levels = append(p.Levels, s.now(sku))
 	}
 	if last < len(s.skus) {
 		p.Next = base64.RawURLEncoding.EncodeToString([]byte(s.skus[last-1]))
@@ -206,67 +242,137 @@ type adjustment struct {
 	Reference string `json:"reference"`
 }
 
-func (s *Server) adjust(w http.ResponseWriter, r *http.Request) {
-	var a adjustment
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&a); err != nil {
-		write(w, refusal(http.StatusBadRequest, "invalid", "the body is not an adjustment: "+err.Error()))
-		return
-	}
-	key := r.Header.Get("Idempotency-Key")
-	switch {
-	case a.SKU == "" || a.Delta == 0 || a.Reference == "":
-		write(w, refusal(http.StatusBadRequest, "invalid", "sku, delta and reference are required"))
-	case key == "" || len(key) > 255:
-		write(w, refusal(http.StatusBadRequest, "invalid", "an Idempotency-Key of 1 to 255 characters is required"))
-	default:
-		write(w, s.apply(key, a))
-	}
+// A purpose is what adjustments are counted by, to find those made twice.
+type purpose struct {
+	reference, sku string
+	takes          bool
 }
 
-// apply makes an adjustment, or finds that it was made before.
-func (s *Server) apply(key string, a adjustment) answer {
+func (s *Server) adjust(w http.ResponseWriter, r *http.Request) {
+	var a adjustment
+	if refused := decode(w, r, &a); refused != nil {
+		write(w, *refused)
+		return
+	}
+	write(w, s.once(r, func() answer {
+		refused := s.check(a)
+		switch match := r.Header.Get("If-Match"); {
+		case refused != nil:
+			return *refused
+		case match != "" && !names(match, s.now(a.SKU).ETag):
+			return refusal(http.StatusPreconditionFailed, "changed", fmt.Sprintf("the level of %q is another one", a.SKU))
+		}
+		now := s.apply(a)
+		return answer{status: http.StatusOK, body: now, etag: now.ETag, location: "/v1/levels/" + url.PathEscape(a.SKU)}
+	}, fmt.Sprintf("%+v %s", a, r.Header.Get("If-Match"))))
+}
+
+func (s *Server) transact(w http.ResponseWriter, r *http.Request) {
+	var t struct {
+		Reference string `json:"reference"`
+		Lines     []struct {
+			SKU   string `json:"sku"`
+			Delta int    `json:"delta"`
+		} `json:"lines"`
+	}
+	if refused := decode(w, r, &t); refused != nil {
+		write(w, *refused)
+		return
+	}
+	write(w, s.once(r, func() answer {
+		if n := len(t.Lines); n < 1 || n > 100 {
+			return refusal(http.StatusBadRequest, "invalid", "1 to 100 lines are required")
+		}
+		seen := make(map[string]bool)
+		for _, l := range t.Lines {
+			if refused := s.check(adjustment{l.SKU, l.Delta, t.Reference}); refused != nil {
+				return *refused
+			}
+			if seen[l.SKU] {
+				return refusal(http.StatusBadRequest, "invalid", fmt.Sprintf("%q is in two lines", l.SKU))
+			}
+			seen[l.SKU] = true
+		}
+		var done struct {
+			Levels []level `json:"levels"`
+		}
+		for _, l := range t.Lines {
+			done.Levels = append(done.Levels, s.apply(adjustment{l.SKU, l.Delta, t.Reference}))
+		}
+		return answer{status: http.StatusOK, body: done}
+	}, fmt.Sprintf("%+v", t)))
+}
+
+// decode reads a request's body.
+func decode(w http.ResponseWriter, r *http.Request, v any) *answer {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return answerOf(refusal(http.StatusBadRequest, "invalid", "the body is not what it should be: "+err.Error()))
+	}
+	return nil
+}
+
+// once does what a request asks for, or finds that it was done before. do is
+// called with s.mu held. Requests for the same are the same word for word.
+func (s *Server) once(r *http.Request, do func() answer, same string) answer {
+	key := r.Header.Get("Idempotency-Key")
+	if key == "" || len(key) > 255 {
+		return refusal(http.StatusBadRequest, "invalid", "an Idempotency-Key of 1 to 255 characters is required")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if before, ok := s.answers[key]; ok && !s.cfg.NoIdempotency {
-		if before.to != a {
-			return refusal(http.StatusConflict, "conflict", "the idempotency key was used for another adjustment")
+		if before.to != same {
+			return refusal(http.StatusConflict, "conflict", "the idempotency key was used for something else")
 		}
 		s.record.stats.Replayed++
 		return before
 	}
-	n, ok := s.stock[a.SKU]
-	var now answer
-	switch {
-	case !ok:
-		now = notFound(a.SKU)
-	case a.Delta > 0 && n > math.MaxInt-a.Delta:
-		now = refusal(http.StatusBadRequest, "invalid", "nobody can have so many")
-	case n+a.Delta < 0:
-		now = refusal(http.StatusUnprocessableEntity, "out_of_stock", fmt.Sprintf("only %d of %q are left", n, a.SKU))
-	default:
-		n += a.Delta
-		s.stock[a.SKU] = n
-		s.applied[a.Reference]++
-		now = answer{status: http.StatusOK, body: level{a.SKU, n}}
-	}
-	now.to = a
+	now := do()
+	now.to = same
 	s.answers[key] = now
 	return now
 }
 
+// check returns the refusal of an adjustment that can't be made. s.mu is held.
+func (s *Server) check(a adjustment) *answer {
+	n, ok := s.stock[a.SKU]
+	switch {
+	case a.SKU == "" || a.Delta == 0 || a.Reference == "":
+		return answerOf(refusal(http.StatusBadRequest, "invalid", "sku, delta and reference are required"))
+	case !ok:
+		return answerOf(notFound(a.SKU))
+	case a.Delta > 0 && n > math.MaxInt-a.Delta:
+		return answerOf(refusal(http.StatusBadRequest, "invalid", "nobody can have so many"))
+	case n+a.Delta < 0:
+		return answerOf(refusal(http.StatusUnprocessableEntity, "out_of_stock", fmt.Sprintf("only %d of %q are left", n, a.SKU)))
+	}
+	return nil
+}
+
+// apply makes an adjustment that can be made. s.mu is held.
+func (s *Server) apply(a adjustment) level {
+	s.stock[a.SKU] += a.Delta
+	s.states[a.SKU]++
+	s.applied[purpose{a.Reference, a.SKU, a.Delta < 0}]++
+	return s.now(a.SKU)
+}
+
 // An answer is a response before it is written.
 type answer struct {
-	status int
-	body   any
-	after  time.Duration // Retry-After
-	to     adjustment    // what it answers, if it is kept for an idempotency key
+	status   int
+	body     any
+	after    time.Duration // Retry-After
+	etag     string
+	location string // Content-Location: what the ETag is of
+	to       string // what it answers, if it is kept for an idempotency key
 }
 
 type level struct {
 	SKU       string `json:"sku"`
 	Available int    `json:"available"`
+	ETag      string `json:"etag"`
 }
 
 type problem struct {
@@ -300,6 +406,12 @@ func write(w http.ResponseWriter, a answer) {
 	}
 	if a.after > 0 {
 		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(a.after.Seconds())), 10))
+	}
+	if a.etag != "" {
+		h.Set("ETag", a.etag)
+	}
+	if a.location != "" {
+		h.Set("Content-Location", a.location)
 	}
 	w.WriteHeader(a.status)
 	_ = json.NewEncoder(w).Encode(a.body) // its error is that the client has gone

@@ -43,6 +43,21 @@ type Config struct {
 	// Called concurrently. Its negative results are 0.
 	LatencyFunc func(*http.Request) time.Duration
 
+	// Quota is how many requests are admitted in each Window, counted from New.
+	// It needs a Window, and must not be negative. Default 0: no quota.
+	Quota int
+
+	// Window is how long a Quota is for: whole seconds, since headers tell it
+	// so. Default 0: there is no Quota.
+	Window time.Duration
+
+	// QuotaHeaders is how responses tell of the Quota. Default: not at all.
+	QuotaHeaders QuotaHeaders
+
+	// Transactions has the server take several adjustments at once, all or none
+	// of them. Default: there is no such path.
+	Transactions bool
+
 	// Outages are when what goes wrong, by the time since New. Where two
 	// overlap, the first in the list counts.
 	Outages []Outage
@@ -91,8 +106,28 @@ func (f Fault) String() string {
 	return faultNames[f]
 }
 
+// QuotaHeaders are ways to tell of a quota in the header of a response.
+type QuotaHeaders int
+
+// The ways. Resets are told in seconds from now, rounded up.
+const (
+	NoHeaders    QuotaHeaders = iota
+	DraftHeaders              // RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers-10
+	XHeaders                  // X-RateLimit-Limit, -Remaining and -Reset, as they were before any draft
+)
+
 func (cfg *Config) validate() error {
 	switch {
+	case cfg.Quota < 0:
+		return fmt.Errorf("inventorytest: Config: Quota is %d: must not be negative", cfg.Quota)
+	case cfg.Window < 0 || cfg.Window%time.Second != 0:
+		return fmt.Errorf("inventorytest: Config: Window is %v: must be whole seconds and not negative", cfg.Window)
+	case (cfg.Quota > 0) != (cfg.Window > 0):
+		return fmt.Errorf("inventorytest: Config: Quota is %d and Window %v: one needs the other", cfg.Quota, cfg.Window)
+	case cfg.QuotaHeaders < NoHeaders || cfg.QuotaHeaders > XHeaders:
+		return fmt.Errorf("inventorytest: Config: QuotaHeaders is %d: there are none such", cfg.QuotaHeaders)
+	case cfg.QuotaHeaders != NoHeaders && cfg.Quota == 0:
+		return errors.New("inventorytest: Config: QuotaHeaders without a Quota")
 	case math.IsNaN(cfg.Rate) || math.IsInf(cfg.Rate, 0) || cfg.Rate < 0:
 		return fmt.Errorf("inventorytest: Config: Rate is %v: must be a number and not negative", cfg.Rate)
 	case cfg.Burst < 0:
@@ -136,9 +171,11 @@ type Server struct {
 	http     *http.Server // nil before Start
 	skus     []string     // of stock, sorted
 	stock    map[string]int
+	states   map[string]int    // how often each SKU was adjusted
 	answers  map[string]answer // by idempotency key
-	applied  map[string]int    // by reference
+	applied  map[purpose]int
 	bucket   bucket
+	quota    quota
 	broken   *Outage // by hand
 	record   record
 }
@@ -159,14 +196,19 @@ func New(cfg Config) (*Server, error) {
 		closed:  make(chan struct{}),
 		stock:   maps.Clone(cfg.Stock),
 		skus:    slices.Sorted(maps.Keys(cfg.Stock)),
+		states:  make(map[string]int),
 		answers: make(map[string]answer),
-		applied: make(map[string]int),
+		applied: make(map[purpose]int),
 		bucket:  bucket{rate: cfg.Rate, burst: float64(cfg.Burst), tokens: float64(cfg.Burst)},
+		quota:   quota{size: cfg.Quota, window: cfg.Window},
 		record:  newRecord(cfg),
 	}
 	s.routes.HandleFunc("GET /v1/levels", s.levels)
 	s.routes.HandleFunc("GET /v1/levels/{sku}", s.level)
 	s.routes.HandleFunc("POST /v1/adjustments", s.adjust)
+	if cfg.Transactions {
+		s.routes.HandleFunc("POST /v1/transactions", s.transact)
+	}
 	s.routes.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		write(w, refusal(http.StatusNotFound, "no_such_page", "there is nothing at this path"))
 	})

@@ -197,11 +197,11 @@ func TestIdempotency(t *testing.T) {
 		status, answer := post(t, s, "k", body)
 		require.Equal(t, 200, status)
 		if off {
-			require.JSONEq(t, `{"sku":"A","available":1}`, answer)
+			require.JSONEq(t, `{"sku":"A","available":1,"etag":"\"2\""}`, answer)
 			require.Equal(t, 1, s.Stats().AppliedTwice)
 			continue
 		}
-		require.JSONEq(t, `{"sku":"A","available":3}`, answer)
+		require.JSONEq(t, `{"sku":"A","available":3,"etag":"\"1\""}`, answer)
 		status, answer = post(t, s, "k", `{"sku":"A","delta":-1,"reference":"order-1"}`)
 		require.Equal(t, 409, status)
 		require.Contains(t, answer, `"code":"conflict"`)
@@ -360,6 +360,12 @@ func TestConfigIsRefused(t *testing.T) {
 		"Burst is 3 without":     {Burst: 3},
 		"Concurrency is -1":      {Concurrency: -1},
 		"Latency is -1ns":        {Latency: -1},
+		"Quota is -1":            {Quota: -1},
+		"Quota is 5 and Window":  {Quota: 5},
+		"Quota is 0 and Window":  {Window: time.Second},
+		"Window is 1.5s: must":   {Quota: 5, Window: 1500 * time.Millisecond},
+		"QuotaHeaders is 9":      {QuotaHeaders: 9},
+		"QuotaHeaders without":   {QuotaHeaders: inventorytest.XHeaders},
 		`Stock has -1 of "A"`:    {Stock: map[string]int{"A": -1}},
 		`Stock has 1 of ""`:      {Stock: map[string]int{"": 1}},
 		"Outages[1]: Fault is":   {Outages: []inventorytest.Outage{{Fault: inventorytest.Refuse}, {}}},
@@ -371,4 +377,121 @@ func TestConfigIsRefused(t *testing.T) {
 	}
 	require.Panics(t, func() { newServer(t, inventorytest.Config{}).Break(inventorytest.Outage{}) })
 	require.Equal(t, "lose reply Fault(9)", fmt.Sprint(inventorytest.LoseReply, " ", inventorytest.Fault(9)))
+}
+
+// send is ask with more to it: it returns the status, the header and the body.
+func send(t *testing.T, s *inventorytest.Server, method, path, body string, header ...string) (int, http.Header, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://x"+path, strings.NewReader(body))
+	require.NoError(t, err)
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := s.Transport().RoundTrip(req)
+	require.NoError(t, err)
+	answer, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res.StatusCode, res.Header, string(answer)
+}
+
+func TestQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		draft := newServer(t, inventorytest.Config{Quota: 2, Window: 10 * time.Second, QuotaHeaders: inventorytest.DraftHeaders, Stock: map[string]int{"A": 1}})
+		old := newServer(t, inventorytest.Config{Quota: 2, Window: 10 * time.Second, QuotaHeaders: inventorytest.XHeaders})
+		silent := newServer(t, inventorytest.Config{Quota: 2, Window: 10 * time.Second})
+		time.Sleep(2500 * time.Millisecond)
+		for i, want := range []struct{ status, left, reset int }{
+			{200, 1, 8}, {200, 0, 8}, {429, 0, 8}, {200, 1, 10}, {200, 0, 10}, {429, 0, 10},
+		} {
+			if i == 3 {
+				time.Sleep(7500 * time.Millisecond) // the next window begins
+			}
+			status, h, _ := send(t, draft, "GET", "/v1/levels/A", "")
+			require.Equal(t, want.status, status, i)
+			require.Equal(t, `"quota";q=2;w=10`, h.Get("RateLimit-Policy"))
+			require.Equal(t, fmt.Sprintf(`"quota";r=%d;t=%d`, want.left, want.reset), h.Get("RateLimit"), i)
+			if status == 429 {
+				require.Equal(t, fmt.Sprint(want.reset), h.Get("Retry-After"), i)
+			}
+			status, h, _ = send(t, old, "GET", "/v1/levels/none", "")
+			require.Equal(t, want.status == 429, status == 429)
+			require.Equal(t, []string{"2", fmt.Sprint(want.left), fmt.Sprint(want.reset)},
+				[]string{h.Get("X-RateLimit-Limit"), h.Get("X-RateLimit-Remaining"), h.Get("X-RateLimit-Reset")}, i)
+			_, h, _ = send(t, silent, "GET", "/v1/levels/none", "")
+			require.Empty(t, h.Get("RateLimit")+h.Get("X-RateLimit-Limit"))
+		}
+		require.Equal(t, 2, draft.Stats().RejectedByQuota)
+		require.Zero(t, draft.Stats().RejectedByRate)
+	})
+}
+
+func TestConditions(t *testing.T) {
+	s := newServer(t, inventorytest.Config{Stock: map[string]int{"A": 5}})
+	const path, body = "/v1/levels/A", `{"sku":"A","delta":-2,"reference":"r"}`
+	status, h, _ := send(t, s, "GET", path, "")
+	require.Equal(t, 200, status)
+	require.Equal(t, `"0"`, h.Get("ETag"))
+	for list, want := range map[string]int{`"0"`: 304, `"7","0"`: 304, "*": 304, `"7"`: 200, "0": 200, "": 200} {
+		status, h, answer := send(t, s, "GET", path, "", "If-None-Match", list)
+		require.Equal(t, want, status, list)
+		require.Equal(t, want == 304, answer == "", list)
+		require.Equal(t, `"0"`, h.Get("ETag"))
+	}
+	post := func(key, match string) (int, http.Header) {
+		status, h, _ := send(t, s, "POST", "/v1/adjustments", body, "Idempotency-Key", key, "If-Match", match)
+		return status, h
+	}
+	status, _ = post("k", `"1"`)
+	require.Equal(t, 412, status)
+	require.Equal(t, 5, s.Stock()["A"])
+	status, h = post("l", `"0"`)
+	require.Equal(t, 200, status)
+	require.Equal(t, `"1"`, h.Get("ETag"))
+	require.Equal(t, path, h.Get("Content-Location"))
+	status, h = post("l", `"0"`)
+	require.Equal(t, 200, status, "its answer, though the level has changed since")
+	require.Equal(t, `"1"`, h.Get("ETag"))
+	status, _ = post("k", `"1"`)
+	require.Equal(t, 412, status, "its answer, too")
+	status, _ = post("l", `"1"`)
+	require.Equal(t, 409, status)
+	require.Equal(t, 3, s.Stock()["A"])
+}
+
+func TestTransactions(t *testing.T) {
+	s := newServer(t, inventorytest.Config{Stock: map[string]int{"A": 5, "B": 5}, Transactions: true})
+	transact := func(key, lines string) (int, string) {
+		status, _, answer := send(t, s, "POST", "/v1/transactions", `{"reference":"r-`+key+`","lines":[`+lines+`]}`, "Idempotency-Key", key)
+		return status, answer
+	}
+	const lines = `{"sku":"B","delta":-2},{"sku":"A","delta":1}`
+	for range 2 {
+		status, answer := transact("k", lines)
+		require.Equal(t, 200, status)
+		require.JSONEq(t, `{"levels":[{"sku":"B","available":3,"etag":"\"1\""},{"sku":"A","available":6,"etag":"\"1\""}]}`, answer)
+	}
+	for want, lines := range map[int]string{
+		404: `{"sku":"A","delta":-1},{"sku":"C","delta":-1}`,
+		422: `{"sku":"A","delta":-1},{"sku":"B","delta":-4}`,
+		400: `{"sku":"A","delta":-1},{"sku":"B","delta":0}`,
+	} {
+		for range 2 {
+			status, _ := transact(fmt.Sprint(want), lines)
+			require.Equal(t, want, status)
+		}
+	}
+	status, _ := transact("two", `{"sku":"A","delta":-1},{"sku":"A","delta":-1}`)
+	require.Equal(t, 400, status)
+	status, _ = transact("k", `{"sku":"A","delta":-1}`)
+	require.Equal(t, 409, status)
+	status, _ = post(t, s, "k", `{"sku":"A","delta":1,"reference":"r-k"}`)
+	require.Equal(t, 409, status, "keys are for both")
+	require.Equal(t, map[string]int{"A": 6, "B": 3}, s.Stock())
+	require.Equal(t, 2, s.Stats().AppliedOnce)
+	require.Zero(t, s.Stats().AppliedTwice)
+
+	s = newServer(t, inventorytest.Config{})
+	status, _, answer := send(t, s, "POST", "/v1/transactions", "{}")
+	require.Equal(t, 404, status)
+	require.Contains(t, answer, "no_such_page")
 }

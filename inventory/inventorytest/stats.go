@@ -1,7 +1,10 @@
 package inventorytest
 
 import (
+	"fmt"
 	"math"
+	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -10,9 +13,10 @@ type Stats struct {
 	// Requests is how many arrived, Admitted how many of them were worked on.
 	Requests int `json:"requests"`
 	Admitted int `json:"admitted"`
-	// RejectedByRate and RejectedByConcurrency were answered 429 because of the
-	// limits, FailedByOutage were not let in by an outage.
+	// RejectedByRate, RejectedByQuota and RejectedByConcurrency were answered 429
+	// because of the limits, FailedByOutage were not let in by an outage.
 	RejectedByRate        int `json:"rejected_by_rate"`
+	RejectedByQuota       int `json:"rejected_by_quota"`
 	RejectedByConcurrency int `json:"rejected_by_concurrency"`
 	FailedByOutage        int `json:"failed_by_outage"`
 
@@ -32,8 +36,9 @@ type Stats struct {
 	PeakRate int `json:"peak_rate"`
 
 	// AppliedOnce and AppliedTwice are how many references had one adjustment
-	// applied, and more than one. Replayed is how many adjustments were answered
-	// from an earlier answer.
+	// of a SKU applied, and more than one. To take and to give are apart: what
+	// is given back is not taken twice. Replayed is how many requests were
+	// answered from an earlier answer.
 	AppliedOnce  int `json:"applied_once"`
 	AppliedTwice int `json:"applied_twice"`
 	Replayed     int `json:"replayed"`
@@ -144,4 +149,52 @@ func (b *bucket) take(now time.Duration) (ok bool, wait time.Duration) {
 	}
 	b.tokens--
 	return true, 0
+}
+
+// A quota is the server's own limit of requests in a window of time.
+type quota struct {
+	size   int
+	window time.Duration
+	used   int
+	number time.Duration // of the window that used is about
+}
+
+// take takes one of the window's, or tells when the next one begins.
+func (q *quota) take(now time.Duration) (ok bool, wait time.Duration) {
+	if q.size == 0 {
+		return true, 0
+	}
+	left, wait := q.left(now)
+	if left == 0 {
+		return false, wait
+	}
+	q.used++
+	return true, 0
+}
+
+// left returns how many requests are left in the window, and how long it goes
+// on.
+func (q *quota) left(now time.Duration) (left int, within time.Duration) {
+	if number := now / q.window; number != q.number {
+		q.number, q.used = number, 0
+	}
+	return q.size - q.used, (q.number+1)*q.window - now
+}
+
+// tell writes what there is to know into a response's header.
+func (q *quota) tell(h http.Header, how QuotaHeaders, now time.Duration) {
+	if how == NoHeaders {
+		return
+	}
+	left, within := q.left(now)
+	reset := int(math.Ceil(within.Seconds()))
+	switch how {
+	case DraftHeaders:
+		h.Set("RateLimit-Policy", fmt.Sprintf(`"quota";q=%d;w=%d`, q.size, int(q.window.Seconds())))
+		h.Set("RateLimit", fmt.Sprintf(`"quota";r=%d;t=%d`, left, reset))
+	case XHeaders:
+		h.Set("X-RateLimit-Limit", strconv.Itoa(q.size))
+		h.Set("X-RateLimit-Remaining", strconv.Itoa(left))
+		h.Set("X-RateLimit-Reset", strconv.Itoa(reset))
+	}
 }
