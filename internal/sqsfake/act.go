@@ -43,6 +43,15 @@ func (s *Server) act(ctx context.Context, op Op, req *request, fault Fault) (any
 			}
 		}
 		return map[string][]string{"QueueUrls": urls}, 0, nil
+	case StartMessageMoveTask:
+		result, err := s.startMove(now, req)
+		return result, 0, err
+	case ListMessageMoveTasks:
+		result, err := s.listMoves(req)
+		return result, 0, err
+	case CancelMessageMoveTask:
+		result, err := s.cancelMove(req)
+		return result, 0, err
 	}
 
 	q, err := s.queue(req)
@@ -58,6 +67,8 @@ func (s *Server) act(ctx context.Context, op Op, req *request, fault Fault) (any
 		return result, 1, nil
 	}
 	switch op {
+	case ListDeadLetterSourceQueues:
+		return map[string][]string{"queueUrls": s.sourcesOf(q)}, 0, nil
 	case DeleteQueue:
 		s.deleteQueue(now, q)
 		return struct{}{}, 0, nil

@@ -12,7 +12,8 @@
 // All time is that of package time. In a bubble of testing/synctest a long poll
 // of twenty seconds and a visibility timeout of twelve hours take no time; make
 // the server in the bubble in which it is used. It has no goroutines of its
-// own, needs no closing, and starts a timer only while somebody polls.
+// own, needs no closing, and starts a timer only while somebody polls or a message
+// move task runs.
 //
 // # Clients
 //
@@ -31,9 +32,9 @@
 // change at once, a receive returns all that it may, standard queues keep the
 // order. Sampling, and everything else that goes wrong, is asked for by a plan.
 // The visibility of a message that is visible again can't be changed
-// (MessageNotInflight). Signatures, permissions and request rates are not
-// checked, tags and message move tasks not known, and redrive policies that form
-// a cycle refused.
+// (MessageNotInflight). A message move task takes what is visible, and ends when
+// nothing is. Signatures, permissions and request rates are not checked, tags not
+// known, and redrive policies that form a cycle refused.
 //
 // Errors carry the code of the JSON protocol in the body, and that of the older
 // protocol, with its AWS.SimpleQueueService prefix where it has one, in the

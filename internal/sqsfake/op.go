@@ -19,12 +19,17 @@ const (
 	DeleteMessageBatch           Op = "DeleteMessageBatch"
 	ChangeMessageVisibility      Op = "ChangeMessageVisibility"
 	ChangeMessageVisibilityBatch Op = "ChangeMessageVisibilityBatch"
+	ListDeadLetterSourceQueues   Op = "ListDeadLetterSourceQueues"
+	StartMessageMoveTask         Op = "StartMessageMoveTask"
+	ListMessageMoveTasks         Op = "ListMessageMoveTasks"
+	CancelMessageMoveTask        Op = "CancelMessageMoveTask"
 )
 
 func (op Op) known() bool {
 	switch op {
 	case CreateQueue, DeleteQueue, ListQueues, GetQueueURL, GetQueueAttributes, SetQueueAttributes, PurgeQueue,
-		SendMessage, ReceiveMessage, DeleteMessage, ChangeMessageVisibility:
+		SendMessage, ReceiveMessage, DeleteMessage, ChangeMessageVisibility,
+		ListDeadLetterSourceQueues, StartMessageMoveTask, ListMessageMoveTasks, CancelMessageMoveTask:
 		return true
 	}
 	return op.batch()

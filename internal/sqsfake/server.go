@@ -40,6 +40,7 @@ type Server struct {
 	mu      sync.Mutex // guards what is below, the queues too, and calls of Plan
 	queues  map[string]*queue
 	deleted map[string]time.Time // when queues were, by name
+	moves   []*move              // message move tasks, the latest last
 	stats   map[Op]*Stats        // of all operations under ""
 	calls   map[Op]int           // as Plan counts them, under "" in total
 }

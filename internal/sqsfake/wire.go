@@ -25,6 +25,12 @@ type request struct {
 	WaitTimeSeconds         *int
 	ReceiveRequestAttemptID *string `json:"ReceiveRequestAttemptId"`
 
+	SourceARN                    *string `json:"SourceArn"`
+	DestinationARN               *string `json:"DestinationArn"`
+	MaxNumberOfMessagesPerSecond *int
+	MaxResults                   *int
+	TaskHandle                   *string
+
 	Entries []entry
 	entry   // of an operation on a single message
 }

@@ -193,6 +193,28 @@ func TestPollEndsEmpty(t *testing.T) {
 
 // A poll wakes when a message arrives, when a delay ends, and when a lease
 // does; each receiver in its turn, and one for each message.
+func TestPollEndsSoonerIfAsked(t *testing.T) {
+	for asked, want := range map[time.Duration]time.Duration{
+		0: 5 * time.Second, 2 * time.Second: 2 * time.Second, time.Minute: 5 * time.Second,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			q, err := memqueue.New(memqueue.Config{Wait: 5 * time.Second})
+			require.NoError(t, err)
+			began := time.Now()
+			msgs, err := q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute, Wait: asked})
+			require.NoError(t, err)
+			require.Empty(t, msgs)
+			require.Equal(t, want, time.Since(began))
+
+			// It has left the line.
+			require.NoError(t, q.Send(t.Context(), &queue.Message{ID: "a"}))
+			msgs, err = q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+			require.NoError(t, err)
+			require.Len(t, msgs, 1)
+		})
+	}
+}
+
 func TestPollWakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{Wait: time.Hour})

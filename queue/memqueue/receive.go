@@ -25,7 +25,8 @@ type receiver struct {
 
 // Receive returns 1 to o.Max visible messages, at most ten, those first that
 // became visible first, and hides them for o.Lease. If there are none it waits
-// for one, Config.Wait at most, and then returns none and no error. Receivers
+// for one, Config.Wait at most, or o.Wait if that is less, and then returns none
+// and no error. Receivers
 // that wait are served in the order they came. After [Queue.Close] and when the
 // last message has gone it returns io.EOF.
 //
@@ -43,19 +44,34 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 	if r == nil {
 		return msgs, err
 	}
+	var enough <-chan time.Time
+	if o.Wait > 0 && o.Wait < q.cfg.Wait {
+		timer := time.NewTimer(o.Wait)
+		defer timer.Stop()
+		enough = timer.C
+	}
 	select {
 	case <-r.done:
+	case <-enough:
+		if q.leave(r) {
+			return nil, nil
+		}
 	case <-ctx.Done():
-		q.mu.Lock()
-		waiting := q.receivers.has(&r.turn)
-		q.receivers.remove(&r.turn)
-		q.mu.Unlock()
-		if waiting {
+		if q.leave(r) {
 			return nil, fmt.Errorf("memqueue: receive: %w", context.Cause(ctx))
 		}
-		// It was served at the same moment: what it got must not be lost.
 	}
 	return r.msgs, r.err
+}
+
+// leave ends a receiver's wait, and reports whether it was still waiting. One
+// that was served at the same moment was not: what it got must not be lost.
+func (q *Queue) leave(r *receiver) (waiting bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	waiting = q.receivers.has(&r.turn)
+	q.receivers.remove(&r.turn)
+	return waiting
 }
 
 // receive returns what is there, or a receiver that waits.

@@ -60,6 +60,9 @@
 // or not at all. Config.Logger is told, with the whole record. A record from an
 // earlier life is replaced.
 //
+// Package deadletter reads them and brings them back. [Move] has the service itself
+// move all messages of a dead-letter queue, and says when it can't.
+//
 // # Errors
 //
 // An error of a request answers errors.Is for
@@ -102,5 +105,5 @@
 //
 // A consumer needs sqs:ReceiveMessage, sqs:DeleteMessage and
 // sqs:ChangeMessageVisibility, whoever sends sqs:SendMessage, and Check
-// sqs:GetQueueAttributes and sqs:GetQueueUrl.
+// sqs:GetQueueAttributes and sqs:GetQueueUrl. [Move] says what it needs.
 package sqsqueue

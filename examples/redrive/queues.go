@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue"
+)
+
+// queues are those of a command.
+type queues struct {
+	client *sqs.Client
+	dead   queue.Source
+	to     queue.Sink
+	size   func(ctx context.Context) int // of dead, approximately; 0: unknown
+}
+
+// connect returns a client as the SDK's environment variables and files say.
+func connect(ctx context.Context) (*sqs.Client, error) {
+	aws, err := config.LoadDefaultConfig(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return sqs.NewFromConfig(aws), nil
+}
+
+// open opens the queues that the settings name.
+func (p program) open(ctx context.Context, s Settings) (queues, error) {
+	client, err := p.connect(ctx)
+	if err != nil {
+		return queues{}, err
+	}
+	q := queues{client: client}
+	quiet := sqsqueue.Config{Logger: slog.New(slog.DiscardHandler)} // it would tell of short waits, which are meant
+	if q.dead, err = sqsqueue.New(q.client, s.QueueURL, quiet); err != nil {
+		return q, fmt.Errorf("-queue-url: %w", err)
+	}
+	q.size = func(ctx context.Context) int { return size(ctx, q.client, s.QueueURL) }
+	if s.Command != "redrive" || s.Native || s.DryRun {
+		return q, nil
+	}
+	to := s.ToURL
+	if to == "" {
+		if to, err = source(ctx, q.client, s.QueueURL); err != nil {
+			return q, err
+		}
+	}
+	if q.to, err = sqsqueue.New(q.client, to, sqsqueue.Config{}); err != nil {
+		return q, fmt.Errorf("-to-url: %w", err)
+	}
+	return q, nil
+}
+
+// size asks how many visible messages a queue holds.
+func size(ctx context.Context, client *sqs.Client, url string) int {
+	const name = types.QueueAttributeNameApproximateNumberOfMessages
+	out, err := client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{name}})
+	if err != nil {
+		return 0 // it is for the progress bar only
+	}
+	n, err := strconv.Atoi(out.Attributes[string(name)])
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// source asks which queue has the dead-letter queue in its redrive policy.
+func source(ctx context.Context, client *sqs.Client, dead string) (string, error) {
+	out, err := client.ListDeadLetterSourceQueues(ctx, &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dead})
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("-to-url is missing, and where the letters come from can't be told: %w", err)
+	case len(out.QueueUrls) == 0:
+		return "", errors.New("-to-url is missing, and no queue has this one in its redrive policy")
+	case len(out.QueueUrls) > 1:
+		return "", fmt.Errorf("-to-url is missing, and several queues have this one in their redrive policy: %s", strings.Join(out.QueueUrls, ", "))
+	}
+	return out.QueueUrls[0], nil
+}
+
+// native has the service move the messages.
+func (p program) native(ctx context.Context, q queues, s Settings) error {
+	progress := NewProgress(p.progress, 0)
+	moved, err := sqsqueue.Move(ctx, q.client, s.QueueURL, sqsqueue.MoveConfig{
+		To: s.ToURL, Rate: int(s.Rate),
+		OnProgress: func(m sqsqueue.MoveProgress) { progress.Line(fmt.Sprintf("moved: %d of %d", m.Moved, m.Total)) },
+	})
+	return errors.Join(err, newPrinter(p.out, s.JSON).moved(moved))
+}

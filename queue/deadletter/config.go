@@ -1,0 +1,85 @@
+package deadletter
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+)
+
+// Config says what [List] and [Redrive] do. The zero Config means all letters, as
+// fast as it goes.
+type Config struct {
+	// Filter says which letters are listed or redriven. Default all.
+	Filter Filter
+	// Max is how many letters are listed or redriven at most. Default 0: no bound.
+	Max int
+
+	// Limiter is acquired for every letter that is sent, and asked before letters
+	// are received: the limiter of the consumer that will get them, a token bucket
+	// of its own, anything. Default none. Redrive only.
+	Limiter limiter.Limiter
+	// DryRun makes a redrive that sends nothing, and tells what it would have sent
+	// as Summary.Matched. Redrive only.
+	DryRun bool
+	// OnResult is told of every letter that was examined, as soon as it is known
+	// what becomes of it, one at a time, from the goroutine of Redrive. Redrive
+	// only.
+	OnResult func(Result)
+
+	// Lease is how long a letter is hidden from others when it is received, 10 s
+	// to 12 h. It is extended as long as it is needed, each time for twice as long,
+	// so after a crash a letter is hidden for Lease, or about as long as it was in
+	// hand. One well under the five minutes in which a FIFO queue suppresses
+	// duplicates lets a redrive that is repeated after a crash be without them.
+	// Default 2 min.
+	Lease time.Duration
+	// Wait is how long a receive waits until it takes the queue for empty, 1 s to
+	// 20 s; it takes two in a row to believe it. Default 2 s.
+	Wait time.Duration
+
+	// Logger is told what could not be extended or given back. Default
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	defaultLease = 2 * time.Minute
+	maxLease     = 12 * time.Hour
+	defaultWait  = 2 * time.Second
+)
+
+// check returns the Config with its defaults, or an error that names the field
+// that is wrong.
+func (c Config) check(op string, from queue.Source) (Config, error) {
+	if from == nil {
+		return c, fmt.Errorf("deadletter: %s: from is nil", op)
+	}
+	if c.Lease == 0 {
+		c.Lease = defaultLease
+	}
+	if c.Wait == 0 {
+		c.Wait = defaultWait
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	var err error
+	switch {
+	case c.Max < 0:
+		err = fmt.Errorf("Config.Max is %d: must not be negative", c.Max)
+	case c.Lease < 10*time.Second || c.Lease > maxLease:
+		err = fmt.Errorf("Config.Lease is %v: must be from 10s to 12h, or 0 for the default", c.Lease)
+	case c.Wait < time.Second || c.Wait > 20*time.Second:
+		err = fmt.Errorf("Config.Wait is %v: must be from 1s to 20s, or 0 for the default", c.Wait)
+	}
+	if err != nil {
+		return c, fmt.Errorf("deadletter: %s: %w", op, err)
+	}
+	return c, nil
+}
+
+var errNoSink = errors.New("deadletter: redrive: to is nil")

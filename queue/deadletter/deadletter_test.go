@@ -1,0 +1,713 @@
+package deadletter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/deadletter"
+	"github.com/rampmeter/rampmeter/queue/memqueue"
+	"github.com/rampmeter/rampmeter/queue/queuetest"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+func TestBadConfigIsRefused(t *testing.T) {
+	q := newQueue(t, memqueue.Config{})
+	for want, cfg := range map[string]deadletter.Config{
+		"Config.Max is -1":      {Max: -1},
+		"Config.Lease is 1s":    {Lease: time.Second},
+		"Config.Lease is 13h":   {Lease: 13 * time.Hour},
+		"Config.Wait is 999ms":  {Wait: 999 * time.Millisecond},
+		"Config.Wait is 21s":    {Wait: 21 * time.Second},
+		"Config.Wait is -1s":    {Wait: -time.Second},
+		"Config.Lease is -1m0s": {Lease: -time.Minute},
+	} {
+		_, err := deadletter.Redrive(t.Context(), q, q, cfg)
+		require.ErrorContains(t, err, "deadletter: redrive: "+want)
+		for _, err := range deadletter.List(t.Context(), q, cfg) {
+			require.ErrorContains(t, err, "deadletter: list: "+want)
+		}
+	}
+	_, err := deadletter.Redrive(t.Context(), nil, q, deadletter.Config{})
+	require.ErrorContains(t, err, "from is nil")
+	_, err = deadletter.Redrive(t.Context(), q, nil, deadletter.Config{})
+	require.ErrorContains(t, err, "to is nil")
+}
+
+// A listing sees every letter once, however long it takes, and leaves all of
+// them visible.
+func TestListTakesNothing(t *testing.T) {
+	for name, slow := range map[string]time.Duration{"fast": 0, "slow": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n = 253
+				dead := newQueue(t, memqueue.Config{})
+				fill(t, dead, n, 0)
+				seen := make(map[string]int)
+				for l, err := range deadletter.List(t.Context(), dead, deadletter.Config{}) {
+					require.NoError(t, err)
+					require.True(t, l.Recorded)
+					require.Equal(t, record(len(seen)), l.Record)
+					seen[string(l.Message.Body)]++
+					time.Sleep(slow)
+				}
+				require.Len(t, seen, n)
+				s := dead.Stats()
+				require.Equal(t, n, s.Visible, "%+v", s)
+				require.EqualValues(t, n, s.Received, "received again, so a lease had ended")
+			})
+		})
+	}
+}
+
+func TestListEndsEarly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead := newQueue(t, memqueue.Config{})
+		fill(t, dead, 50, 0)
+		for l, err := range deadletter.List(t.Context(), dead, deadletter.Config{}) {
+			require.NoError(t, err)
+			if string(l.Message.Body) == "m13" {
+				break
+			}
+		}
+		require.Equal(t, 50, dead.Stats().Visible)
+		require.Len(t, list(t, dead, deadletter.Config{Max: 7}), 7)
+		require.Equal(t, 50, dead.Stats().Visible)
+		require.Len(t, list(t, dead, deadletter.Config{Filter: deadletter.Filter{Sources: []string{"orders"}}}), 25)
+
+		ctx, cancel := context.WithCancelCause(t.Context())
+		defer cancel(nil)
+		enough := errors.New("enough")
+		n := 0
+		for _, err := range deadletter.List(ctx, dead, deadletter.Config{}) {
+			if err != nil {
+				require.ErrorIs(t, err, enough)
+				break
+			}
+			n++
+			cancel(enough)
+		}
+		require.Equal(t, 10, n, "what was received is still listed")
+		require.Equal(t, 50, dead.Stats().Visible)
+	})
+}
+
+// What comes while a listing goes on is not listed, and does not keep it going.
+func TestListEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead := newQueue(t, memqueue.Config{})
+		fill(t, dead, 30, 0)
+		time.Sleep(time.Second)
+		var feed sync.WaitGroup
+		ctx, stop := context.WithCancel(t.Context())
+		feed.Go(func() {
+			for ctx.Err() == nil {
+				time.Sleep(time.Millisecond)
+				_ = dead.Send(t.Context(), &queue.Message{Body: []byte("new")})
+			}
+		})
+		require.Len(t, list(t, dead, deadletter.Config{}), 30)
+		stop()
+		feed.Wait()
+		require.Zero(t, dead.Stats().InFlight)
+	})
+}
+
+func TestRedrive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 95
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, n, 0)
+		time.Sleep(time.Hour)
+		var results []deadletter.Result
+		s, err := deadletter.Redrive(t.Context(), dead, orders, deadletter.Config{
+			OnResult: func(r deadletter.Result) { results = append(results, r) },
+		})
+		require.NoError(t, err)
+		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: n, Matched: n, Redriven: n}, s)
+		require.Zero(t, dead.Stats().Visible+dead.Stats().InFlight)
+		require.Len(t, results, n)
+		for i, r := range results {
+			require.Equal(t, deadletter.Redriven, r.Outcome)
+			require.Equal(t, i+1, r.Summary.Redriven)
+			require.Equal(t, fmt.Sprint("m", i), string(r.Letter.Message.Body))
+		}
+		for i, m := range drain(t, orders) {
+			require.Equal(t, fmt.Sprint("m", i), string(m.Body))
+			require.Equal(t, 1, m.Attempt, "it would be exhausted early")
+			history, err := deadletter.ParseHistory(m.Attributes[deadletter.HistoryAttribute])
+			require.NoError(t, err)
+			require.Equal(t, deadletter.History{Redrives: 1, Run: s.Run, Attempts: record(i).Attempts, First: record(i).First, Last: record(i)}, history)
+			delete(m.Attributes, deadletter.HistoryAttribute)
+			require.Equal(t, map[string]string{"color": fmt.Sprint(i)}, m.Attributes)
+		}
+	})
+}
+
+// A message that is given up, redriven and given up again, by a consumer, has one
+// record, and knows of its first life.
+func TestLives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		require.NoError(t, orders.Send(t.Context(), &queue.Message{Body: []byte("order"), Attributes: map[string]string{"id": "17"}}))
+		born := time.Now()
+		consume := func(handle error) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			c, err := queue.NewConsumer(orders, queue.HandlerFunc(func(context.Context, *queue.Message) error { return handle }), queue.Config{
+				Name: "orders", Concurrency: 1, DeadLetter: dead, Retry: retry.Policy{MaxAttempts: 4}, Logger: quiet,
+			})
+			require.NoError(t, err)
+			require.NoError(t, c.Run(ctx))
+		}
+		for life := 1; life <= 3; life++ {
+			consume(fmt.Errorf("trouble %d", life))
+			letters := list(t, dead, deadletter.Config{})
+			require.Len(t, letters, 1)
+			l := letters[0]
+			require.Equal(t, retry.ReasonExhausted, l.Record.Reason)
+			require.Contains(t, l.Record.Error, fmt.Sprint("trouble ", life))
+			require.Equal(t, 4, l.Record.Attempts)
+			require.Equal(t, 4*life, l.Attempts())
+			require.True(t, l.First().Equal(born), "%v", l.First())
+			require.Equal(t, life-1, l.History.Redrives)
+			if life > 1 {
+				require.Contains(t, l.History.Last.Error, fmt.Sprint("trouble ", life-1))
+			}
+			require.Equal(t, "17", l.Message.Attributes["id"])
+			time.Sleep(time.Minute)
+			s, err := deadletter.Redrive(t.Context(), dead, orders, deadletter.Config{Logger: quiet})
+			require.NoError(t, err)
+			require.Equal(t, 1, s.Redriven)
+		}
+		consume(nil)
+		require.Zero(t, orders.Stats().Visible+dead.Stats().Visible)
+	})
+}
+
+func TestRedriveSome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 60, 0)
+		cfg := deadletter.Config{Filter: deadletter.Filter{Reasons: []string{retry.ReasonExhausted}}, DryRun: true}
+
+		s, err := deadletter.Redrive(t.Context(), dead, nil, cfg)
+		require.NoError(t, err)
+		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: 60, Matched: 20, Kept: 60}, s)
+		require.Equal(t, 60, dead.Stats().Visible)
+
+		cfg.DryRun, cfg.Max = false, 13
+		s, err = deadletter.Redrive(t.Context(), dead, orders, cfg)
+		require.NoError(t, err)
+		requireAddsUp(t, s)
+		require.Equal(t, 13, s.Redriven)
+		require.Equal(t, 40, s.Examined, "four receives bring them")
+		require.Equal(t, 47, dead.Stats().Visible)
+
+		cfg.Max = 0
+		s, err = deadletter.Redrive(t.Context(), dead, orders, cfg)
+		require.NoError(t, err)
+		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: 47, Matched: 7, Redriven: 7, Kept: 40}, s)
+		for _, l := range list(t, dead, deadletter.Config{}) {
+			require.NotEqual(t, retry.ReasonExhausted, l.Record.Reason)
+		}
+		require.Equal(t, 40, dead.Stats().Visible)
+		require.Len(t, drain(t, orders), 20)
+	})
+}
+
+// What the destination refuses stays as it was, and is tried once.
+func TestRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 40, 0)
+		sink := &picky{Sink: orders, refuse: refuse("m3", "m17", "m39")}
+		var failed []string
+		s, err := deadletter.Redrive(t.Context(), dead, sink, deadletter.Config{OnResult: func(r deadletter.Result) {
+			if r.Outcome == deadletter.Failed {
+				require.ErrorIs(t, r.Err, errRefused)
+				failed = append(failed, string(r.Letter.Message.Body))
+			}
+		}})
+		require.NoError(t, err)
+		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: 40, Matched: 40, Redriven: 37, Failed: 3}, s)
+		require.Equal(t, []string{"m3", "m17", "m39"}, failed)
+		require.Equal(t, 7, sink.calls, "four batches, and once more without the history")
+		letters := list(t, dead, deadletter.Config{})
+		require.Len(t, letters, 3)
+		require.Equal(t, record(3), letters[0].Record)
+	})
+}
+
+// A message that has no room for its history goes without.
+func TestNoRoomForTheHistory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		full := make(map[string]string)
+		for i := range 10 {
+			full[fmt.Sprint("a", i)] = "x"
+		}
+		require.NoError(t, dead.Send(t.Context(), &queue.Message{Body: []byte("full"), Attributes: full}))
+		fill(t, dead, 5, 0)
+		s, err := deadletter.Redrive(t.Context(), dead, orders, deadletter.Config{})
+		require.NoError(t, err)
+		require.Equal(t, 6, s.Redriven)
+		for _, m := range drain(t, orders) {
+			if string(m.Body) == "full" {
+				require.Equal(t, full, m.Attributes)
+			} else {
+				require.Contains(t, m.Attributes, deadletter.HistoryAttribute)
+			}
+		}
+	})
+}
+
+// Trouble of the destination is waited out; what stops everybody ends the
+// redrive. Either way nothing is lost, and nothing is left hidden.
+func TestTrouble(t *testing.T) {
+	for name, c := range map[string]struct {
+		err    error
+		until  time.Duration
+		ends   bool
+		doubt  int // letters that may have been accepted, if it ends
+		within time.Duration
+	}{
+		"short outage":  {err: limiter.ErrUnavailable, until: 3 * time.Second},
+		"long outage":   {err: limiter.ErrUnavailable, until: time.Hour, ends: true, doubt: 10},
+		"overload":      {err: overload(time.Minute), until: time.Minute},
+		"misconfigured": {err: limiter.ErrMisconfigured, until: time.Hour, ends: true, within: time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+				fill(t, dead, 30, 0)
+				begin := time.Now()
+				sink := &picky{Sink: orders, refuse: func(*queue.Message) error {
+					if time.Since(begin) < c.until {
+						return fmt.Errorf("%w", c.err)
+					}
+					return nil
+				}}
+				s, err := deadletter.Redrive(t.Context(), dead, sink, deadletter.Config{Logger: quiet})
+				requireAddsUp(t, s)
+				require.Zero(t, dead.Stats().InFlight)
+				if !c.ends {
+					require.NoError(t, err)
+					require.Equal(t, 30, s.Redriven)
+					require.Len(t, drain(t, orders), 30)
+					return
+				}
+				require.ErrorIs(t, err, c.err)
+				require.Equal(t, c.doubt, s.InDoubt)
+				require.Equal(t, 30, dead.Stats().Visible)
+				if c.within > 0 {
+					require.Less(t, time.Since(begin), c.within)
+				}
+			})
+		})
+	}
+}
+
+// A breaker waits out an outage of any length.
+func TestBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 30, 0)
+		time.Sleep(time.Second)
+		begin := time.Now()
+		sink := &picky{Sink: orders, refuse: func(*queue.Message) error {
+			if time.Since(begin) < 3*time.Hour {
+				return limiter.ErrUnavailable
+			}
+			return nil
+		}}
+		breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
+		require.NoError(t, err)
+		s, err := deadletter.Redrive(t.Context(), dead, sink, deadletter.Config{Limiter: breaker, Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, 30, s.Redriven)
+		require.Zero(t, dead.Stats().Visible+dead.Stats().InFlight)
+		require.Less(t, sink.calls, 1000)
+	})
+}
+
+// Of what Max allows nothing is given up for a moment's trouble, and trouble of a
+// part of each batch does not end a redrive that gets on.
+func TestTroubleAndProgress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 300, 0)
+		f := &queuetest.Faulty{Sink: orders, Plan: queuetest.On(queuetest.OpSend, queuetest.Fault{Mode: queuetest.Refuse, Err: limiter.ErrUnavailable}, 1)}
+		s, err := deadletter.Redrive(t.Context(), dead, f, deadletter.Config{Max: 10, Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, 10, s.Redriven)
+
+		f.Plan = queuetest.On(queuetest.OpSend, queuetest.Fault{Mode: queuetest.Half, Err: overload(time.Second)})
+		s, err = deadletter.Redrive(t.Context(), dead, &picky{Sink: f}, deadletter.Config{Logger: quiet, Filter: deadletter.Filter{Sources: []string{"orders"}}})
+		require.ErrorIs(t, err, limiter.ErrOverload, "the last one of a batch is always refused")
+		require.Positive(t, s.Redriven)
+
+		n := 0
+		sink := &picky{Sink: orders, refuse: func(*queue.Message) error {
+			if n++; n%3 == 0 {
+				return limiter.ErrOverload
+			}
+			return nil
+		}}
+		left := 290 - s.Redriven
+		s, err = deadletter.Redrive(t.Context(), dead, sink, deadletter.Config{Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, left, s.Redriven)
+	})
+}
+
+// overload is a 429 with that Retry-After.
+type overload time.Duration
+
+func (o overload) Error() string             { return "slow down" }
+func (o overload) Is(target error) bool      { return target == limiter.ErrOverload }
+func (o overload) RetryAfter() time.Duration { return time.Duration(o) }
+
+// Of a call that fails as a whole, without a word about the far side, nothing is
+// known: its letters are in doubt, and the others go on.
+func TestInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 30, 0)
+		sink := &queuetest.Faulty{Sink: orders, Plan: queuetest.On(queuetest.OpSend, queuetest.Fault{Mode: queuetest.LoseReply}, 2)}
+		s, err := deadletter.Redrive(t.Context(), dead, sink, deadletter.Config{Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: 30, Matched: 30, Redriven: 20, InDoubt: 10}, s)
+		require.Equal(t, 10, dead.Stats().Visible)
+		require.Equal(t, 30, orders.Stats().Visible)
+	})
+}
+
+// What was accepted but could not be deleted is deleted later, and not sent again.
+func TestAckFails(t *testing.T) {
+	for name, c := range map[string]struct {
+		fails []int // acks
+		doubt int
+	}{
+		"twice":  {[]int{1, 2}, 0},
+		"longer": {[]int{1, 2, 3, 4, 5, 6}, 0},
+		"always": {nil, 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+				fill(t, dead, 30, 0)
+				source := &queuetest.Faulty{Source: dead, Plan: queuetest.On(queuetest.OpAck, queuetest.Fault{Mode: queuetest.Refuse}, c.fails...)}
+				s, err := deadletter.Redrive(t.Context(), source, orders, deadletter.Config{Logger: quiet})
+				require.NoError(t, err)
+				requireAddsUp(t, s)
+				require.Equal(t, c.doubt, s.InDoubt)
+				require.Equal(t, 30-c.doubt, s.Redriven)
+				require.Len(t, drain(t, orders), 30)
+				require.Equal(t, c.doubt, dead.Stats().Visible)
+			})
+		})
+	}
+}
+
+func TestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 100, 0)
+		bucket, err := limiter.NewTokenBucket(2, 5)
+		require.NoError(t, err)
+		sink := &picky{Sink: orders}
+		begin := time.Now()
+		var last time.Time
+		s, err := deadletter.Redrive(t.Context(), dead, sink, deadletter.Config{Limiter: bucket, OnResult: func(deadletter.Result) { last = time.Now() }})
+		require.NoError(t, err)
+		require.Equal(t, 100, s.Redriven)
+		require.Equal(t, 47500*time.Millisecond, last.Sub(begin).Round(10*time.Millisecond))
+		require.Equal(t, 5, sink.sizes[0], "the burst goes in one call")
+		require.EqualValues(t, 100, dead.Stats().Received)
+	})
+}
+
+// A redrive that takes hours receives every letter once, and costs few extensions.
+func TestSlowRedriveKeepsItsLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 500, 0)
+		bucket, err := limiter.NewTokenBucket(0.02, 1) // 50 s each
+		require.NoError(t, err)
+		extended := 0
+		source := &queuetest.Faulty{Source: dead, Plan: func(c queuetest.Call) queuetest.Fault {
+			if c.Op == queuetest.OpExtend {
+				extended += len(c.Messages)
+			}
+			return queuetest.Fault{}
+		}}
+		s, err := deadletter.Redrive(t.Context(), source, orders, deadletter.Config{Limiter: bucket, Filter: deadletter.Filter{Sources: []string{"orders"}}})
+		require.NoError(t, err)
+		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: 500, Matched: 250, Redriven: 250, Kept: 250}, s)
+		require.EqualValues(t, 500, dead.Stats().Received, "received again, so a lease had ended")
+		require.Less(t, extended, 8*500, "of three and a half hours")
+		require.Equal(t, 250, dead.Stats().Visible)
+	})
+}
+
+// A consumer that still fails sends everything back at once; each letter is
+// redriven once nevertheless, also when the clocks differ.
+func TestNoCircle(t *testing.T) {
+	for name, skew := range map[string]time.Duration{"same clock": 0, "queue's clock is behind": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+				fill(t, dead, 100, 0)
+				time.Sleep(time.Second)
+				var sent sync.Map
+				handler := queue.HandlerFunc(func(_ context.Context, m *queue.Message) error {
+					n, _ := sent.LoadOrStore(string(m.Body), new(int))
+					*n.(*int)++
+					return retry.Permanent(errors.New("still no stock"))
+				})
+				c, err := queue.NewConsumer(orders, handler, queue.Config{Concurrency: 10, DeadLetter: dead, NoDeadLetterGuard: true, Logger: quiet})
+				require.NoError(t, err)
+				ctx, stop := context.WithCancel(t.Context())
+				var consumer sync.WaitGroup
+				consumer.Go(func() { _ = c.Run(ctx) })
+				bucket, err := limiter.NewTokenBucket(10, 1)
+				require.NoError(t, err)
+				s, err := deadletter.Redrive(t.Context(), behind{dead, skew}, orders, deadletter.Config{Limiter: bucket, Logger: quiet})
+				require.NoError(t, err)
+				requireAddsUp(t, s)
+				require.Equal(t, 100, s.Redriven)
+				require.Positive(t, s.Newer)
+				stop()
+				consumer.Wait()
+				sent.Range(func(body, n any) bool {
+					require.Equal(t, 1, *n.(*int), body)
+					return true
+				})
+				require.Equal(t, 100, dead.Stats().Visible)
+			})
+		})
+	}
+}
+
+// behind is a queue whose clock is behind ours.
+type behind struct {
+	queue.Source
+	d time.Duration
+}
+
+func (b behind) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	msgs, err := b.Source.Receive(ctx, o)
+	for _, m := range msgs {
+		m.SentAt = m.SentAt.Add(-b.d)
+	}
+	return msgs, err
+}
+
+// Cancelled at any moment, a redrive leaves nothing hidden, and knows exactly
+// what it did.
+func TestCancel(t *testing.T) {
+	for ms := range 40 {
+		synctest.Test(t, func(t *testing.T) {
+			dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+			fill(t, dead, 50, 0)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(ms)*7*time.Millisecond)
+			defer cancel()
+			f := &queuetest.Faulty{Source: careless{dead}, Sink: orders, Latency: 20 * time.Millisecond}
+			s, err := deadletter.Redrive(ctx, f, f, deadletter.Config{Logger: quiet})
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			requireAddsUp(t, s)
+			require.Zero(t, s.InDoubt+s.Failed)
+			require.Zero(t, dead.Stats().InFlight)
+			require.Equal(t, s.Redriven, orders.Stats().Visible)
+			require.Equal(t, 50-s.Redriven, dead.Stats().Visible)
+		})
+	}
+}
+
+// careless is a queue that goes on with a receive whose caller has gone, and hands
+// out messages to nobody.
+type careless struct{ *memqueue.Queue }
+
+func (c careless) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	msgs, err := c.Queue.Receive(context.WithoutCancel(ctx), o)
+	time.Sleep(20 * time.Millisecond)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return msgs, err
+}
+
+// A standard queue may deliver again what was deleted, and may look empty for a
+// moment. Nothing is sent twice, and nothing is missed.
+func TestUnreliableQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 100, 0)
+		s, err := deadletter.Redrive(t.Context(), &unreliable{Queue: dead}, orders, deadletter.Config{})
+		require.NoError(t, err)
+		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: 100, Matched: 100, Redriven: 100}, s)
+		require.Len(t, drain(t, orders), 100)
+		require.Zero(t, dead.Stats().Visible+dead.Stats().InFlight)
+	})
+}
+
+type unreliable struct {
+	*memqueue.Queue
+	receives int
+	undone   int
+}
+
+func (u *unreliable) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	if u.receives++; u.receives%2 == 0 {
+		return nil, nil
+	}
+	return u.Queue.Receive(ctx, o)
+}
+
+func (u *unreliable) Ack(ctx context.Context, msgs ...*queue.Message) error {
+	if u.undone < 5 {
+		u.undone++
+		return u.Nack(ctx, 0, msgs...)
+	}
+	return u.Queue.Ack(ctx, msgs...)
+}
+
+// Two redrives at once, whose leases can't be extended: what is no longer theirs
+// they leave to each other, so nothing is sent twice.
+func TestLostLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 100, 0)
+		time.Sleep(time.Second)
+		bucket, err := limiter.NewTokenBucket(0.05, 1) // ten letters take 200 s at least
+		require.NoError(t, err)
+		semaphore, err := limiter.NewSemaphore(2)
+		require.NoError(t, err)
+		var both sync.WaitGroup
+		total := 0
+		var mu sync.Mutex
+		for range 2 {
+			both.Go(func() {
+				f := &queuetest.Faulty{Source: dead, Plan: queuetest.On(queuetest.OpExtend, queuetest.Fault{Mode: queuetest.Refuse})}
+				s, err := deadletter.Redrive(t.Context(), f, orders, deadletter.Config{Limiter: limiter.All(semaphore, bucket), Logger: quiet})
+				mu.Lock()
+				defer mu.Unlock()
+				require.NoError(t, err)
+				requireAddsUp(t, s)
+				total += s.Redriven
+			})
+		}
+		both.Wait()
+		require.Greater(t, dead.Stats().Received, uint64(100), "no lease had ended")
+		require.Equal(t, 100, total)
+		free, err := semaphore.Ready(t.Context(), 2, 0)
+		require.NoError(t, err)
+		require.Equal(t, 2, free)
+		for body, n := range bodies(drain(t, orders)) {
+			require.Equal(t, 1, n, body)
+		}
+	})
+}
+
+// Every permit is given back, whatever happens to its letter.
+func TestPermits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 50, 0)
+		semaphore, err := limiter.NewSemaphore(3)
+		require.NoError(t, err)
+		sink := &picky{Sink: orders, refuse: refuse("m3", "m17")}
+		s, err := deadletter.Redrive(t.Context(), dead, sink, deadletter.Config{Limiter: semaphore})
+		require.NoError(t, err)
+		require.Equal(t, 48, s.Redriven)
+		free, err := semaphore.Ready(t.Context(), 3, 0)
+		require.NoError(t, err)
+		require.Equal(t, 3, free)
+		for _, n := range sink.sizes {
+			require.LessOrEqual(t, n, 3)
+		}
+	})
+}
+
+func TestFIFO(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{FIFO: true}), newQueue(t, memqueue.Config{FIFO: true})
+		for i := range 60 { // they were sent there a moment ago
+			require.NoError(t, orders.Send(t.Context(), &queue.Message{Body: []byte("x"), Group: "g", Dedup: fmt.Sprint("first-", i)}))
+		}
+		drain(t, orders)
+		fill(t, dead, 60, 4)
+		sink := &picky{Sink: orders, refuse: refuse("m21")} // of group 1
+		s, err := deadletter.Redrive(t.Context(), dead, sink, deadletter.Config{})
+		require.NoError(t, err)
+		requireAddsUp(t, s)
+		require.Equal(t, 1, s.Failed)
+		require.Equal(t, 50, s.Redriven, "three groups, and of the second one what was before")
+		next := make(map[string]int)
+		for _, m := range drain(t, orders) {
+			var i, g int
+			_, err := fmt.Sscanf(string(m.Body)+" "+m.Group, "m%d g%d", &i, &g)
+			require.NoError(t, err)
+			require.Equal(t, i%4, g)
+			require.Equal(t, next[m.Group]*4+g, i, "order in the group")
+			next[m.Group]++
+		}
+		s, err = deadletter.Redrive(t.Context(), dead, orders, deadletter.Config{})
+		require.NoError(t, err)
+		require.Equal(t, 10, s.Redriven)
+		require.Len(t, drain(t, orders), 10)
+	})
+}
+
+// A redrive whose acks are lost is repeated: a FIFO queue has no message twice.
+func TestRepeatedOnFIFO(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{FIFO: true}), newQueue(t, memqueue.Config{FIFO: true})
+		fill(t, dead, 20, 20)
+		f := &queuetest.Faulty{Source: dead, Plan: queuetest.On(queuetest.OpAck, queuetest.Fault{Mode: queuetest.Refuse})}
+		s, err := deadletter.Redrive(t.Context(), f, orders, deadletter.Config{Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, 20, s.InDoubt)
+		s, err = deadletter.Redrive(t.Context(), dead, orders, deadletter.Config{})
+		require.NoError(t, err)
+		require.Equal(t, 20, s.Redriven)
+		for body, n := range bodies(drain(t, orders)) {
+			require.Equal(t, 1, n, body)
+		}
+	})
+}
+
+// A fault at any one call: no message is lost, none is left hidden but for what a
+// lost receive has taken, and the counts are right.
+func TestOneFault(t *testing.T) {
+	for _, mode := range []queuetest.Mode{queuetest.Refuse, queuetest.LoseReply, queuetest.Half} {
+		for k := 1; k <= 30; k++ {
+			synctest.Test(t, func(t *testing.T) {
+				dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+				fill(t, dead, 50, 0)
+				f := &queuetest.Faulty{Source: dead, Sink: orders, Plan: queuetest.OnCall(k, queuetest.Fault{Mode: mode})}
+				s, err := deadletter.Redrive(t.Context(), f, f, deadletter.Config{Logger: quiet})
+				require.NoError(t, err)
+				requireAddsUp(t, s)
+				time.Sleep(time.Hour)
+				there, left := bodies(drain(t, orders)), bodies(drain(t, dead))
+				for i := range 50 {
+					body := fmt.Sprint("m", i)
+					require.Positive(t, there[body]+left[body], "call %d, mode %d: %s is lost", k, mode, body)
+					require.LessOrEqual(t, there[body], 1, "call %d, mode %d", k, mode)
+					require.LessOrEqual(t, left[body], 1, "call %d, mode %d", k, mode)
+				}
+				require.Equal(t, s.Redriven, 50-len(left), "call %d, mode %d: %+v", k, mode, s)
+			})
+		}
+	}
+}

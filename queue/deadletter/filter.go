@@ -1,0 +1,45 @@
+package deadletter
+
+import (
+	"regexp"
+	"slices"
+	"time"
+)
+
+// A Filter says which letters are meant: those for which all that is set holds.
+// The zero Filter takes all.
+type Filter struct {
+	// IDs are ids of messages, in the dead-letter queue or in the queue that they
+	// come from.
+	IDs []string
+	// Reasons are those of [retry.DeadLetter]. "" stands for letters without a
+	// record.
+	Reasons []string
+	// Sources are names of queues, as in the records.
+	Sources []string
+	// Error matches a part of the error's text.
+	Error *regexp.Regexp
+	// From and Until bound when letters were given up ([Letter.Died]): not
+	// before From, and before Until. A letter of which that is unknown is in no
+	// such span.
+	From, Until time.Time
+	// Func takes a letter, too. It must not change the message.
+	Func func(Letter) bool
+}
+
+// Match reports whether the filter takes the letter.
+func (f Filter) Match(l Letter) bool {
+	died := l.Died()
+	switch {
+	case len(f.IDs) > 0 && !slices.Contains(f.IDs, l.Message.ID) && (l.Record.MessageID == "" || !slices.Contains(f.IDs, l.Record.MessageID)),
+		len(f.Reasons) > 0 && !slices.Contains(f.Reasons, l.Record.Reason),
+		len(f.Sources) > 0 && !slices.Contains(f.Sources, l.Record.Source),
+		f.Error != nil && !f.Error.MatchString(l.Record.Error),
+		!(f.From.IsZero() && f.Until.IsZero()) && died.IsZero(),
+		!f.From.IsZero() && died.Before(f.From),
+		!f.Until.IsZero() && !died.Before(f.Until),
+		f.Func != nil && !f.Func(l):
+		return false
+	}
+	return true
+}

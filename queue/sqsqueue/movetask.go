@@ -1,0 +1,240 @@
+package sqsqueue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+// MoveAPI is what [Move] calls of the SDK. An *sqs.Client is one.
+type MoveAPI interface {
+	GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput, ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error)
+	ListDeadLetterSourceQueues(context.Context, *sqs.ListDeadLetterSourceQueuesInput, ...func(*sqs.Options)) (*sqs.ListDeadLetterSourceQueuesOutput, error)
+	StartMessageMoveTask(context.Context, *sqs.StartMessageMoveTaskInput, ...func(*sqs.Options)) (*sqs.StartMessageMoveTaskOutput, error)
+	ListMessageMoveTasks(context.Context, *sqs.ListMessageMoveTasksInput, ...func(*sqs.Options)) (*sqs.ListMessageMoveTasksOutput, error)
+	CancelMessageMoveTask(context.Context, *sqs.CancelMessageMoveTaskInput, ...func(*sqs.Options)) (*sqs.CancelMessageMoveTaskOutput, error)
+}
+
+var _ MoveAPI = (*sqs.Client)(nil)
+
+// MoveConfig says what [Move] does. The zero MoveConfig brings each message back
+// to the queue that the service moved it from, as fast as the service likes.
+type MoveConfig struct {
+	// To is the URL of the queue that gets the messages. Default: for each message
+	// the queue that the service moved it from. Messages that somebody has sent to
+	// the dead-letter queue, as a Consumer does, come from none, and need To.
+	To string
+	// Rate is how many messages are moved a second at most, 1 to 500. Default 0:
+	// as the service likes.
+	Rate int
+	// OnProgress is told how far it is, every two seconds, from the goroutine of
+	// Move.
+	OnProgress func(MoveProgress)
+}
+
+// MoveProgress says how far a [Move] is.
+type MoveProgress struct {
+	Moved int64 // messages, approximately
+	Total int64 // messages that were there at the start, approximately. 0: unknown
+}
+
+// ErrNotMovable says that the service does not move these messages itself. The
+// deadletter package's Redrive does.
+var ErrNotMovable = errors.New("the service does not move these messages itself; deadletter.Redrive does")
+
+const (
+	maxMoveRate = 500 // messages a second
+	movePoll    = 2 * time.Second
+	moveMissing = 5 // looks in a row that may not find the task: the list may be late
+)
+
+// Move has the service move all messages of the dead-letter queue at fromURL, as its
+// console's redrive does, and waits until it has (a message move task). It costs no
+// receives and goes on if the process dies. Where it does not apply, the error
+// answers errors.Is for [ErrNotMovable], and says why:
+//
+//   - The queue must be the dead-letter queue of another one's redrive policy.
+//   - Without To, each message must have been moved there by such a policy. The
+//     task fails at the first one that somebody sent, and what it has moved by
+//     then stays moved.
+//   - Both queues must be standard, or both FIFO.
+//   - All messages are moved, as they are: with the attribute of their dead-letter
+//     record. For a choice, and for a limiter of your own, use deadletter.Redrive.
+//
+// A queue has one task at a time. Moved messages are new ones, with a new id, and
+// their retention starts anew.
+//
+// When ctx ends the task is cancelled, which leaves the rest where it is; the error
+// is the cause of ctx. Other errors: fromURL or a field of cfg that is out of range,
+// named; a task that runs already, or fails, or is cancelled by somebody; what
+// requests fail with, as in the package documentation. The task goes on when only
+// its state could not be read.
+//
+// It needs sqs:StartMessageMoveTask, sqs:ListMessageMoveTasks,
+// sqs:CancelMessageMoveTask, sqs:ListDeadLetterSourceQueues, sqs:ReceiveMessage,
+// sqs:DeleteMessage and sqs:GetQueueAttributes on the dead-letter queue, and
+// sqs:SendMessage and sqs:GetQueueAttributes on the other.
+func Move(ctx context.Context, client MoveAPI, fromURL string, cfg MoveConfig) (MoveProgress, error) {
+	if c, ok := client.(*sqs.Client); client == nil || ok && c == nil {
+		return MoveProgress{}, errors.New("sqsqueue: Move: client is nil")
+	}
+	switch {
+	case fromURL == "":
+		return MoveProgress{}, errors.New("sqsqueue: Move: fromURL is empty: must be the URL of a dead-letter queue")
+	case cfg.To == fromURL:
+		return MoveProgress{}, errors.New("sqsqueue: Move: MoveConfig.To is fromURL: must be another queue")
+	case cfg.Rate < 0 || cfg.Rate > maxMoveRate:
+		return MoveProgress{}, fmt.Errorf("sqsqueue: Move: MoveConfig.Rate is %d: must be from 1 to %d, or 0 for the service's own", cfg.Rate, maxMoveRate)
+	case cfg.To != "" && strings.HasSuffix(cfg.To, ".fifo") != strings.HasSuffix(fromURL, ".fifo"):
+		return MoveProgress{}, fmt.Errorf("sqsqueue: Move: one of the queues is FIFO and the other is not: %w", ErrNotMovable)
+	}
+	m := mover{client: client, q: &Queue{url: fromURL, cfg: Config{Timeout: 10 * time.Second}}, cfg: cfg}
+	if err := m.start(ctx); err != nil {
+		return MoveProgress{}, err
+	}
+	err := m.wait(ctx)
+	return m.progress, err
+}
+
+// A mover is one Move.
+type mover struct {
+	client   MoveAPI
+	q        *Queue // the dead-letter queue, for its requests' errors
+	cfg      MoveConfig
+	arn      string
+	before   int64  // when the queue's task before ours was started, in ms; 0: there was none
+	handle   string // of our task
+	progress MoveProgress
+}
+
+func (m *mover) start(ctx context.Context) error {
+	arnOf := func(url string) (string, error) {
+		out, err := do(ctx, &Queue{url: url}, "move", m.q.cfg.Timeout, m.client.GetQueueAttributes, &sqs.GetQueueAttributesInput{
+			QueueUrl: &url, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn},
+		})
+		if err != nil {
+			return "", err
+		}
+		return out.Attributes[string(types.QueueAttributeNameQueueArn)], nil
+	}
+	var err error
+	if m.arn, err = arnOf(m.q.url); err != nil {
+		return err
+	}
+	in := &sqs.StartMessageMoveTaskInput{SourceArn: &m.arn}
+	if m.cfg.To != "" {
+		to, err := arnOf(m.cfg.To)
+		if err != nil {
+			return err
+		}
+		in.DestinationArn = &to
+	}
+	if m.cfg.Rate > 0 {
+		rate := int32(m.cfg.Rate)
+		in.MaxNumberOfMessagesPerSecond = &rate
+	}
+	sources, err := do(ctx, m.q, "move", m.q.cfg.Timeout, m.client.ListDeadLetterSourceQueues, &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &m.q.url})
+	if err != nil {
+		return err
+	}
+	if len(sources.QueueUrls) == 0 {
+		return fmt.Errorf("sqsqueue: move: queue %s is not the dead-letter queue of any redrive policy: %w", m.q.url, ErrNotMovable)
+	}
+	latest, err := m.latest(ctx)
+	if err != nil {
+		return err
+	}
+	if latest != nil && (deref(latest.Status) == "RUNNING" || deref(latest.Status) == "CANCELLING") {
+		return fmt.Errorf("sqsqueue: move: queue %s has a task under way that has moved %d messages: wait for its end, or cancel it", m.q.url, latest.ApproximateNumberOfMessagesMoved)
+	}
+	if latest != nil {
+		m.before = latest.StartedTimestamp
+	}
+	task, err := do(ctx, m.q, "move", m.q.cfg.Timeout, m.client.StartMessageMoveTask, in)
+	if err != nil {
+		return err
+	}
+	m.handle = deref(task.TaskHandle)
+	return nil
+}
+
+// latest returns the queue's latest task, nil if there is none.
+func (m *mover) latest(ctx context.Context) (*types.ListMessageMoveTasksResultEntry, error) {
+	out, err := do(ctx, m.q, "move", m.q.cfg.Timeout, m.client.ListMessageMoveTasks, &sqs.ListMessageMoveTasksInput{SourceArn: &m.arn})
+	if err != nil || len(out.Results) == 0 {
+		return nil, err
+	}
+	return &out.Results[0], nil
+}
+
+// wait looks at the task until it is over. As a queue has one task at a time, it is
+// the latest one; its handle is listed only while it runs, and the list may be late.
+func (m *mover) wait(ctx context.Context) error {
+	for missing, failures := 0, 0; ; {
+		if !sleep(ctx, movePoll) {
+			return m.cancel(ctx)
+		}
+		task, err := m.latest(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return m.cancel(ctx)
+		case err != nil:
+			if failures++; failures >= 30 || !errors.Is(err, limiter.ErrOverload) && !errors.Is(err, limiter.ErrUnavailable) {
+				return fmt.Errorf("%w: the task goes on", err)
+			}
+			continue
+		}
+		failures = 0
+		status := ""
+		if task != nil && (deref(task.TaskHandle) == m.handle || deref(task.TaskHandle) == "" && task.StartedTimestamp > m.before) {
+			status = deref(task.Status)
+			m.progress.Moved = task.ApproximateNumberOfMessagesMoved
+			if n := task.ApproximateNumberOfMessagesToMove; n != nil {
+				m.progress.Total = *n
+			}
+			if m.cfg.OnProgress != nil {
+				m.cfg.OnProgress(m.progress)
+			}
+		}
+		switch status {
+		case "COMPLETED":
+			return nil
+		case "FAILED":
+			return m.failed(deref(task.FailureReason))
+		case "CANCELLED":
+			return fmt.Errorf("sqsqueue: move: queue %s: somebody has cancelled the task after %d messages", m.q.url, m.progress.Moved)
+		case "":
+			if missing++; missing >= moveMissing {
+				return fmt.Errorf("sqsqueue: move: queue %s: the task is not among the queue's tasks any more: look at what is in the queue", m.q.url)
+			}
+		default:
+			missing = 0
+		}
+	}
+}
+
+// failed says what a task's failure means.
+func (m *mover) failed(reason string) error {
+	if reason == "CouldNotDetermineMessageSource" {
+		return fmt.Errorf("sqsqueue: move: queue %s: %s: the service did not move a message there itself, so it was sent there, as a consumer does with its dead letters: set MoveConfig.To (%d messages are moved): %w",
+			m.q.url, reason, m.progress.Moved, ErrNotMovable)
+	}
+	return fmt.Errorf("sqsqueue: move: queue %s: the task has failed after %d messages: %s", m.q.url, m.progress.Moved, reason)
+}
+
+// cancel ends the task, since ctx has ended.
+func (m *mover) cancel(ctx context.Context) error {
+	out, err := do(context.WithoutCancel(ctx), m.q, "move", m.q.cfg.Timeout, m.client.CancelMessageMoveTask, &sqs.CancelMessageMoveTaskInput{TaskHandle: &m.handle})
+	if err != nil {
+		return fmt.Errorf("%w, and the task could not be cancelled: %w", ended(ctx, "move"), err)
+	}
+	m.progress.Moved = out.ApproximateNumberOfMessagesMoved
+	return ended(ctx, "move")
+}
