@@ -1,7 +1,9 @@
 package sqsqueue
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -61,17 +63,21 @@ func (r *request) configure(o *sqs.Options) {
 	}
 }
 
-// Do sends the SDK's request with a body that can only be read. The SDK closes
-// the body as soon as the reply's header has come, and a body that is just being
-// written by WriteTo then says io.EOF, which net/http takes for a broken
-// request: it closes the connection before the reply is read.
+// Do sends the SDK's request with its body copied. The SDK closes its own as soon
+// as the reply's header has come, and one that is just being written by WriteTo
+// then says io.EOF, which net/http takes for a broken request: it closes the
+// connection before the reply is read. A body that net/http knows to be in memory
+// also leaves in the same packet as the header.
 func (r *request) Do(req *http.Request) (*http.Response, error) {
 	r.sent = true
 	if req.Body != nil && req.Body != http.NoBody {
-		req.Body = readCloser{req.Body}
+		var body bytes.Buffer
+		body.Grow(int(max(req.ContentLength, 0)) + bytes.MinRead)
+		_, err := body.ReadFrom(req.Body)
+		if err = errors.Join(err, req.Body.Close()); err != nil {
+			return nil, err
+		}
+		req.Body = io.NopCloser(&body)
 	}
 	return r.client.Do(req)
 }
-
-// A readCloser hides the other methods of a body.
-type readCloser struct{ io.ReadCloser }

@@ -90,9 +90,9 @@ var (
 //
 // The client is used as it is, with three exceptions, made for each request and
 // for these only: the SDK does not retry on its own, since its delays would keep
-// a consumer from receiving; a request has a time limit; and its body is passed
-// on without a WriteTo method, without which the SDK and net/http together can
-// lose the reply of a fast server. A client whose HTTP client has a Timeout
+// a consumer from receiving; a request has a time limit; and the HTTP client gets
+// a copy of its body, without which the SDK and net/http together can lose the
+// reply of a fast server. A client whose HTTP client has a Timeout
 // needs one longer than Wait.
 func New(client API, queueURL string, cfg Config) (*Queue, error) {
 	if c, ok := client.(*sqs.Client); client == nil || ok && c == nil {
