@@ -83,6 +83,7 @@ type engine struct {
 	endStart context.CancelFunc
 	endPolls context.CancelFunc
 	endCalls context.CancelFunc
+	spare    chan func()    // to goroutines that have made a call and can make another one
 	finished chan struct{}  // closed when the source has ended and nothing is left
 	wg       sync.WaitGroup // every goroutine of the run, but handlers that were abandoned
 
@@ -136,6 +137,7 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		Consumer:     c,
 		until:        ctx,
 		base:         context.WithoutCancel(ctx),
+		spare:        make(chan func()),
 		finished:     make(chan struct{}),
 		wakeIntake:   newSignal(),
 		wakeDispatch: newSignal(),
@@ -267,11 +269,33 @@ func (e *engine) unlock() {
 	e.full, e.ends = nil, nil
 	e.mu.Unlock()
 	for b := full; b != nil; b = b.next {
-		e.wg.Go(func() { e.send(b) })
+		e.calling(func() { e.send(b) })
 	}
 	for _, info := range ends {
 		e.cfg.Trace.Ended(info)
 	}
+}
+
+// calling runs f, which makes a call to the source, in a goroutine of its own.
+// One that has made its call waits for the next one until Run gives up: an SDK's
+// calls need a deep stack, and growing a new one for each of them costs more than
+// all that the engine does.
+func (e *engine) calling(f func()) {
+	select {
+	case e.spare <- f:
+		return
+	default: // none is spare
+	}
+	e.wg.Go(func() {
+		for {
+			f()
+			select {
+			case f = <-e.spare:
+			case <-e.calls.Done():
+				return
+			}
+		}
+	})
 }
 
 // inHand counts what is received and not finished.

@@ -165,7 +165,7 @@ func (e *engine) intake() {
 		e.nPolls++
 		failures := e.failures
 		e.mu.Unlock()
-		e.wg.Go(func() { e.receive(ask, failures) })
+		e.calling(func() { e.receive(ask, failures) })
 	}
 }
 
