@@ -124,6 +124,7 @@ type engine struct {
 	ends      []EndedInfo         // what Trace is told then
 	retrying  []*delivery         // results whose call failed
 	nextKeep  time.Time           // when the lease loop will look again
+	nextFlush time.Time           // when the flush loop will; zero: when it is woken
 
 	draining, eof, isFinished bool
 	fatal                     error

@@ -121,9 +121,9 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 		e.end(d, LostLease, now)
 	}
 	due := d.due
-	more, _ = e.startable(now)
-	if !more || v.kind != ackIt {
-		e.wakeDispatch.set() // else the caller takes the next one, and need not wake anybody
+	more, wait := e.startable(now)
+	if wait > 0 || guarded || v.kind != ackIt {
+		e.wakeDispatch.set() // else the caller takes the next one, or there is none before something wakes it anyway
 	}
 	e.unlock()
 

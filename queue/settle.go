@@ -83,7 +83,7 @@ func (e *engine) enqueue(d *delivery, now time.Time) {
 		b = &batch{key: key, since: now}
 		b.deliveries = b.array[:0]
 		e.pending[key] = b
-		e.wakeFlush.set()
+		e.flushBy(now.Add(e.linger(key)))
 	}
 	b.deliveries = append(b.deliveries, d)
 	if len(b.deliveries) == batchSize && key.group == "" {
@@ -95,6 +95,14 @@ func (e *engine) enqueue(d *delivery, now time.Time) {
 func (e *engine) sendSoon(b *batch) {
 	delete(e.pending, b.key)
 	b.next, e.full = e.full, b
+}
+
+// flushBy has the flush loop look again at t at the latest. The caller holds mu.
+func (e *engine) flushBy(t time.Time) {
+	if e.nextFlush.IsZero() || t.Before(e.nextFlush) {
+		e.nextFlush = t
+		e.wakeFlush.set()
+	}
 }
 
 // flush is the loop that sends batches which do not fill up in time, and tries
@@ -128,6 +136,7 @@ func (e *engine) flush() {
 			}
 			e.sendSoon(b)
 		}
+		e.nextFlush = next
 		e.unlock()
 		wait := time.Duration(0)
 		if !next.IsZero() {
@@ -207,7 +216,7 @@ func (e *engine) trySettleLater(d *delivery, now time.Time) time.Duration {
 	d.tries++
 	d.retryAt = now.Add(delay)
 	e.retrying = append(e.retrying, d)
-	e.wakeFlush.set()
+	e.flushBy(d.retryAt)
 	return delay
 }
 

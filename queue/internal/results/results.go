@@ -39,8 +39,11 @@ func (e *Attempted) Unwrap() error { return e.Err }
 // IsPostponed reports whether err says that the message was not run, and after
 // how long it is to come back.
 func IsPostponed(err error) (time.Duration, bool) {
+	if err == nil {
+		return 0, false // before there is a target, which costs an allocation
+	}
 	var p *Postponed
-	if err == nil || !errors.As(err, &p) {
+	if !errors.As(err, &p) {
 		return 0, false
 	}
 	return p.Delay, true
