@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,8 +21,8 @@ var errUnnamed = errors.New("the reply names it neither as done nor as failed")
 type batch struct {
 	q  *Queue
 	op string
-	// request makes one request for some messages, ten at most.
-	request func(ctx context.Context, limit time.Duration, some []int) (reply, error)
+	// request makes one request for some messages, ten at most, under these ids.
+	request func(ctx context.Context, limit time.Duration, some []int, ids []string) (reply, error)
 	// verdict says what a failure means: done after all (nil), failed, or to be
 	// asked again. unsure says that an earlier request may have done it.
 	verdict func(i int, e *requestError, unsure bool) (err error, again bool)
@@ -29,15 +30,42 @@ type batch struct {
 }
 
 // A reply names the messages of a request that were done, and those that failed,
-// by the ids that entryID gave them.
+// by the ids that entryIDs gave them.
 type reply struct {
 	done   []*string
 	failed []types.BatchResultErrorEntry
 }
 
-func entryID(i int) *string {
-	id := strconv.Itoa(i)
-	return &id
+// entryIDs returns the ids of messages in a request.
+func entryIDs(some []int) []string {
+	ids := make([]string, len(some))
+	for k, i := range some {
+		ids[k] = strconv.Itoa(i)
+	}
+	return ids
+}
+
+// An outcome is what a reply says of a message.
+type outcome struct {
+	named bool
+	err   *requestError // nil: done
+}
+
+// outcomes returns those of the messages with these ids.
+func (b *batch) outcomes(r reply, ids []string) []outcome {
+	all := make([]outcome, len(ids))
+	set := func(id *string, err *requestError) {
+		if k := slices.Index(ids, deref(id)); k >= 0 {
+			all[k] = outcome{named: true, err: err}
+		}
+	}
+	for _, id := range r.done {
+		set(id, nil)
+	}
+	for _, f := range r.failed {
+		set(f.Id, explainEntry(b.op, b.q.url, f))
+	}
+	return all
 }
 
 // retryPassing is the verdict of calls for which there is nothing special.
@@ -70,7 +98,8 @@ func (b *batch) run(ctx context.Context, some []int) {
 			}
 			return
 		}
-		answer, err := b.request(ctx, b.q.limit(ctx), some)
+		ids := entryIDs(some)
+		answer, err := b.request(ctx, b.q.limit(ctx), some, ids)
 		whole, isRequest := err.(*requestError)
 		switch {
 		case err != nil && !isRequest: // ctx has ended
@@ -86,21 +115,14 @@ func (b *batch) run(ctx context.Context, some []int) {
 			return
 		}
 
-		outcome := make(map[string]*requestError, len(some)) // nil: done
-		for _, id := range answer.done {
-			outcome[deref(id)] = nil
-		}
-		for _, f := range answer.failed {
-			outcome[deref(f.Id)] = explainEntry(b.op, b.q.url, f)
-		}
 		var rest []int
 		var last error
-		for _, i := range some {
-			e, named := outcome[strconv.Itoa(i)]
+		for k, o := range b.outcomes(answer, ids) {
+			i, e := some[k], o.err
 			switch {
 			case isRequest:
 				e = whole
-			case !named:
+			case !o.named:
 				e = &requestError{op: b.op, url: b.q.url, class: limiter.ErrUnavailable, err: errUnnamed}
 			case e == nil:
 				delete(b.failed, i)
@@ -111,7 +133,7 @@ func (b *batch) run(ctx context.Context, some []int) {
 			case again:
 				rest, last = append(rest, i), err
 				b.fail(i, err)
-				if e.class == limiter.ErrUnavailable && (isRequest || !named) {
+				if e.class == limiter.ErrUnavailable && (isRequest || !o.named) {
 					if unsure == nil {
 						unsure = make(map[int]bool)
 					}

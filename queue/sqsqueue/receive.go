@@ -67,11 +67,14 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 		return nil, err
 	}
 	now := time.Now()
-	msgs := make([]*queue.Message, len(out.Messages))
-	for i := range out.Messages {
-		m := message(&out.Messages[i])
-		m.Receipt = receipt{handle: m.Receipt, since: a.since}.String()
-		m.ReceivedAt, m.LeaseUntil = now, begin.Add(lease)
+	since, until := receipt{since: a.since}.String(), begin.Add(lease)
+	all := make([]queue.Message, len(out.Messages)) // at once: what is Native is one block, too
+	msgs := make([]*queue.Message, len(all))
+	for i := range all {
+		m := &all[i]
+		*m = message(&out.Messages[i])
+		m.Receipt = since + m.Receipt
+		m.ReceivedAt, m.LeaseUntil = now, until
 		msgs[i] = m
 	}
 	return msgs, nil
@@ -99,8 +102,8 @@ func (q *Queue) wait(most, lease time.Duration) time.Duration {
 }
 
 // message returns what the service's message says.
-func message(native *types.Message) *queue.Message {
-	m := &queue.Message{
+func message(native *types.Message) queue.Message {
+	m := queue.Message{
 		ID:      deref(native.MessageId),
 		Body:    []byte(deref(native.Body)),
 		Receipt: deref(native.ReceiptHandle),

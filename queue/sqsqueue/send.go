@@ -49,18 +49,19 @@ func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 	}
 	entries := make([]types.SendMessageBatchRequestEntry, len(msgs))
 	b := &batch{q: q, op: "send", verdict: retryPassing}
-	b.request = func(ctx context.Context, limit time.Duration, some []int) (reply, error) {
+	b.request = func(ctx context.Context, limit time.Duration, some []int, ids []string) (reply, error) {
 		in := &sqs.SendMessageBatchInput{QueueUrl: &q.url}
-		for _, i := range some {
+		for k, i := range some {
+			entries[i].Id = &ids[k]
 			in.Entries = append(in.Entries, entries[i])
 		}
 		out, err := do(ctx, q, b.op, limit, q.client.SendMessageBatch, in)
 		if err != nil {
 			return reply{}, err
 		}
-		r := reply{failed: out.Failed}
+		r := reply{done: make([]*string, len(out.Successful)), failed: out.Failed}
 		for i := range out.Successful {
-			r.done = append(r.done, out.Successful[i].Id)
+			r.done[i] = out.Successful[i].Id
 		}
 		return r, nil
 	}
@@ -90,7 +91,6 @@ func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 			b.fail(i, errOvertakes)
 			continue
 		}
-		entry.Id = entryID(i)
 		entries[i] = entry
 		some, total = append(some, i), total+size
 	}

@@ -26,19 +26,21 @@ var (
 // [queue.ErrLeaseLost], as far as the service tells.
 func (q *Queue) Ack(ctx context.Context, msgs ...*queue.Message) error {
 	b := &batch{q: q, op: "ack"}
-	b.request = func(ctx context.Context, limit time.Duration, some []int) (reply, error) {
-		in := &sqs.DeleteMessageBatchInput{QueueUrl: &q.url}
-		for _, i := range some {
-			handle := receiptOf(msgs[i]).handle
-			in.Entries = append(in.Entries, types.DeleteMessageBatchRequestEntry{Id: entryID(i), ReceiptHandle: &handle})
+	b.request = func(ctx context.Context, limit time.Duration, some []int, ids []string) (reply, error) {
+		handles := make([]string, len(some))
+		entries := make([]types.DeleteMessageBatchRequestEntry, len(some))
+		for k, i := range some {
+			handles[k] = receiptOf(msgs[i]).handle
+			entries[k] = types.DeleteMessageBatchRequestEntry{Id: &ids[k], ReceiptHandle: &handles[k]}
 		}
+		in := &sqs.DeleteMessageBatchInput{QueueUrl: &q.url, Entries: entries}
 		out, err := do(ctx, q, b.op, limit, q.client.DeleteMessageBatch, in)
 		if err != nil {
 			return reply{}, err
 		}
-		r := reply{failed: out.Failed}
+		r := reply{done: make([]*string, len(out.Successful)), failed: out.Failed}
 		for i := range out.Successful {
-			r.done = append(r.done, out.Successful[i].Id)
+			r.done[i] = out.Successful[i].Id
 		}
 		return r, nil
 	}
@@ -119,15 +121,15 @@ func (v *visibility) settle(ctx context.Context, msgs []*queue.Message) error {
 	return v.batch.settle(ctx, msgs)
 }
 
-func (v *visibility) change(ctx context.Context, limit time.Duration, some []int) (reply, error) {
+func (v *visibility) change(ctx context.Context, limit time.Duration, some []int, ids []string) (reply, error) {
 	in := &sqs.ChangeMessageVisibilityBatchInput{QueueUrl: &v.q.url}
 	now := time.Now()
-	for _, i := range some {
+	for k, i := range some {
 		r := receiptOf(v.msgs[i])
 		s := min(seconds(v.d), v.most[i], max(left(r, now), 0))
 		v.until[i] = now.Add(time.Duration(s) * time.Second)
 		in.Entries = append(in.Entries, types.ChangeMessageVisibilityBatchRequestEntry{
-			Id: entryID(i), ReceiptHandle: &r.handle, VisibilityTimeout: s,
+			Id: &ids[k], ReceiptHandle: &r.handle, VisibilityTimeout: s,
 		})
 		v.most[i] = s
 	}
@@ -135,9 +137,9 @@ func (v *visibility) change(ctx context.Context, limit time.Duration, some []int
 	if err != nil {
 		return reply{}, err
 	}
-	r := reply{failed: out.Failed}
+	r := reply{done: make([]*string, len(out.Successful)), failed: out.Failed}
 	for i := range out.Successful {
-		r.done = append(r.done, out.Successful[i].Id)
+		r.done[i] = out.Successful[i].Id
 	}
 	return r, nil
 }
