@@ -160,8 +160,8 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 
 // ----- the ledger: every change of a delivery's state goes through here -----
 
-// accept takes a new delivery in, and reports whether its message is new, too.
-// own is the message's own limiter, if it has one. The caller holds mu.
+// accept takes a new delivery in, and reports whether its message is new, too. d
+// is zero; own is the message's own limiter, if it has one. The caller holds mu.
 func (e *engine) accept(d *delivery, m *Message, own limiter.Limiter, now time.Time) bool {
 	if m.ReceivedAt.IsZero() {
 		m.ReceivedAt = now
@@ -171,7 +171,7 @@ func (e *engine) accept(d *delivery, m *Message, own limiter.Limiter, now time.T
 		e.supersede(old, m, now)
 		return false
 	}
-	*d = delivery{msg: m, state: waiting, since: now, place: len(e.all), number: e.stats.Received}
+	d.msg, d.state, d.since, d.place, d.number = m, waiting, now, len(e.all), e.stats.Received
 	e.all = append(e.all, d)
 	e.counts[waiting]++
 	if m.ID != "" {

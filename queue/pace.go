@@ -101,7 +101,7 @@ func (p *pace) look(now time.Time, slots int) outlook {
 	ahead := rate * (trip + gather).Seconds()
 	return outlook{
 		lookAhead: int(ahead),
-		worth:     int(min(batchSize, max(1, rate*gather.Seconds()))),
+		worth:     int(min(batchSize, max(1, rate*gather.Seconds()+1e-3))), // gather is rounded, and 9.999 is a full receive
 		gather:    gather,
 		horizon:   trip + gather,
 	}

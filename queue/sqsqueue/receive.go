@@ -72,7 +72,7 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 	msgs := make([]*queue.Message, len(all))
 	for i := range all {
 		m := &all[i]
-		*m = message(&out.Messages[i])
+		fill(m, &out.Messages[i])
 		m.Receipt = since + m.Receipt
 		m.ReceivedAt, m.LeaseUntil = now, until
 		msgs[i] = m
@@ -101,14 +101,12 @@ func (q *Queue) wait(most, lease time.Duration) time.Duration {
 	return wait
 }
 
-// message returns what the service's message says.
-func message(native *types.Message) queue.Message {
-	m := queue.Message{
-		ID:      deref(native.MessageId),
-		Body:    []byte(deref(native.Body)),
-		Receipt: deref(native.ReceiptHandle),
-		Native:  native,
-	}
+// fill makes m what the service's message says.
+func fill(m *queue.Message, native *types.Message) {
+	m.ID = deref(native.MessageId)
+	m.Body = []byte(deref(native.Body))
+	m.Receipt = deref(native.ReceiptHandle)
+	m.Native = native
 	system := func(name types.MessageSystemAttributeName) string { return native.Attributes[string(name)] }
 	m.Attempt, _ = strconv.Atoi(system(types.MessageSystemAttributeNameApproximateReceiveCount))
 	m.SentAt = milliseconds(system(types.MessageSystemAttributeNameSentTimestamp))
@@ -118,7 +116,6 @@ func message(native *types.Message) queue.Message {
 	m.Sequence = system(types.MessageSystemAttributeNameSequenceNumber)
 	restore(native)
 	m.Attributes = decode(native)
-	return m
 }
 
 // milliseconds returns the time of a system attribute; zero if there is none.
