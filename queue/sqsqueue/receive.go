@@ -2,6 +2,8 @@ package sqsqueue
 
 import (
 	"context"
+	"crypto/md5" // the service's checksum
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -10,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 )
 
@@ -45,6 +48,7 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 	if q.fifo {
 		a = q.attempts.next(most, begin)
 	}
+	verify := false
 	request := func() (*sqs.ReceiveMessageOutput, error) {
 		return do(ctx, q, "receive", wait+q.cfg.Timeout, q.client.ReceiveMessage, &sqs.ReceiveMessageInput{
 			QueueUrl:                    &q.url,
@@ -54,6 +58,9 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 			MessageAttributeNames:       []string{"All"},
 			MessageSystemAttributeNames: q.systemAttributes,
 			ReceiveRequestAttemptId:     a.id,
+		}, func(o *sqs.Options) {
+			// The SDK would copy each body once more to do it.
+			verify, o.DisableMessageChecksumValidation = !o.DisableMessageChecksumValidation, true
 		})
 	}
 	out, err := request()
@@ -62,17 +69,19 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 		a = newAttempt(most, begin)
 		out, err = request()
 	}
+	var all []queue.Message
+	if err == nil {
+		all, err = q.read(out.Messages, verify)
+	}
 	if err != nil {
 		q.attempts.failed(a, err, lease)
 		return nil, err
 	}
 	now := time.Now()
 	since, until := receipt{since: a.since}.String(), begin.Add(lease)
-	all := make([]queue.Message, len(out.Messages)) // at once: what is Native is one block, too
 	msgs := make([]*queue.Message, len(all))
 	for i := range all {
 		m := &all[i]
-		fill(m, &out.Messages[i])
 		m.Receipt = since + m.Receipt
 		m.ReceivedAt, m.LeaseUntil = now, until
 		msgs[i] = m
@@ -99,6 +108,26 @@ func (q *Queue) wait(most, lease time.Duration) time.Duration {
 		})
 	}
 	return wait
+}
+
+// read returns the service's messages, in one block as these are. With verify it
+// fails when a body does not have its checksum.
+func (q *Queue) read(natives []types.Message, verify bool) ([]queue.Message, error) {
+	all := make([]queue.Message, len(natives))
+	for i := range all {
+		fill(&all[i], &natives[i])
+		if !verify || natives[i].MD5OfBody == nil {
+			continue
+		}
+		var is [2 * md5.Size]byte
+		sum := md5.Sum(all[i].Body)
+		hex.Encode(is[:], sum[:])
+		if should := *natives[i].MD5OfBody; string(is[:]) != should {
+			err := fmt.Errorf("the body of message %s has the checksum %s: should have %s", all[i].ID, is[:], should)
+			return nil, &requestError{op: "receive", url: q.url, class: limiter.ErrUnavailable, err: err}
+		}
+	}
+	return all, nil
 }
 
 // fill makes m what the service's message says.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -221,6 +222,50 @@ func TestRequestBodyOutlivesItsEnd(t *testing.T) {
 		require.Equal(t, []bool{true}, trap, "a request that is not a Queue's: the trap is in this SDK")
 		require.Equal(t, before.Retryer, client.Options().Retryer)
 	})
+}
+
+// The SDK's check of bodies is made by the Queue. A client that is told not to make
+// it gets what comes.
+func TestDamagedBodyIsNotDelivered(t *testing.T) {
+	for _, unchecked := range []bool{false, true} {
+		t.Run(fmt.Sprint("unchecked ", unchecked), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &sqsfake.Server{}
+				damage := false
+				client := server.Client(func(o *sqs.Options) {
+					o.DisableMessageChecksumValidation = unchecked
+					o.HTTPClient = doFunc(func(r *http.Request) (*http.Response, error) {
+						resp, err := server.Do(r)
+						if err == nil && damage {
+							body, err := io.ReadAll(resp.Body)
+							require.NoError(t, err)
+							resp.Body = io.NopCloser(bytes.NewReader(bytes.ReplaceAll(body, []byte("right"), []byte("wrong"))))
+						}
+						return resp, err
+					})
+				})
+				url, err := server.CreateQueue("orders", nil)
+				require.NoError(t, err)
+				q, err := sqsqueue.New(client, url, sqsqueue.Config{})
+				require.NoError(t, err)
+				send(t, q, message("left"), message("right"))
+				damage = true
+				msgs, err := q.Receive(t.Context(), queue.ReceiveOptions{Max: 10, Lease: time.Minute})
+				if unchecked {
+					require.NoError(t, err)
+					require.Len(t, msgs, 2)
+					return
+				}
+				require.ErrorIs(t, err, limiter.ErrUnavailable)
+				require.ErrorContains(t, err, "checksum")
+				require.Empty(t, msgs)
+
+				damage = false
+				time.Sleep(time.Minute)
+				require.Len(t, receive(t, q, 10, time.Minute), 2)
+			})
+		})
+	}
 }
 
 // A client that retries with delays of its own does not in a Queue's requests.

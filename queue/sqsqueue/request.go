@@ -15,23 +15,23 @@ import (
 // A method is one of the [API]'s.
 type method[In, Out any] func(context.Context, *In, ...func(*sqs.Options)) (*Out, error)
 
-// do makes a request that may take limit at most. Its error is a
-// *requestError, or says that ctx has ended.
-func do[In, Out any](ctx context.Context, q *Queue, op string, limit time.Duration, call method[In, Out], in *In) (*Out, error) {
-	out, err := once(ctx, q, op, limit, call, in)
+// do makes a request that may take limit at most, with more options of the SDK. Its
+// error is a *requestError, or says that ctx has ended.
+func do[In, Out any](ctx context.Context, q *Queue, op string, limit time.Duration, call method[In, Out], in *In, more ...func(*sqs.Options)) (*Out, error) {
+	out, err := once(ctx, q, op, limit, call, in, more)
 	if e, ok := err.(*requestError); ok && e.clock && ctx.Err() == nil {
 		// The reply has told the SDK what time it is, and the next request is
 		// signed with that.
-		out, err = once(ctx, q, op, limit, call, in)
+		out, err = once(ctx, q, op, limit, call, in, more)
 	}
 	return out, err
 }
 
-func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Duration, call method[In, Out], in *In) (*Out, error) {
+func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Duration, call method[In, Out], in *In, more []func(*sqs.Options)) (*Out, error) {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	r := request{op: op}
-	out, err := call(limited, in, r.configure)
+	out, err := call(limited, in, append(more, r.configure)...)
 	switch {
 	case err == nil && out == nil:
 		return new(Out), nil
@@ -72,8 +72,8 @@ func (r *request) Do(req *http.Request) (*http.Response, error) {
 	r.sent = true
 	if req.Body != nil && req.Body != http.NoBody {
 		var body bytes.Buffer
-		body.Grow(int(max(req.ContentLength, 0)) + bytes.MinRead)
-		_, err := body.ReadFrom(req.Body)
+		body.Grow(int(max(req.ContentLength, 0)))
+		_, err := io.Copy(&body, req.Body)
 		if err = errors.Join(err, req.Body.Close()); err != nil {
 			return nil, err
 		}
