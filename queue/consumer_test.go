@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -519,7 +521,8 @@ func TestUnconfirmedResultsStopTheReceives(t *testing.T) {
 			}
 			return queuetest.Fault{}
 		}}
-		r := start(t, src, queue.Config{}, sleeper(constant(time.Millisecond)))
+		var log bytes.Buffer
+		r := start(t, src, queue.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, sleeper(constant(time.Millisecond)))
 		time.Sleep(10 * time.Second)
 		s := r.Stats()
 		require.Equal(t, queue.ByUnsettled, s.BlockedBy)
@@ -529,6 +532,37 @@ func TestUnconfirmedResultsStopTheReceives(t *testing.T) {
 		require.NoError(t, r.drain())
 		require.EqualValues(t, 1000, r.Stats().Done, "%+v", r.Stats())
 		require.EqualValues(t, 1000, q.Stats().Received, "none was delivered twice")
+		require.Equal(t, 1, strings.Count(log.String(), "receiving nothing"))
+		require.Equal(t, 1, strings.Count(log.String(), "receiving again"))
+	})
+}
+
+// A slowToAck source is one whose acks take longer than its receives.
+type slowToAck struct{ endless }
+
+func (s *slowToAck) Ack(context.Context, ...*queue.Message) error {
+	time.Sleep(300 * time.Millisecond)
+	return nil
+}
+
+func TestResultsThatWaitForAMomentAreNotWorthALine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		blocked := 0
+		cfg := queue.Config{
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Trace: &queue.Trace{Blocked: func(i queue.BlockedInfo) {
+				if i.By == queue.ByUnsettled {
+					blocked++
+				}
+			}},
+		}
+		src := &slowToAck{endless{roundTrip: time.Millisecond}}
+		r := start(t, src, cfg, sleeper(constant(time.Millisecond)))
+		time.Sleep(10 * time.Second)
+		require.NoError(t, r.drain())
+		require.NotZero(t, blocked)
+		require.Empty(t, log.String())
 	})
 }
 

@@ -39,7 +39,7 @@ func (e *engine) plan(now time.Time) plan {
 	case e.guard.tripped && e.guard.probeAt.After(now):
 		return plan{by: ByGuard, until: e.guard.probeAt, wait: in(e.guard.probeAt)}
 	case e.unsettled() >= e.maxUnsettled():
-		return plan{by: ByUnsettled}
+		return plan{by: ByUnsettled, wait: longUnsettled}
 	case e.counts[held] > e.apart && e.counts[held]-e.apart >= e.heldLimit:
 		return plan{by: ByHeld, until: e.firstDue()}
 	case e.crowded() > e.maxParked():
@@ -269,6 +269,8 @@ func (e *engine) refuse(d *delivery, err error, now time.Time) {
 }
 
 const (
+	longUnsettled = time.Second // results that wait for so long are worth a line in the log
+
 	limitsRecheck = time.Second // when all that the limits admit is spoken for, and nothing happens
 
 	minRefusal = time.Second // before a message whose limiter nobody can tell is received again
@@ -320,13 +322,19 @@ func (e *engine) tell(by string, until time.Time) {
 	now := time.Now()
 	e.mu.Lock()
 	was, since, warned := e.blockedBy, e.blockedAt, e.warned
-	if by == was || by != "" && by != ByDrain && e.nPolls > 0 {
+	news := by != was
+	warn := worthALine(by) && !warned
+	if by == ByUnsettled { // at full speed it is so for a moment now and then
+		warn = warn && !news && now.Sub(since) >= longUnsettled
+	}
+	if !news && !warn || by != "" && by != ByDrain && e.nPolls > 0 {
 		e.mu.Unlock()
 		return
 	}
-	e.blockedBy, e.blockedAt = by, now
+	if news {
+		e.blockedBy, e.blockedAt = by, now
+	}
 	e.mu.Unlock()
-	warn := worthALine(by) && !warned
 	// Probing an open breaker unblocks for a moment; that is not worth a line.
 	again := by == "" && warned && !limiter.Tripped(e.limits)
 	if warn || again {
@@ -334,10 +342,10 @@ func (e *engine) tell(by string, until time.Time) {
 		e.warned = warn
 		e.mu.Unlock()
 	}
-	if was != "" {
+	if news && was != "" {
 		call(e.cfg.Trace.Unblocked, UnblockedInfo{By: was, After: now.Sub(since)})
 	}
-	if by != "" {
+	if news && by != "" {
 		call(e.cfg.Trace.Blocked, BlockedInfo{By: by, Until: until})
 	}
 	switch {
