@@ -237,7 +237,7 @@ func (e *engine) receive(n, failures int) {
 	default:
 		e.everWorked = true
 		e.failures, e.idles, e.receiveAt = 0, 0, time.Time{}
-		e.pace.received(took)
+		e.pace.received(took, n > 1 && len(live) >= n)
 		if len(live) >= n {
 			// The queue may hold more than one receive at a time brings.
 			e.pollLimit = min(e.pollLimit+1, e.maxPolls(now))

@@ -21,6 +21,9 @@ const (
 	// handlers turn slow.
 	paceMemory = 300 * time.Millisecond
 
+	// minPace is of how much time, at least, a rate is observed.
+	minPace = 50 * time.Millisecond
+
 	// maxRoundTrip bounds what is believed of a receive's round-trip, since a
 	// long poll on a quiet queue can't be told from a slow network.
 	maxRoundTrip = time.Second
@@ -31,9 +34,11 @@ const (
 // slots (Little's law): what will be started while the next receive is under
 // way. All methods take the present time and are called under Consumer.mu.
 type pace struct {
-	starts fading // one for each start
-	ends   fading // one for each end
-	time   fading // the handler's time, in seconds, for each end
+	starts fading    // one for each start
+	since  time.Time // when starts began, after a pause
+	ends   fading    // one for each end
+	time   fading    // the handler's time, in seconds, for each end
+	busy   fading    // the time in handlers, in seconds, of all that run or ran
 	trips  [16]time.Duration
 	nTrips int
 	trip   time.Duration // the round-trip that trips suggest
@@ -42,17 +47,29 @@ type pace struct {
 	lastAt time.Time
 }
 
-func (p *pace) started(now time.Time) { p.starts.add(now, 1) }
+func (p *pace) started(now time.Time) {
+	if now.Sub(p.starts.at) > paceMemory {
+		p.starts, p.since = fading{}, now
+	}
+	p.starts.add(now, 1)
+	p.busy.flow(now, 1)
+}
 
 func (p *pace) ended(now time.Time, took time.Duration) {
 	p.ends.add(now, 1)
 	p.time.add(now, took.Seconds())
+	p.busy.flow(now, -1)
 }
 
-// received notes the duration of a receive that brought something. The
-// round-trip is the lower quartile of the last ones: some of them waited for a
-// message to arrive, and those say nothing of the network.
-func (p *pace) received(took time.Duration) {
+// received notes the duration of a receive that brought something, and whether it
+// brought several and all that was asked for. The round-trip is the lower quartile
+// of the last ones: some of them waited for a message to arrive, and those say
+// nothing of the network. What is full in a fraction of that time shows that all
+// of them did.
+func (p *pace) received(took time.Duration, full bool) {
+	if full && took < p.trip/10 {
+		p.nTrips = 0
+	}
 	p.trips[p.nTrips%len(p.trips)] = min(took, maxRoundTrip)
 	p.nTrips++
 	n := min(p.nTrips, len(p.trips))
@@ -62,15 +79,19 @@ func (p *pace) received(took time.Duration) {
 }
 
 // rate is how many messages per second will be started as long as there are
-// enough: what was seen, but no more than the slots can do at the handler's
-// mean time, which leaves out the moment in which empty slots were filled.
+// enough: what was seen, but no more than the slots can do. That leaves out the
+// moment in which empty slots were filled. A slot's time for a message is the mean
+// of those that have ended, or, as the quick ones end first, the time in handlers
+// for each end if that is more.
 func (p *pace) rate(now time.Time, slots int) float64 {
 	ends := p.ends.sum(now)
 	if ends <= 0 {
 		return 0
 	}
-	seen := p.starts.sum(now) / paceMemory.Seconds()
-	return min(seen, float64(slots)*ends/max(p.time.sum(now), 1e-9))
+	// After a pause there are fewer than paceMemory's worth of starts.
+	age := max(now.Sub(p.since), minPace)
+	seen := p.starts.sum(now) / paceMemory.Seconds() / -math.Expm1(-float64(age)/float64(paceMemory))
+	return min(seen, float64(slots)*ends/max(p.time.sum(now), p.busy.sum(now), 1e-9))
 }
 
 // An outlook is what a pace says of the near future.
@@ -110,18 +131,20 @@ func (p *pace) look(now time.Time, slots int) outlook {
 // A fading sum forgets what was added by a factor of e every paceMemory.
 type fading struct {
 	value float64
+	rate  float64 // is added every second
 	at    time.Time
 }
 
 func (f *fading) sum(now time.Time) float64 {
-	if f.value == 0 || !now.After(f.at) {
+	if f.value == 0 && f.rate == 0 || !now.After(f.at) {
 		return f.value
 	}
 	x := float64(now.Sub(f.at)) / float64(paceMemory)
-	if x < 1e-3 {
-		return f.value * (1 - x) // as good, and this is called for every message
+	kept := 1 - x // as good for a small x, and this is called for every message
+	if x >= 1e-3 {
+		kept = math.Exp(-x)
 	}
-	return f.value * math.Exp(-x)
+	return f.value*kept + f.rate*paceMemory.Seconds()*(1-kept)
 }
 
 func (f *fading) add(now time.Time, x float64) {
@@ -129,4 +152,10 @@ func (f *fading) add(now time.Time, x float64) {
 	if now.After(f.at) {
 		f.at = now
 	}
+}
+
+// flow changes what is added every second.
+func (f *fading) flow(now time.Time, by float64) {
+	f.add(now, 0)
+	f.rate += by
 }

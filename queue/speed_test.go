@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,6 +159,81 @@ func TestFastHandlersKeepEverySlotBusy(t *testing.T) {
 			})
 		}
 	}
+}
+
+// From a quiet start on, full speed takes some round-trips and no more.
+func TestFullSpeedComesSoon(t *testing.T) {
+	for _, concurrency := range []int{10, 50, 200} {
+		t.Run(fmt.Sprint(concurrency), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var n atomic.Int64
+				r := start(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: concurrency}, func(context.Context, *queue.Message) error {
+					n.Add(1)
+					time.Sleep(10 * time.Millisecond)
+					return nil
+				})
+				time.Sleep(250 * time.Millisecond)
+				before := n.Load()
+				time.Sleep(250 * time.Millisecond)
+				perSecond := 4 * float64(n.Load()-before)
+				require.NoError(t, r.drain())
+				require.GreaterOrEqual(t, perSecond, 0.95*float64(concurrency)*100)
+			})
+		})
+	}
+}
+
+// Handlers that start and end all at once look like a high rate for a moment, and
+// at the start only the quick ones have ended.
+func TestSlowHandlersAreNotTakenForQuickOnes(t *testing.T) {
+	for name, c := range map[string]struct {
+		concurrency int
+		takes       func() time.Duration
+		most        int // messages in hand for which there is no slot
+	}{
+		"in step":   {5, constant(2 * time.Second), 0},
+		"irregular": {200, exponential(2*time.Second, 1), 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := start(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: c.concurrency}, sleeper(c.takes))
+				most := 0
+				for range 1000 {
+					time.Sleep(10 * time.Millisecond)
+					if s := r.Stats(); s.Running == c.concurrency {
+						most = max(most, s.Waiting)
+					}
+				}
+				require.NoError(t, r.drain())
+				require.LessOrEqual(t, most, c.most)
+			})
+		})
+	}
+}
+
+// On a quiet queue every receive takes long, which is not to be taken for the
+// network's time when there is much to do.
+func TestABurstAfterAQuietTimeIsNotReceivedAheadOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{})
+		src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
+		r := start(t, src, queue.Config{Concurrency: 10}, sleeper(constant(100*time.Millisecond)))
+		for range 30 {
+			time.Sleep(3 * time.Second)
+			fill(t, q, 1)
+		}
+		time.Sleep(3 * time.Second)
+		fill(t, q, 1000)
+		most := 0
+		for range 500 {
+			time.Sleep(10 * time.Millisecond)
+			if s := r.Stats(); s.Running == 10 {
+				most = max(most, s.Waiting)
+			}
+		}
+		require.NoError(t, r.drain())
+		require.LessOrEqual(t, most, 10)
+	})
 }
 
 func TestSlowHandlersAreNotReceivedAheadOf(t *testing.T) {
