@@ -43,7 +43,8 @@ func TestMove(t *testing.T) {
 		require.Equal(t, 100, server.Queue(orders).Visible)
 		require.Equal(t, 12*time.Second, time.Since(begin))
 		require.Len(t, seen, 6)
-		require.Equal(t, sqsqueue.MoveProgress{Moved: 40, Total: 100}, seen[1])
+		require.EqualValues(t, 100, seen[1].Total)
+		require.InDelta(t, 40, seen[1].Moved, 1, "one may be moved at this very instant")
 	})
 }
 
@@ -56,10 +57,10 @@ func TestMove_Cancelled(t *testing.T) {
 		defer cancel()
 		p, err := sqsqueue.Move(ctx, server.Client(), dead, sqsqueue.MoveConfig{Rate: 10})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.EqualValues(t, 30, p.Moved)
+		require.InDelta(t, 30, p.Moved, 1)
 		time.Sleep(time.Minute)
-		require.Equal(t, 30, server.Queue(orders).Visible)
-		require.Equal(t, 70, server.Queue(dead).Visible)
+		require.EqualValues(t, p.Moved, server.Queue(orders).Visible)
+		require.EqualValues(t, 100-p.Moved, server.Queue(dead).Visible)
 	})
 }
 
