@@ -1,0 +1,518 @@
+package redislimiter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
+)
+
+// How a limiter deals with the store.
+const (
+	// lease is for how long what was leased is good after the call that was
+	// answered last was sent. The store counts from when it has the call, which
+	// is later, and allows a little more, for clocks that run at another speed.
+	lease = store.Lease*time.Microsecond - 50*time.Millisecond
+
+	// beat is how often the store is called at least while anything is held or
+	// waited for. One call may be lost before the lease is.
+	beat = 400 * time.Millisecond
+
+	// callTimeout is when a call counts as failed.
+	callTimeout = 300 * time.Millisecond
+
+	// retryMin and retryMax are how long after a call that failed the next one
+	// is made.
+	retryMin = 100 * time.Millisecond
+	retryMax = 200 * time.Millisecond
+
+	// touch is how lately a process must have been in touch with the store, when
+	// that went away, to have a share. Less than the store's memory of who is
+	// live, so whoever has a share was counted by the others.
+	touch = 5 * time.Second
+
+	// maxStuck is how many calls that do not heed their context may hang before
+	// the next one waits for them.
+	maxStuck = 8
+)
+
+// A link is what a limiter has with its store: one goroutine that makes one
+// call after the other, and only while there is something to call for.
+//
+// Invariants, with all times on this process's monotonic clock:
+//   - What was leased is used until the lease ends and no longer, whatever has
+//     happened to calls since.
+//   - While the lease lasts nothing is done on a share.
+//   - A share is used only from the end of a lease on, if that ended because
+//     calls failed, until a call succeeds; or, if that tells that nothing is
+//     leased before some time yet, until then.
+type link struct {
+	what string // for errors: the type
+	name string
+	id   string
+	cfg  Config
+	base time.Time // what local times are counted from
+	by   struct{ pause, outage, closed, limit string }
+
+	mu       sync.Mutex // guards all below, and what the limiter has of its own
+	line     line
+	self     caller
+	clock    clock
+	told     store.State // by the answer to the last call that succeeded
+	declared store.Limit
+	number   int64
+	calls    uint64
+	failures uint64
+	failing  int   // calls that have failed since one succeeded
+	err      error // of the last one
+
+	leaseEnd time.Duration // of what is held; 0: never had one
+	heardAt  time.Duration // when the last call that succeeded was answered
+	triedAt  time.Duration // when the last call was sent
+	jitter   float64       // of what is done some time after it
+	retryAt  time.Duration // when to try again after a failure
+	entitled bool          // to a share, if the lease ends
+	shareTil time.Duration // the share goes on until then though calls succeed
+	peers    int64         // live processes
+	peersMin time.Duration // until then they do not become fewer: the store is finding out who there is
+
+	paused    time.Duration // nothing starts before
+	pauseOp   pauseOp       // not yet told to the store
+	sets      []*setting    // not yet told to the store
+	lastUse   time.Duration // when somebody last came
+	running   bool          // the goroutine is
+	wakesAt   time.Duration // when it will look again by itself
+	closed    bool
+	leaving   bool          // the call in flight says so
+	left      bool          // it was said, or could not be
+	deserted  bool          // Close has given up
+	done      chan struct{} // closed when the goroutine ends
+	wake      chan struct{} // wakes it; holds one wake-up
+	stuck     atomic.Int32  // calls that hang though their context has ended
+	stuckGone sync.WaitGroup
+}
+
+// A caller is the limiter's part in its link. Its methods are called with the
+// mutex held.
+type caller interface {
+	// due returns when the next call is to be made, apart from what the link
+	// knows itself; never if there is nothing to call for. It reports idle
+	// when there is nothing held or waited for.
+	due(now time.Duration) (at time.Duration, idle bool)
+	// prepare returns the next call. c is what is common.
+	prepare(now time.Duration, c store.Call) exchange
+	// busy reports whether operations are in flight that hold what was leased.
+	busy() bool
+	// dropped is told that everything leased is gone.
+	dropped()
+}
+
+// An exchange makes a call, and returns what is to be done with the answer
+// with the mutex held.
+type exchange func(ctx context.Context) (st store.State, apply func(now time.Duration), err error)
+
+// A pauseOp is a pause or the end of one.
+type pauseOp int
+
+const (
+	noPause pauseOp = iota
+	pauseFleet
+	resumeFleet
+)
+
+// A setting is a change of the fleet's limit on its way to the store.
+type setting struct {
+	value float64
+	done  chan error // takes one
+}
+
+func (l *link) init(what, name, by string, cfg Config, declared store.Limit, self caller) {
+	l.what, l.name, l.id, l.cfg, l.base = what, name, newID(), cfg, time.Now()
+	l.by.pause, l.by.outage = limiter.ByPause+" "+name, ByOutage+" "+name
+	l.by.closed, l.by.limit = ByClosed+" "+name, by+" "+name
+	l.declared, l.self = declared, self
+	l.told.Limit = declared
+	l.wake = make(chan struct{}, 1)
+}
+
+// now returns the local time, which is never 0.
+func (l *link) now() time.Duration { return time.Since(l.base) + 1 }
+
+// leased reports whether what was leased is still good.
+func (l *link) leased(now time.Duration) bool { return now <= l.leaseEnd }
+
+// away reports whether Redis can't be reached.
+func (l *link) away(now time.Duration) bool { return l.failing > 0 && !l.leased(now) }
+
+// sharing reports whether the share of an outage holds.
+func (l *link) sharing(now time.Duration) bool {
+	return l.entitled && l.cfg.OnOutage == Share && (l.away(now) || now < l.shareTil)
+}
+
+// processes returns how many live processes there are, as last told.
+func (l *link) processes() int { return max(1, int(l.peers)) }
+
+func (l *link) state(now time.Duration) State {
+	switch {
+	case l.away(now):
+		return Away
+	case l.told.Gen == 0:
+		return Joining
+	}
+	return Connected
+}
+
+// time returns local time t as everybody else knows it.
+func (l *link) time(t time.Duration) time.Time { return l.base.Add(t - 1) }
+
+// spread returns d or up to a tenth less, so that a fleet does not call in step.
+func (l *link) spread(d time.Duration) time.Duration {
+	return d - time.Duration(l.jitter*float64(d))
+}
+
+// pausedUntil returns the end of the pause, or zero.
+func (l *link) pausedUntil(now time.Duration) time.Time {
+	if l.paused <= now {
+		return time.Time{}
+	}
+	return l.time(l.paused)
+}
+
+// blocked answers Blocked for what is not the limit itself.
+func (l *link) blocked(now time.Duration) (by string, until time.Time, ok bool) {
+	switch {
+	case l.closed:
+		return l.by.closed, time.Time{}, true
+	case l.paused > now:
+		return l.by.pause, l.time(l.paused), true
+	case l.away(now) && !l.sharing(now):
+		return l.by.outage, time.Time{}, true
+	}
+	return "", time.Time{}, false
+}
+
+// pause stops this process now, and the fleet with the next call.
+func (l *link) pause(until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at := until.Sub(l.base) + 1; at > l.paused && at > l.now() {
+		l.paused, l.pauseOp = at, pauseFleet
+		l.line.stir()
+		l.call(l.now())
+	}
+}
+
+// Resume ends a pause, here now, and in each other process at its next call.
+func (l *link) Resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paused, l.pauseOp = 0, resumeFleet
+	l.line.stir()
+	l.call(l.now())
+}
+
+// learn pauses the fleet when an operation's error says for how long.
+func (l *link) learn(err error) {
+	if err == nil || !errors.Is(err, limiter.ErrOverload) {
+		return
+	}
+	if after, ok := limiter.RetryAfter(err); ok && after > 0 {
+		l.pause(time.Now().Add(after))
+	}
+}
+
+// set changes the fleet's limit, and waits until the store knows it.
+func (l *link) set(ctx context.Context, value float64) error {
+	s := &setting{value: value, done: make(chan error, 1)}
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return errClosed
+	}
+	l.sets = append(l.sets, s)
+	l.call(l.now())
+	l.mu.Unlock()
+	select {
+	case err := <-s.done:
+		return err
+	case <-ctx.Done():
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for i := range l.sets {
+			if l.sets[i] == s {
+				l.sets = append(l.sets[:i], l.sets[i+1:]...)
+				break
+			}
+		}
+		return context.Cause(ctx)
+	}
+}
+
+var errClosed = errors.New("it is closed")
+
+// Idle reports whether it is at rest: nothing is held, nobody waits, it is not
+// paused, and it has no goroutine.
+func (l *link) Idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.running && l.line.empty() && l.paused <= l.now()
+}
+
+// Close gives back what is held and takes this process off the fleet. From its
+// call on nothing starts: Acquire and Ready wait for their contexts to end. A
+// Semaphore waits for operations in flight, whose places it keeps until then.
+// It returns when no goroutine of the limiter is left, or with
+// context.Cause(ctx); what was leased runs out by itself then, and goroutines
+// end within half a second, or when the client lets go of their calls. It does
+// not close the client.
+func (l *link) Close(ctx context.Context) error {
+	l.mu.Lock()
+	if !l.closed {
+		l.closed = true
+		l.line.stir()
+		if l.told.Gen > 0 {
+			l.start()
+		}
+	}
+	running, done := l.running, l.done
+	l.mu.Unlock()
+	if running {
+		l.poke() // it plans anew
+		select {
+		case <-done:
+		case <-ctx.Done():
+			l.mu.Lock()
+			l.deserted = true
+			l.mu.Unlock()
+			l.poke()
+			return context.Cause(ctx)
+		}
+	}
+	gone := make(chan struct{})
+	go func() { l.stuckGone.Wait(); close(gone) }()
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// call sees to it that a call is made when it is due.
+func (l *link) call(now time.Duration) {
+	if !l.running {
+		if l.closed {
+			return
+		}
+		l.start()
+		return
+	}
+	if at, _ := l.plan(now); at < l.wakesAt {
+		l.wakesAt = at
+		l.poke()
+	}
+}
+
+// start starts the goroutine if it is not there.
+func (l *link) start() {
+	if !l.running {
+		l.running, l.done, l.wakesAt = true, make(chan struct{}), 0
+		go l.run(l.done)
+	}
+}
+
+func (l *link) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// plan returns when the next call is due. It reports idle when there is no
+// reason for one, and nothing to give back either.
+func (l *link) plan(now time.Duration) (at time.Duration, idle bool) {
+	switch {
+	case l.left, l.deserted:
+		return now, true
+	case l.closed && !l.self.busy():
+		return now, false
+	}
+	at, idle = l.self.due(now)
+	if l.pauseOp != noPause || len(l.sets) > 0 {
+		at, idle = now, false
+	}
+	if l.failing > 0 {
+		at = max(at, l.retryAt)
+	}
+	return at, idle
+}
+
+// run makes the calls until there is nothing to call for.
+func (l *link) run(done chan struct{}) {
+	defer close(done)
+	timer := time.NewTimer(never)
+	defer timer.Stop()
+	for {
+		l.mu.Lock()
+		now := l.now()
+		at, idle := l.plan(now)
+		if idle {
+			l.self.dropped()
+			for _, s := range l.sets { // it is closed
+				s.done <- errClosed
+			}
+			l.sets = nil
+			l.running = false
+			l.mu.Unlock()
+			return
+		}
+		if at > now {
+			l.wakesAt = at
+			l.mu.Unlock()
+			timer.Reset(at - now)
+			select {
+			case <-timer.C:
+			case <-l.wake:
+			}
+			continue
+		}
+		l.wakesAt = 0
+		l.exchange(now)
+		l.mu.Unlock()
+	}
+}
+
+// exchange makes one call. The caller holds mu, which is free meanwhile.
+func (l *link) exchange(now time.Duration) {
+	l.number++
+	l.calls++
+	c := store.Call{
+		ID: l.id, Number: l.number, Gen: l.told.Gen, Seq: l.told.Seq,
+		Away: l.away(now), Join: l.told.Gen == 0, Declared: l.declared,
+		Version: l.told.Version, Limit: l.told.Limit, Leave: l.closed && !l.self.busy(),
+	}
+	if c.Version == 0 {
+		c.Limit = store.Limit{}
+	}
+	op := l.pauseOp
+	l.pauseOp = noPause
+	switch {
+	case op == pauseFleet && l.paused > now:
+		c.Pause = int64((l.paused - now) / time.Microsecond)
+	case op == resumeFleet:
+		c.Pause = -1
+	}
+	var s *setting
+	if len(l.sets) > 0 {
+		s, l.sets = l.sets[0], l.sets[1:]
+		c.Set = s.value
+	}
+	l.leaving = c.Leave
+	ask := l.self.prepare(now, c)
+	l.triedAt, l.jitter = now, 0.1*rand.Float64()
+	l.mu.Unlock()
+	st, apply, err := l.ask(ask)
+	l.mu.Lock()
+
+	if s != nil {
+		s.done <- err
+	}
+	if err != nil {
+		if op != noPause && l.pauseOp == noPause {
+			l.pauseOp = op // say it again
+		}
+		l.failed(err)
+		return
+	}
+	l.heard(now, st)
+	apply(l.now())
+	l.line.stir()
+}
+
+// ask makes a call, and leaves it behind when it takes too long.
+func (l *link) ask(ask exchange) (st store.State, apply func(now time.Duration), err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	type result struct {
+		st    store.State
+		apply func(now time.Duration)
+		err   error
+	}
+	got := make(chan result, 1)
+	l.stuckGone.Add(1)
+	l.stuck.Add(1)
+	go func() {
+		defer l.stuckGone.Done()
+		defer l.stuck.Add(-1)
+		st, apply, err := ask(ctx)
+		got <- result{st, apply, err}
+	}()
+	over := ctx.Done()
+	if l.stuck.Load() > maxStuck {
+		over = nil
+	}
+	select {
+	case r := <-got:
+		return r.st, r.apply, r.err
+	case <-over:
+		return st, nil, fmt.Errorf("no answer within %v", callTimeout)
+	}
+}
+
+// failed takes in that a call has failed.
+func (l *link) failed(err error) {
+	now := l.now()
+	if l.failing == 0 {
+		// Before the origin of its generation the store does not know all who
+		// are live, so a newcomer does not either.
+		known := l.told.Gen > 0 && (l.peersMin > 0 || l.heardAt > l.clock.after(l.told.Origin))
+		l.entitled = l.sharing(now) || (known && now-l.heardAt <= touch)
+	}
+	l.failing++
+	l.failures++
+	l.err = err
+	l.retryAt = now + retryMin + rand.N(retryMax-retryMin)
+	l.left = l.left || l.leaving // its lease will run out
+	l.line.stir()
+}
+
+// heard takes in what is common to all answers.
+func (l *link) heard(sent time.Duration, st store.State) {
+	now := l.now()
+	l.clock.hear(sent, now, st.Now)
+	wasSharing := l.sharing(now)
+	renewed := st.Gen != l.told.Gen
+	if renewed && l.told.Gen > 0 {
+		l.peersMin = now + touch
+	}
+	if now < l.peersMin {
+		l.peers = max(l.peers, st.Live)
+	} else {
+		l.peers = st.Live
+	}
+	l.told, l.failing, l.err = st, 0, nil
+	l.leaseEnd, l.heardAt = sent+lease, now
+	l.shareTil = 0
+	if origin := l.clock.after(st.Origin); wasSharing && origin > now {
+		l.shareTil = origin
+	}
+	l.left = l.leaving
+	if l.pauseOp != noPause {
+		return // what we are about to say is newer
+	}
+	paused := time.Duration(0)
+	if st.Pause > 0 {
+		paused = l.clock.after(st.Pause)
+	}
+	if renewed && l.paused > now && paused < l.paused {
+		l.pauseOp = pauseFleet // the store has forgotten it
+		return
+	}
+	l.paused = paused
+}

@@ -1,0 +1,413 @@
+package redislimiter
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
+)
+
+// linger is for how long at least a place stays with its process after it was
+// last needed, if nobody else wants it.
+const linger = 500 * time.Millisecond
+
+// A Semaphore limits how many operations of all processes are in flight at once
+// that have one of that name. See the package's documentation for how exact that
+// is, and for what happens without Redis.
+//
+// It holds places that Redis has leased to this process, and passes them from
+// one operation to the next.
+//
+// Invariants:
+//   - No operation starts unless fewer are in flight here than places are held,
+//     and the lease lasts.
+//   - What it says that it holds is never less than what is in flight here.
+//   - A place that was given back is not used from before the call that says so.
+//
+// Releasing more often than was acquired is a mistake of the caller, and panics
+// where the semaphore can tell: when nothing is in use.
+type Semaphore struct {
+	link
+	store store.Places
+
+	// The link's mutex guards all below.
+	held  int           // places
+	yield int           // of them, those that Redis wants back
+	inUse int           // operations in flight
+	again time.Duration // not before is it any use to ask for more
+	wish  int           // places that Ready was asked for and did not see
+	asked int           // places that were wanted at the last call
+	peaks [2]int        // the most that were wanted, in this linger and the one before
+	turn  time.Duration // when this one began
+
+	released float64 // places given back, of late
+	sampled  time.Duration
+}
+
+// SemaphoreStats is a snapshot of a [Semaphore].
+type SemaphoreStats struct {
+	State       State
+	Limit       int       // places that the fleet has
+	Share       int       // places that this process holds of them; while away, what it goes on with
+	InUse       int       // operations in flight here
+	Waiting     int       // callers that wait in Acquire
+	Processes   int       // live processes, as last told
+	PausedUntil time.Time // zero when it is not paused
+	Calls       uint64    // calls to Redis
+	Failures    uint64    // of them, those that failed
+	Err         error     // of the last call; nil when it succeeded
+}
+
+var (
+	_ limiter.Limiter  = (*Semaphore)(nil)
+	_ limiter.Releaser = (*Semaphore)(nil)
+)
+
+// NewSemaphore returns a semaphore for the operations of all processes that use
+// the same name on the same Redis. It makes no call yet, and has no goroutine
+// while it is not in use.
+//
+// n should be the same in all processes. When a process comes with another n
+// than the limit was last declared with, it becomes the fleet's; see
+// [Semaphore.SetLimit].
+//
+// It fails when n is below 1, or cfg or the name is out of range: 1 to 200
+// bytes, without braces, spaces or control characters.
+func NewSemaphore(client redis.UniversalClient, name string, n int, cfg Config) (*Semaphore, error) {
+	if err := cfg.check("NewSemaphore", client, name); err != nil {
+		return nil, err
+	}
+	return newSemaphore(store.NewRedisPlaces(timed(client), name), name, n, cfg)
+}
+
+func newSemaphore(s store.Places, name string, n int, cfg Config) (*Semaphore, error) {
+	if err := checkLimit(n); err != nil {
+		return nil, fmt.Errorf("redislimiter: NewSemaphore: %w", err)
+	}
+	l := &Semaphore{store: s}
+	l.init("Semaphore", name, limiter.ByConcurrency, cfg, store.Limit{Value: float64(n)}, l)
+	return l, nil
+}
+
+func checkLimit(n int) error {
+	if n < 1 || n > math.MaxInt32 {
+		return fmt.Errorf("n is %d: must be at least 1 and at most %d", n, math.MaxInt32)
+	}
+	return nil
+}
+
+// SetLimit changes the number of places of the fleet, and waits until Redis has
+// it. Every other process that is in use knows it within half a second.
+// Operations in flight go on: after the limit was lowered nothing starts until
+// fewer are in flight. It stands until it is changed again, or a process is made
+// with another n than the processes before: what is deployed last wins.
+//
+// It fails, changing nothing, when n is out of range. When Redis can't be
+// reached, or ctx ends, it may have changed the limit all the same.
+func (s *Semaphore) SetLimit(ctx context.Context, n int) error {
+	err := checkLimit(n)
+	if err == nil {
+		err = s.set(ctx, float64(n))
+	}
+	if err != nil {
+		return fmt.Errorf("redislimiter: Semaphore.SetLimit: %w", err)
+	}
+	return nil
+}
+
+// Pause lets nothing start before until, in this process from now on, and in
+// each other one from its next call to Redis on, which is within half a second
+// while it is in use. Of two pauses the one that ends later stands;
+// [Semaphore.Resume] ends both.
+func (s *Semaphore) Pause(until time.Time) { s.pause(until) }
+
+// Stats returns how it stands, at one instant.
+func (s *Semaphore) Stats() SemaphoreStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	return SemaphoreStats{
+		State: s.state(now), Limit: int(s.told.Limit.Value), Share: s.places(now),
+		InUse: s.inUse, Waiting: s.line.waiting, Processes: s.processes(),
+		PausedUntil: s.pausedUntil(now), Calls: s.calls, Failures: s.failures, Err: s.err,
+	}
+}
+
+// places returns how many operations may be in flight here.
+func (s *Semaphore) places(now time.Duration) int {
+	switch {
+	case s.sharing(now):
+		return s.ownPlaces()
+	case s.leased(now):
+		return s.held - s.yield
+	}
+	return 0
+}
+
+// ownPlaces is the share of an outage.
+func (s *Semaphore) ownPlaces() int { return int(s.told.Limit.Value) / s.processes() }
+
+// Ready implements [limiter.Limiter]: the places free now among those that this
+// process holds, and, unless within is 0, those that the recent rate of releases
+// leads one to expect within that time. It asks Redis for more when these are
+// fewer than max, as many as were in use lately and one more, which are given
+// back if nobody comes for them.
+func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
+	max, within = asked(max, within)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.line.watch(ctx, &s.mu, max, func() (int, time.Duration) {
+		now := s.now()
+		s.lastUse = now
+		n, retry := s.count(now, within)
+		if n < max && !s.closed {
+			s.wish = min(max-n, 1+s.inUse)
+			s.call(now)
+		}
+		return n, retry
+	})
+}
+
+// count returns how many operations of newcomers could start within that time.
+// When that is none, it says after how long it is worth another look.
+func (s *Semaphore) count(now, within time.Duration) (n int, retry time.Duration) {
+	if s.closed {
+		return 0, never
+	}
+	if pause := s.paused - now; pause > within {
+		return 0, pause - within
+	}
+	places := s.places(now)
+	n = places - s.inUse - s.line.waiting
+	if within > 0 && places > 0 {
+		s.fade(now)
+		n += int(s.released / releaseMemory.Seconds() * within.Seconds())
+	}
+	if s.shareTil > now {
+		return n, s.shareTil - now
+	}
+	return n, never
+}
+
+// releaseMemory is for how long a release counts in their rate.
+const releaseMemory = 250 * time.Millisecond
+
+// fade makes what was released count for less, the longer ago it was.
+func (s *Semaphore) fade(now time.Duration) {
+	s.released *= math.Exp(-(now - s.sampled).Seconds() / releaseMemory.Seconds())
+	s.sampled = now
+}
+
+// Acquire implements [limiter.Limiter].
+func (s *Semaphore) Acquire(ctx context.Context) (limiter.Permit, error) {
+	if ctx.Err() != nil {
+		return limiter.Permit{}, context.Cause(ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	s.lastUse = now
+	if s.line.waiting == 0 {
+		if _, ok := s.take(now); ok {
+			return limiter.NewPermit(s, 0), nil
+		}
+	}
+	return s.wait(ctx)
+}
+
+// wait waits in line for a place.
+func (s *Semaphore) wait(ctx context.Context) (limiter.Permit, error) {
+	err := s.line.join(ctx, &s.mu, func() { s.call(s.now()) }, func() (time.Duration, bool) { return s.take(s.now()) })
+	s.lastUse = s.now()
+	if err != nil {
+		return limiter.Permit{}, err
+	}
+	return limiter.NewPermit(s, 0), nil
+}
+
+// TryAcquire implements [limiter.Limiter]. It never waits for Redis: when no
+// place is in hand it refuses, and asks for one in the background.
+func (s *Semaphore) TryAcquire() (limiter.Permit, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	s.lastUse = now
+	if s.line.waiting == 0 {
+		if _, ok := s.take(now); ok {
+			return limiter.NewPermit(s, 0), true
+		}
+		s.wish = max(s.wish, 1)
+		s.call(now)
+	}
+	return limiter.Permit{}, false
+}
+
+// Blocked implements [limiter.Limiter]: "concurrency" while no place is in hand
+// that is free, which is so at rest too; "pause", "outage" or "closed". The name
+// follows.
+func (s *Semaphore) Blocked() (by string, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	if by, until, ok := s.blocked(now); ok {
+		return by, until
+	}
+	if s.inUse >= s.places(now) {
+		return s.by.limit, time.Time{}
+	}
+	return "", time.Time{}
+}
+
+// ReleasePermit implements [limiter.Releaser]. An error that is
+// [limiter.ErrOverload] with a [limiter.RetryAfter] pauses the fleet as
+// [Semaphore.Pause] does.
+func (s *Semaphore) ReleasePermit(_ uint64, err error) {
+	s.giveBack(1)
+	s.learn(err)
+}
+
+// CancelPermit implements [limiter.Releaser].
+func (s *Semaphore) CancelPermit(uint64) { s.giveBack(0) }
+
+// giveBack gives one place back, which is so many releases.
+func (s *Semaphore) giveBack(releases float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inUse == 0 {
+		panic("redislimiter: Semaphore: a permit was given back twice")
+	}
+	now := s.now()
+	s.fade(now)
+	s.released += releases
+	s.note(now)
+	s.inUse--
+	s.lastUse = now
+	s.line.stir()
+	if s.yield > 0 || s.closed {
+		s.call(now)
+	}
+}
+
+// take takes a place, or says after how long to try again.
+func (s *Semaphore) take(now time.Duration) (retry time.Duration, ok bool) {
+	switch {
+	case s.closed:
+		return never, false
+	case s.paused > now:
+		return s.paused - now, false
+	case s.inUse < s.places(now):
+		s.inUse++
+		return 0, true
+	case s.shareTil > now:
+		return s.shareTil - now, false
+	case s.failing > 0 && s.leased(now):
+		return s.leaseEnd - now + 1, false
+	}
+	return never, false
+}
+
+// wanted returns how many places there is a use for now.
+func (s *Semaphore) wanted() int { return s.inUse + s.line.waiting + s.wish }
+
+// note takes into the peaks what is wanted now.
+func (s *Semaphore) note(now time.Duration) {
+	if now-s.turn >= linger {
+		s.peaks[1] = s.peaks[0]
+		if now-s.turn >= 2*linger {
+			s.peaks[1] = 0
+		}
+		s.peaks[0], s.turn = 0, now
+	}
+	s.peaks[0] = max(s.peaks[0], s.wanted())
+}
+
+// due implements caller.
+func (s *Semaphore) due(now time.Duration) (at time.Duration, idle bool) {
+	busy := s.inUse > 0 || !s.line.empty()
+	if !busy && now-s.lastUse >= idleAfter {
+		if s.held > 0 && s.leased(now) && s.failing == 0 {
+			return now, false
+		}
+		return never, true
+	}
+	if s.failing > 0 {
+		return now, false // as the link has it
+	}
+	gap := s.triedAt + callGap
+	wanted := s.wanted()
+	if !s.leased(now) {
+		at = gap
+		if wanted == 0 {
+			at = never
+		}
+	} else {
+		at = s.triedAt + s.spread(beat)
+		switch {
+		case s.yield > 0 && s.inUse < s.held:
+			at = min(at, gap)
+		case wanted > s.held && wanted > s.asked:
+			at = min(at, gap)
+			if s.held > 0 {
+				at = max(at, s.triedAt+4*callGap)
+			}
+		case wanted > s.held && s.again > 0:
+			at = min(at, max(gap, s.again))
+		}
+	}
+	if !busy { // look whether it is idle then
+		at = min(at, s.lastUse+idleAfter)
+	}
+	return at, false
+}
+
+// busy implements caller.
+func (s *Semaphore) busy() bool { return s.inUse > 0 }
+
+// dropped implements caller.
+func (s *Semaphore) dropped() {
+	s.held, s.yield, s.wish, s.asked, s.peaks = 0, 0, 0, 0, [2]int{}
+}
+
+// prepare implements caller.
+func (s *Semaphore) prepare(now time.Duration, c store.Call) exchange {
+	s.note(now)
+	r := store.PlacesCall{Call: c}
+	switch {
+	case c.Leave, s.inUse == 0 && s.line.empty() && now-s.lastUse >= idleAfter:
+		r.Rest = true
+		s.held, s.yield = 0, 0
+	default:
+		want := max(s.wanted(), s.peaks[0], s.peaks[1])
+		s.asked = want
+		r.Want = int64(want)
+		switch {
+		case s.sharing(now): // up to its share it may start meanwhile
+			s.held = max(s.inUse, s.ownPlaces())
+		case !s.leased(now): // the others may be anybody's by now
+			s.held = s.inUse
+		default:
+			s.held = max(s.inUse, min(s.held-s.yield, want))
+		}
+		s.yield = 0
+		r.Held = int64(s.held)
+	}
+	s.wish = 0
+	return func(ctx context.Context) (store.State, func(time.Duration), error) {
+		st, err := s.store.Lease(ctx, r)
+		return st.State, func(time.Duration) { s.apply(st) }, err
+	}
+}
+
+// apply takes in what was leased.
+func (s *Semaphore) apply(st store.PlacesState) {
+	s.held, s.yield = int(st.Held), int(st.Yield)
+	s.again = 0
+	if st.Again > 0 {
+		s.again = s.clock.after(st.Again)
+	}
+}

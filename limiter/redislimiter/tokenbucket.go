@@ -1,0 +1,675 @@
+package redislimiter
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
+)
+
+// How a TokenBucket foresees what it will need.
+const (
+	// refill is after how much of the horizon the next slots are leased.
+	refill = 0.6
+	// ahead is how much more than it uses a process leases while nobody is
+	// short, so that a slot is at hand when somebody comes: slots that are not
+	// used in time are void. aheadTight is that while somebody is short.
+	ahead, aheadTight = 4.0, 1.1
+	// keep is which part of its share a process leases at most for that.
+	keep = 0.9
+	// nearBy is the part of the horizon in which a process leases all that is
+	// free, while somebody is short.
+	nearBy = 0.4
+	// demandMemory is how long a start counts in the demand, and demandRise that
+	// where it makes the demand rise.
+	demandMemory, demandRise = 400 * time.Millisecond, 100 * time.Millisecond
+	// idleAfter is how long after the last caller everything is given back.
+	idleAfter = 250 * time.Millisecond
+	// callGap is the least time between two calls that nothing went wrong with.
+	callGap = 2 * time.Millisecond
+	// slotMin is how long a slot can be used at least, however uncertain the
+	// store's clock is.
+	slotMin = 10 * time.Millisecond
+)
+
+// A TokenBucket limits how often the operations of all processes start that
+// have one of that name: in any span of time t at most burst + rate*t of them
+// do. Rate and burst are the fleet's. See the package's documentation for how
+// exact that is, and for what happens without Redis.
+//
+// It holds slots: times, each for one start, that Redis has leased to this
+// process. A slot can be used from its time on, for as long as the burst allows,
+// and is void after that.
+//
+// Invariants:
+//   - A slot is used at most once, here (it is popped under the mutex), and in
+//     the fleet (the script leases it once).
+//   - A slot is used neither before its time nor after its width by the store's
+//     clock, whatever that is within its bounds, but for slotMin; and not after
+//     the end of the lease.
+//   - A slot that was given back is gone before the call that gives it back is
+//     made.
+type TokenBucket struct {
+	link
+	store store.Rate
+
+	// The link's mutex guards all below.
+	slots  []slot // by from
+	meter  meter  // for the share
+	gen    int64  // of the cells in slots
+	origin int64
+	rate   float64
+
+	horizon time.Duration // as last told
+	share   float64       // starts a second, as last told
+	tight   bool          // as last told
+	again   time.Duration // not before is it any use to ask for more
+	wish    int           // slots that Ready was asked for and did not see
+
+	starts  int     // since sampled
+	demand  float64 // starts a second
+	sampled time.Duration
+	missed  uint64
+}
+
+// A slot is leave for one start.
+type slot struct {
+	cell        int64         // of the grid; own: minted here
+	from, until time.Duration // local time
+}
+
+// Cells that are not of the grid of now.
+const (
+	own = -1 // the slot is of this process's own share
+	old = -2 // the slot is of the grid before
+)
+
+// TokenBucketStats is a snapshot of a [TokenBucket].
+type TokenBucketStats struct {
+	State       State
+	Rate        float64   // starts a second that the fleet may make
+	Burst       int       // and how many of them at once
+	Share       float64   // starts a second that this process may make of these, as last told; while away, what it goes on with
+	Processes   int       // live processes, as last told
+	Held        int       // slots in hand
+	Waiting     int       // callers that wait in Acquire
+	PausedUntil time.Time // zero when it is not paused
+	Missed      uint64    // slots that ran out before somebody came for them
+	Calls       uint64    // calls to Redis
+	Failures    uint64    // of them, those that failed
+	Err         error     // of the last call; nil when it succeeded
+}
+
+var (
+	_ limiter.Limiter  = (*TokenBucket)(nil)
+	_ limiter.Releaser = (*TokenBucket)(nil)
+)
+
+// maxBurst is the highest burst, in cells: the store remembers so many.
+const maxBurst = 20_000
+
+// NewTokenBucket returns a bucket for the operations of all processes that use
+// the same name on the same Redis. It makes no call yet, and has no goroutine
+// while it is not in use.
+//
+// Rate and burst should be the same in all processes. When a process comes with
+// other values than those the limit was last declared with, its values become
+// the fleet's; see [TokenBucket.SetRate].
+//
+// It fails when the rate is not a finite number above 0, burst is below 1 or
+// above 20,000 (or two seconds' worth, where that is more), or cfg or the name
+// is out of range: 1 to 200 bytes, without braces, spaces or control characters.
+func NewTokenBucket(client redis.UniversalClient, name string, ratePerSecond float64, burst int, cfg Config) (*TokenBucket, error) {
+	if err := cfg.check("NewTokenBucket", client, name); err != nil {
+		return nil, err
+	}
+	return newTokenBucket(store.NewRedisRate(timed(client), name), name, ratePerSecond, burst, cfg)
+}
+
+func newTokenBucket(s store.Rate, name string, ratePerSecond float64, burst int, cfg Config) (*TokenBucket, error) {
+	if err := checkRate(ratePerSecond, burst); err != nil {
+		return nil, fmt.Errorf("redislimiter: NewTokenBucket: %w", err)
+	}
+	b := &TokenBucket{store: s}
+	b.init("TokenBucket", name, limiter.ByRate, cfg, store.Limit{Value: ratePerSecond, Burst: int64(burst)}, b)
+	return b, nil
+}
+
+func checkRate(perSecond float64, burst int) error {
+	if !(perSecond > 0) || math.IsInf(perSecond, 1) { // not NaN either
+		return fmt.Errorf("ratePerSecond is %v: must be a finite number above 0", perSecond)
+	}
+	if most := maxBurst * store.Grain(perSecond); burst < 1 || int64(burst) > most {
+		return fmt.Errorf("burst is %d: must be at least 1 and, at that rate, at most %d", burst, most)
+	}
+	return nil
+}
+
+// SetRate changes the rate of the fleet, and waits until Redis has it. Every
+// other process that is in use knows it within half a second. It stands until it
+// is changed again, or a process is made with another rate or burst than the
+// processes before: what is deployed last wins.
+//
+// It fails, changing nothing, when ratePerSecond is out of range. When Redis
+// can't be reached, or ctx ends, it may have changed the rate all the same.
+func (b *TokenBucket) SetRate(ctx context.Context, ratePerSecond float64) error {
+	b.mu.Lock()
+	burst := b.told.Limit.Burst
+	b.mu.Unlock()
+	err := checkRate(ratePerSecond, int(burst))
+	if err == nil {
+		err = b.set(ctx, ratePerSecond)
+	}
+	if err != nil {
+		return fmt.Errorf("redislimiter: TokenBucket.SetRate: %w", err)
+	}
+	return nil
+}
+
+// Pause lets nothing start before until, in this process from now on, and in
+// each other one from its next call to Redis on, which is within half a second
+// while it is in use. Tokens go on gathering. Of two pauses the one that ends
+// later stands; [TokenBucket.Resume] ends both.
+func (b *TokenBucket) Pause(until time.Time) { b.pause(until) }
+
+// Stats returns how it stands, at one instant.
+func (b *TokenBucket) Stats() TokenBucketStats {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	b.void(now)
+	s := TokenBucketStats{
+		State: b.state(now),
+		Rate:  b.told.Limit.Value, Burst: int(b.told.Limit.Burst),
+		Share: b.share, Processes: b.processes(),
+		Held: len(b.slots), Waiting: b.line.waiting, PausedUntil: b.pausedUntil(now),
+		Missed: b.missed, Calls: b.calls, Failures: b.failures, Err: b.err,
+	}
+	switch {
+	case b.sharing(now):
+		s.Share = b.ownRate()
+	case s.State == Away:
+		s.Share = 0
+	}
+	return s
+}
+
+// Ready implements [limiter.Limiter]: the slots in hand whose time comes within
+// that time, and what this process's share is of the time beyond the horizon
+// (250 ms to 1 s). It asks Redis for slots when there are too few, as many as
+// were used lately and one more, which are given back if nobody comes for them.
+func (b *TokenBucket) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
+	max, within = asked(max, within)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.line.watch(ctx, &b.mu, max, func() (int, time.Duration) {
+		now := b.now()
+		b.lastUse = now
+		n, retry := b.count(now, within)
+		if n < max && !b.closed {
+			b.wish = min(max-n, 1+int(2*b.demand*b.horizon.Seconds()))
+			b.call(now)
+		}
+		return n, retry
+	})
+}
+
+// count returns how many operations of newcomers could start within that time.
+// When that is none, it says after how long it is worth another look.
+func (b *TokenBucket) count(now, within time.Duration) (n int, retry time.Duration) {
+	if b.closed {
+		return 0, never
+	}
+	if pause := b.paused - now; pause > within {
+		return 0, pause - within
+	}
+	b.void(now)
+	if b.sharing(now) {
+		return b.meter.count(now, within, b.line.waiting)
+	}
+	if !b.leased(now) {
+		return 0, never
+	}
+	for n < len(b.slots) && b.slots[n].from <= now+within {
+		n++
+	}
+	if far := within - b.horizon; far > 0 && b.horizon > 0 {
+		n += int(min(b.share*far.Seconds(), math.MaxInt32))
+	}
+	if n > b.line.waiting {
+		return n - b.line.waiting, 0
+	}
+	if b.line.waiting < len(b.slots) {
+		return 0, max(1, b.slots[b.line.waiting].from-within-now)
+	}
+	return 0, never
+}
+
+// Acquire implements [limiter.Limiter].
+func (b *TokenBucket) Acquire(ctx context.Context) (limiter.Permit, error) {
+	if ctx.Err() != nil {
+		return limiter.Permit{}, context.Cause(ctx)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	b.lastUse = now
+	if b.line.waiting == 0 {
+		if s, _, ok := b.take(now); ok {
+			return b.permit(s), nil
+		}
+	}
+	return b.wait(ctx)
+}
+
+// wait waits in line for a slot.
+func (b *TokenBucket) wait(ctx context.Context) (limiter.Permit, error) {
+	var got slot
+	err := b.line.join(ctx, &b.mu, func() { b.call(b.now()) }, func() (retry time.Duration, ok bool) {
+		got, retry, ok = b.take(b.now())
+		return retry, ok
+	})
+	b.lastUse = b.now()
+	if err != nil {
+		return limiter.Permit{}, err
+	}
+	return b.permit(got), nil
+}
+
+// TryAcquire implements [limiter.Limiter]. It never waits for Redis: when no
+// slot is in hand it refuses, and asks for one in the background.
+func (b *TokenBucket) TryAcquire() (limiter.Permit, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	b.lastUse = now
+	if b.line.waiting == 0 {
+		if s, _, ok := b.take(now); ok {
+			return b.permit(s), true
+		}
+		b.wish = max(b.wish, 1)
+		b.call(now)
+	}
+	return limiter.Permit{}, false
+}
+
+// Blocked implements [limiter.Limiter]: "rate" while no slot is in hand that can
+// be used now, which is so at rest too; "pause", "outage" or "closed". The name
+// follows.
+func (b *TokenBucket) Blocked() (by string, until time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	if by, until, ok := b.blocked(now); ok {
+		return by, until
+	}
+	if n, retry := b.count(now, 0); n == 0 {
+		if retry == never {
+			return b.by.limit, time.Time{}
+		}
+		return b.by.limit, b.time(now + retry)
+	}
+	return "", time.Time{}
+}
+
+// ReleasePermit implements [limiter.Releaser]. A rate is about starts: how and
+// when an operation ends changes nothing, but for an error that is
+// [limiter.ErrOverload] with a [limiter.RetryAfter], which pauses the fleet as
+// [TokenBucket.Pause] does.
+func (b *TokenBucket) ReleasePermit(_ uint64, err error) { b.learn(err) }
+
+// CancelPermit implements [limiter.Releaser]: the slot is good for another
+// start, for as long as it would have been.
+func (b *TokenBucket) CancelPermit(token uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, ok := b.slotOf(token)
+	if !ok || slices.ContainsFunc(b.slots, func(o slot) bool { return o == s && s.cell != own && b.grain() == 1 }) {
+		return
+	}
+	b.starts--
+	at, _ := slices.BinarySearchFunc(b.slots, s, byFrom)
+	b.slots = slices.Insert(b.slots, at, s)
+	b.line.stir()
+}
+
+// The token of a permit is the cell with the lowest bits of its generation
+// above it, or, for a slot of the own share, its time below the highest bit.
+const (
+	cellBits = 48
+	ownBit   = 1 << 63
+)
+
+func (b *TokenBucket) permit(s slot) limiter.Permit {
+	b.starts++
+	switch s.cell {
+	case own:
+		return limiter.NewPermit(b, ownBit|uint64(s.from))
+	case old:
+		return limiter.NewPermit(b, ownBit) // which is void already
+	}
+	gen := uint64(b.gen) & (1<<(63-cellBits) - 1)
+	return limiter.NewPermit(b, gen<<cellBits|uint64(s.cell))
+}
+
+// slotOf returns the slot with that token, if it is of the grid of now.
+func (b *TokenBucket) slotOf(token uint64) (slot, bool) {
+	if token&ownBit != 0 {
+		from := time.Duration(token &^ ownBit)
+		return slot{cell: own, from: from, until: from + store.MinWidth*time.Microsecond}, true
+	}
+	if token>>cellBits != uint64(b.gen)&(1<<(63-cellBits)-1) {
+		return slot{}, false
+	}
+	return b.slot(int64(token & (1<<cellBits - 1))), true
+}
+
+// slot returns the slot of a cell.
+func (b *TokenBucket) slot(cell int64) slot {
+	start := store.Start(b.origin, cell, b.rate)
+	from := b.clock.after(start)
+	return slot{cell: cell, from: from, until: max(b.clock.before(start+store.Width(b.told.Limit)), from+slotMin)}
+}
+
+func byFrom(a, c slot) int {
+	switch {
+	case a.from < c.from:
+		return -1
+	case a.from > c.from:
+		return 1
+	}
+	return 0
+}
+
+func (b *TokenBucket) grain() int64 { return store.Grain(b.told.Limit.Value) }
+
+// take takes a slot, or says after how long to try again.
+func (b *TokenBucket) take(now time.Duration) (s slot, retry time.Duration, ok bool) {
+	if b.closed {
+		return s, never, false
+	}
+	if b.paused > now {
+		return s, b.paused - now, false
+	}
+	b.void(now)
+	sharing := b.sharing(now)
+	if !sharing && !b.leased(now) {
+		return s, never, false
+	}
+	retry = never
+	if len(b.slots) > 0 {
+		if s = b.slots[0]; s.from <= now {
+			b.slots = b.slots[1:]
+			return s, 0, true
+		}
+		retry = s.from - now
+	}
+	if sharing {
+		at, wait := b.meter.take(now)
+		if wait == 0 {
+			return slot{cell: own, from: at}, 0, true
+		}
+		retry = min(retry, wait)
+		if b.shareTil > now {
+			retry = min(retry, b.shareTil-now)
+		}
+	} else if b.failing > 0 {
+		retry = min(retry, b.leaseEnd-now+1)
+	}
+	return s, retry, false
+}
+
+// void drops the slots that can't be used any more: those that have run out,
+// and those of the fleet without a lease or of the share with one.
+func (b *TokenBucket) void(now time.Duration) {
+	n := 0
+	for n < len(b.slots) && b.slots[n].until < now {
+		n++
+	}
+	b.missed += uint64(n)
+	b.slots = b.slots[n:]
+	sharing := b.sharing(now)
+	if sharing != b.meter.on {
+		b.meter = meter{on: sharing, next: now}
+		b.slots = slices.DeleteFunc(b.slots, func(s slot) bool { return (s.cell == own) != sharing })
+	}
+	if sharing {
+		b.meter.set(b.ownRate(), float64(b.told.Limit.Burst)/float64(b.processes()))
+	} else if !b.leased(now) && len(b.slots) > 0 {
+		b.slots = nil
+	}
+}
+
+// ownRate is the share of an outage.
+func (b *TokenBucket) ownRate() float64 { return b.told.Limit.Value / float64(b.processes()) }
+
+// sample takes the starts since the last sample into the demand.
+func (b *TokenBucket) sample(now time.Duration) {
+	since := now - b.sampled
+	if since < callGap {
+		return
+	}
+	rate := max(0, float64(b.starts)) / since.Seconds()
+	memory := demandMemory
+	if rate > b.demand {
+		memory = demandRise
+	}
+	b.demand += (rate - b.demand) * -math.Expm1(-since.Seconds()/memory.Seconds())
+	b.starts, b.sampled = 0, now
+}
+
+// near returns how many of the slots in hand are as good as what could be leased
+// now: while somebody is short, all of them.
+func (b *TokenBucket) near(now time.Duration) int {
+	if b.tight {
+		return len(b.slots)
+	}
+	n := 0
+	for n < len(b.slots) && b.slots[n].from <= now+callGap {
+		n++
+	}
+	return n
+}
+
+// wanted returns how many slots there is a use for now.
+func (b *TokenBucket) wanted() int { return b.line.waiting + b.wish }
+
+// due implements caller.
+func (b *TokenBucket) due(now time.Duration) (at time.Duration, idle bool) {
+	b.void(now)
+	if b.line.empty() && now-b.lastUse >= idleAfter {
+		// It is idle, but what it holds goes back first.
+		if len(b.slots) > 0 && b.leased(now) && b.failing == 0 && !b.meter.on {
+			return now, false
+		}
+		return never, true
+	}
+	if b.failing > 0 {
+		return now, false // as the link has it
+	}
+	at = b.triedAt + b.spread(beat)
+	if !b.leased(now) {
+		at = b.triedAt + callGap
+		if b.wanted() == 0 {
+			at = never
+		}
+	}
+	if b.horizon > 0 && b.demand*b.horizon.Seconds() >= 1 {
+		at = min(at, b.triedAt+b.spread(time.Duration(refill*float64(b.horizon))))
+	}
+	if b.wanted() > b.near(now) && b.paused <= now+b.horizon {
+		more := max(b.again, b.triedAt+callGap)
+		if len(b.slots) > 0 && b.tight {
+			more = max(more, b.slots[len(b.slots)-1].from-2*slotMin)
+		}
+		at = min(at, more)
+	}
+	if b.line.empty() { // look whether it is idle then
+		at = min(at, b.lastUse+idleAfter)
+	}
+	return at, false
+}
+
+// busy implements caller.
+func (b *TokenBucket) busy() bool { return false }
+
+// dropped implements caller.
+func (b *TokenBucket) dropped() {
+	b.slots, b.wish, b.demand, b.starts = nil, 0, 0, 0
+}
+
+// prepare implements caller.
+func (b *TokenBucket) prepare(now time.Duration, c store.Call) exchange {
+	b.sample(now)
+	b.void(now)
+	rest := c.Leave || (b.line.empty() && now-b.lastUse >= idleAfter)
+	r := store.RateCall{Call: c}
+	if rest {
+		r.Rest = true
+		for _, s := range b.slots {
+			if s.cell >= 0 && b.grain() == 1 {
+				r.Return = append(r.Return, s.cell)
+			}
+		}
+		b.slots = nil
+	} else {
+		b.want(now, &r)
+	}
+	b.wish = 0
+	return func(ctx context.Context) (store.State, func(time.Duration), error) {
+		st, err := b.store.Lease(ctx, r)
+		return st.State, func(now time.Duration) { b.apply(now, st) }, err
+	}
+}
+
+// want fills in what there is a use for.
+func (b *TokenBucket) want(now time.Duration, r *store.RateCall) {
+	held := len(b.slots)
+	horizon := b.horizon
+	if horizon == 0 {
+		horizon = store.MinHorizon * time.Microsecond
+	}
+	h := horizon.Seconds()
+	demand := b.demand + float64(b.line.waiting)/h
+	r.Demand = int64(min(demand*1000, 1e15))
+	r.Held = int64(held)
+	r.Lead = int64((b.clock.width() + 2*callGap) / time.Microsecond)
+	near := b.near(now)
+	r.Fresh = int64(max(0, b.wish-max(0, near-b.line.waiting)))
+	defer func() { // from starts to cells
+		grain := b.grain()
+		for _, n := range []*int64{&r.Held, &r.Soon, &r.Fresh, &r.Spread} {
+			*n = (*n + grain - 1) / grain
+		}
+	}()
+
+	use := b.demand * h // within a horizon
+	many := aheadTight*use + math.Sqrt(use)
+	if b.tight {
+		// What is near would be lost, and goes first. What is far is taken
+		// evenly: slots in a row would find too few operations for them, where
+		// another limit holds too.
+		many = max(many, float64(b.line.waiting))
+		r.Soon = int64(math.Ceil(max(0, many-float64(held))))
+		r.Spread = r.Soon
+		far := b.clock.store(now + time.Duration(nearBy*float64(horizon)))
+		r.Before, r.After = far, far
+		return
+	}
+	if soon := b.line.waiting - near; soon > 0 {
+		if near < held { // what is in hand comes later: is there anything sooner?
+			r.Before = b.clock.store(b.slots[near].from - callGap)
+		}
+		// And a few for those who are about to come.
+		r.Soon = int64(soon) + int64(b.demand*store.MinWidth/1e6)
+	}
+	if use < 1 {
+		return
+	}
+	many = max(many, min(ahead*use, keep*b.share*h))
+	// The slots in hand should take up that part of the horizon which is theirs
+	// at an even spacing; the new ones take up the rest.
+	more := many - float64(held) - float64(r.Soon+r.Fresh)
+	if more <= 0 {
+		return
+	}
+	r.Spread = int64(math.Ceil(more))
+	r.After = b.clock.store(now + time.Duration(float64(horizon)*(1-more/many)))
+}
+
+// apply takes in what was leased.
+func (b *TokenBucket) apply(now time.Duration, st store.RateState) {
+	if st.Gen != b.gen || st.Origin != b.origin {
+		// Slots of the old grid are good up to one cell before the new one
+		// begins. (Less a little: cells begin at whole microseconds.)
+		begin := b.clock.after(st.Origin)
+		if b.rate > 0 {
+			begin -= time.Duration(0.999 * store.Cell(b.rate) * float64(time.Microsecond))
+		}
+		b.slots = slices.DeleteFunc(b.slots, func(s slot) bool { return s.cell == own || s.from >= begin })
+		for i := range b.slots {
+			b.slots[i].cell = old
+		}
+		b.gen, b.origin = st.Gen, st.Origin
+	}
+	b.rate = st.Limit.Value
+	if st.Horizon > 0 { // else it is at rest
+		b.horizon = time.Duration(st.Horizon) * time.Microsecond
+		b.share, b.tight = float64(st.Share)/1000, st.Tight
+	}
+	b.again = 0
+	if st.Again > 0 {
+		b.again = b.clock.after(st.Again)
+	}
+	for _, cell := range st.Cells {
+		s := b.slot(cell)
+		for range b.grain() {
+			b.slots = append(b.slots, s)
+		}
+	}
+	slices.SortStableFunc(b.slots, byFrom)
+	b.void(now)
+}
+
+// A meter is the share of an outage: it mints slots, evenly, and begins empty.
+type meter struct {
+	on       bool
+	next     time.Duration // when the bucket is full again: a GCRA
+	interval time.Duration
+	depth    time.Duration
+}
+
+// set sets how many slots it mints a second, and how many at once.
+func (m *meter) set(rate, burst float64) {
+	m.interval = time.Duration(min(1e9/rate, math.MaxInt64/4))
+	m.depth = time.Duration(min(max(0, burst-1)*float64(m.interval), math.MaxInt64/4))
+}
+
+// take mints a slot, or says after how long it could.
+func (m *meter) take(now time.Duration) (at, wait time.Duration) {
+	if m.next > now+m.depth {
+		return 0, m.next - m.depth - now
+	}
+	m.next = max(m.next, now) + m.interval
+	return now, 0
+}
+
+// count returns how many it could mint within that time, without those that
+// wait; if none, it says after how long one could be.
+func (m *meter) count(now, within time.Duration, waiting int) (n int, retry time.Duration) {
+	room := now + within + m.depth - max(m.next, now)
+	if room < 0 {
+		return 0, -room + time.Duration(waiting)*m.interval
+	}
+	n = int(min(room/m.interval+1, math.MaxInt32)) - waiting
+	if n > 0 {
+		return n, 0
+	}
+	return 0, max(1, time.Duration(1-n)*m.interval-room%m.interval)
+}
