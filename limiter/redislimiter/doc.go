@@ -76,10 +76,10 @@
 // new generation nothing is leased before a second has passed, and whatever was
 // leased before has run out or been announced again; then a bucket begins empty.
 // So none of that lets more start than the limit, and a name's first use ever
-// waits a second too, since that can't be told from a flush. What is not
-// noticed: a failover until somebody calls who has heard of later leases (that
-// is up to a chunk too many, once), and a clock that is set forward (as much as
-// it leaps, but not more than a second's worth, once).
+// waits a second too, since that can't be told from a flush. What is not noticed:
+// a failover, until somebody calls who has heard of later leases (at most what
+// was leased in the time that was lost is leased again, once), and a clock that
+// is set forward (as much as it leaps, but not more than a second's worth, once).
 //
 // An emptied script cache is filled again. READONLY, LOADING, OOM and other
 // errors count as an outage, as does no answer within 300 ms.

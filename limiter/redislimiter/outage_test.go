@@ -232,13 +232,13 @@ func TestStoreOfAnotherTime(t *testing.T) {
 		happens func(f *rates, skew *time.Duration)
 		over    float64 // starts beyond the limit
 	}{
-		// What was leased since is leased again, until somebody calls who has
+		// What was leased since is leased again, at most, until somebody calls who has
 		// been told something newer.
 		"failover": {func(f *rates, _ *time.Duration) {
 			back := f.store.Snapshot()
 			time.Sleep(300 * ms)
 			back()
-		}, rate * 0.05},
+		}, rate * 0.3},
 		"set back":        {func(_ *rates, skew *time.Duration) { *skew -= time.Hour }, 0},
 		"set back a bit":  {func(_ *rates, skew *time.Duration) { *skew -= 40 * ms }, rate * 0.04},
 		"set forward":     {func(_ *rates, skew *time.Duration) { *skew += time.Hour }, rate * 1},
