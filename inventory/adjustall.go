@@ -167,7 +167,7 @@ func (a Adjustments) check() string {
 			problem = "its sku is in another line, too: add them up"
 		}
 		if problem != "" {
-			return fmt.Sprintf("line %d: %s", i, problem)
+			return fmt.Sprintf("Lines[%d]: %s", i, problem)
 		}
 		seen[line.SKU] = true
 	}

@@ -101,15 +101,15 @@ func TestAdjustAllRefusesWithoutARequest(t *testing.T) {
 	api, client := newServer(t, inventorytest.Config{}, inventory.Config{})
 	good := order("o", line("A", 1))
 	for want, change := range map[string]func(*inventory.Adjustments){
-		"there are 0 lines":            func(a *inventory.Adjustments) { a.Lines = nil },
-		"there are 101 lines":          func(a *inventory.Adjustments) { a.Lines = many },
-		"line 0: sku is empty":         func(a *inventory.Adjustments) { a.Lines = []inventory.Line{{Delta: 1}} },
-		"line 1: delta is 0":           func(a *inventory.Adjustments) { a.Lines = append(a.Lines, line("B", 0)) },
-		"line 1: delta is too large":   func(a *inventory.Adjustments) { a.Lines = append(a.Lines, line("B", math.MinInt)) },
-		"line 1: its sku is in anothe": func(a *inventory.Adjustments) { a.Lines = append(a.Lines, line("A", 2)) },
-		"reference is empty":           func(a *inventory.Adjustments) { a.Reference = "" },
-		"key is empty":                 func(a *inventory.Adjustments) { a.IdempotencyKey = "" },
-		"key is longer than 240":       func(a *inventory.Adjustments) { a.IdempotencyKey = strings.Repeat("k", 241) },
+		"there are 0 lines":              func(a *inventory.Adjustments) { a.Lines = nil },
+		"there are 101 lines":            func(a *inventory.Adjustments) { a.Lines = many },
+		"Lines[0]: sku is empty":         func(a *inventory.Adjustments) { a.Lines = []inventory.Line{{Delta: 1}} },
+		"Lines[1]: delta is 0":           func(a *inventory.Adjustments) { a.Lines = append(a.Lines, line("B", 0)) },
+		"Lines[1]: delta is too large":   func(a *inventory.Adjustments) { a.Lines = append(a.Lines, line("B", math.MinInt)) },
+		"Lines[1]: its sku is in anothe": func(a *inventory.Adjustments) { a.Lines = append(a.Lines, line("A", 2)) },
+		"reference is empty":             func(a *inventory.Adjustments) { a.Reference = "" },
+		"key is empty":                   func(a *inventory.Adjustments) { a.IdempotencyKey = "" },
+		"key is longer than 240":         func(a *inventory.Adjustments) { a.IdempotencyKey = strings.Repeat("k", 241) },
 	} {
 		a := good
 		a.Lines = slices.Clone(a.Lines)

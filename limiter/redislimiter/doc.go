@@ -76,7 +76,8 @@
 // new generation nothing is leased before a second has passed, and whatever was
 // leased before has run out or been announced again; then a bucket begins empty.
 // So none of that lets more start than the limit, and a name's first use ever
-// waits a second too, since that can't be told from a flush. What is not noticed:
+// waits a second too, since that can't be told from a flush; two limits in an All
+// wait one after the other. What is not noticed:
 // a failover, until somebody calls who has heard of later leases (at most what
 // was leased in the time that was lost is leased again, once), and a clock that
 // is set forward (as much as it leaps, but not more than a second's worth, once).
