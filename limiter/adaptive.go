@@ -42,9 +42,10 @@ const (
 	cutTenths = 9 // what a refusal leaves of the limit: the usual factor of limiters of this kind, as 0.5 is TCP's
 
 	// The level at which the far side refused last is tried again after so
-	// many successes, which keeps refusals below 1 %, after so long, and after
-	// twice the pause that it cost. If it is refused then, too, that is four
-	// times, and so on: one refusal may have had another reason.
+	// many operations that it accepted, which keeps refusals below 1 %, after
+	// so long, and after twice the pause that it cost. If it is refused then,
+	// too, that is four times, and so on: one refusal may have had another
+	// reason.
 	clearAfter  = 150
 	clearTime   = 5 * time.Second
 	clearPauses = 2
@@ -80,21 +81,33 @@ const (
 // A far side may also refuse what is too much, at once and without any rise of
 // latency. On an [ErrOverload] the limit falls by a tenth, or, if it was being
 // tried, back to where it was; once for all operations that were in flight. The
-// level of the refusal is tried again after 150 successes, and 5 s or twice the pause at least; longer, if
-// it was refused before.
+// level of the refusal is tried again after 150 operations that were accepted, and
+// 5 s or twice the pause at least; longer, if it was refused before.
+//
 // Timeouts, that is errors which are [ErrUnavailable] and have a method
 // Timeout() bool that reports true, as 503 and 504 of a [Transport] do, lower
 // it in the same way when they are more than one in ten, and so do refusals
-// while not half of the limit was in use. Other errors teach it nothing.
+// while not half of the limit was in use. [ErrMisconfigured] and other
+// ErrUnavailable teach it nothing.
 //
 // An ErrOverload with a [RetryAfter] pauses everybody for that long, whichever
 // operation it comes from. After a pause the ramp starts with one operation at
-// a time, and every success lets one more be in flight, up to the limit.
+// a time, and every one that is accepted lets one more be in flight, up to the
+// limit.
+//
+// An operation is accepted if it succeeds, and also if it ends with an error
+// that says nothing of the far side ([Classify] returns nil for it), such as
+// that something is out of stock: a far side that answers so works. How long
+// such an answer takes says nothing of how long the work does, so only
+// successes raise the limit itself. Our own cancellation is no answer, nor is a
+// panic under [Do], and they tell nothing. (A [Breaker] is stricter: it asks
+// whether the far side is in trouble, where an early refusal of a request proves
+// little, so errors that say nothing neither open it nor help to close it.)
 //
 // The limit is never below 1. It neither rises nor falls for latency while it is
 // not used: only operations count during which nine tenths of it were in flight.
 // When the limit falls, operations in flight go on, and nothing starts until
-// fewer are. After ten minutes without an operation it starts anew.
+// fewer are. After ten minutes without an operation or a pause it starts anew.
 type Adaptive struct {
 	max, initial int       // never change
 	base         time.Time // what times are counted from; never changes
@@ -113,7 +126,7 @@ type Adaptive struct {
 	ramp    int     // how far the way up to tried has come; the limit in force is the lower one
 	trial   trial   // what goes on now
 	round   uint32  // number of the trial, in roundBits
-	cut     uint32  // number of the first trial after the limit last fell for an error
+	cut     uint32  // number of the first trial after the limit last fell for an error, or of one long after that
 	step    float64 // the next step as a share of the limit, if larger than the least
 	turn    int     // trials begun since the last one down
 	latency float64 // mean logarithm of latency at the limit, in nanoseconds
@@ -121,7 +134,7 @@ type Adaptive struct {
 	scatter float64 // variance of the logarithm of latency
 
 	ceiling   int           // the level at which the far side refused last; 0: none
-	cleared   int           // successes since
+	cleared   int           // operations accepted since
 	clearFrom time.Duration // when it may be tried again
 	clearing  int           // that is after so many times the pause that it cost
 	late      float64       // balance of timeouts, and refusals far below the limit
@@ -197,13 +210,19 @@ func (a *Adaptive) Stats() AdaptiveStats {
 }
 
 // Idle reports whether it is as good as new, and so may be forgotten by a
-// [Keyed]: no operation is in flight, nobody waits, it is not paused, and it has
-// been unused for ten minutes, or ever.
+// [Keyed]: no operation is in flight, nobody waits, and it has been neither used
+// nor paused for ten minutes, or ever.
 func (a *Adaptive) Idle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	unused := a.used == 0 || time.Since(a.base)-a.used > adaptiveMemory
-	return unused && a.inFlight == 0 && a.line.empty() && time.Until(a.paused) <= 0
+	return (a.used == 0 || a.unused()) && a.inFlight == 0 && a.line.empty()
+}
+
+// unused reports whether what was learnt is too long ago. A pause is not
+// disuse: it may be as long as that, and a start after it must still be gentle.
+func (a *Adaptive) unused() bool {
+	last := max(a.used, a.paused.Sub(a.base))
+	return time.Since(a.base)-last > adaptiveMemory
 }
 
 // Ready implements [Limiter]: the places free now, and those that will be given
@@ -265,14 +284,14 @@ func (a *Adaptive) take() (retry time.Duration, ok bool) {
 		if pause := time.Until(a.paused); pause > 0 {
 			return pause, false
 		}
-		a.paused = time.Time{}
 	}
 	if a.inFlight >= a.inForce() {
 		return never, false
 	}
-	if a.inFlight == 0 && time.Since(a.base)-a.used > adaptiveMemory {
+	if a.inFlight == 0 && a.unused() {
 		a.start()
 	}
+	a.paused = time.Time{}
 	a.inFlight++
 	a.use()
 	return 0, true
@@ -304,12 +323,19 @@ func (a *Adaptive) inForce() int { return min(a.tried, a.ramp) }
 
 // The token of a permit is when the operation started, in microseconds since
 // base, above it the number of its trial, and above that whether the trial
-// counts it. A number would have to come again while an operation of the trial
-// before is in flight for a wrong one to be taken for right.
+// counts it. Numbers wrap round. One would have to come again while an operation
+// of the trial before is in flight for a wrong one to be taken for right.
 const (
 	roundBits = 23
 	counted   = 1 << 63
+
+	// A number is later than another if it is less than half of all numbers
+	// ahead of it. So the cut must not fall back that far behind the trials.
+	roundsAhead = 1 << (roundBits - 1)
 )
+
+// rounds returns how many trials later one number is than another.
+func rounds(later, than uint32) uint32 { return (later - than) & (1<<roundBits - 1) }
 
 func (a *Adaptive) permit() Permit {
 	token := uint64(time.Since(a.base)/time.Microsecond)&(1<<startBits-1) | uint64(a.round)<<startBits
@@ -333,7 +359,7 @@ func (a *Adaptive) give(token uint64) (current, counts bool) {
 	a.use()
 	a.inFlight--
 	round := uint32(token>>startBits) & (1<<roundBits - 1)
-	current = (round-a.cut)&(1<<roundBits-1) < 1<<(roundBits-1)
+	current = rounds(round, a.cut) < roundsAhead
 	return current, token&counted != 0 && round == a.round
 }
 
@@ -356,9 +382,12 @@ func (a *Adaptive) ReleasePermit(token uint64, err error) {
 	current, counts := a.give(token)
 	a.released++
 	switch {
-	case err == nil:
+	case answered(err):
 		if current {
-			a.success(atOnce)
+			a.accepted(atOnce)
+		}
+		if err != nil {
+			break
 		}
 		if d := took(token, a.used); counts && d >= a.used-a.fullAt {
 			counts = false
@@ -390,8 +419,8 @@ func timedOut(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// success takes note that an operation succeeded, when so many were in flight.
-func (a *Adaptive) success(atOnce int) {
+// accepted takes note that an operation was, when so many were in flight.
+func (a *Adaptive) accepted(atOnce int) {
 	a.cleared++
 	a.late = max(0, a.late-lateShare)
 	if a.ramp < a.tried && a.full(atOnce) {

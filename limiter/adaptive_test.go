@@ -221,6 +221,100 @@ func TestAdaptiveRampBeginsAfterThePause(t *testing.T) {
 	}
 }
 
+// An answer that is not what was hoped for opens the ramp too, since it is one
+// of a far side that works; what we did ourselves does not.
+func TestAdaptiveRampGoesUpWithEveryAnswer(t *testing.T) {
+	for name, test := range map[string]struct {
+		release func(a *limiter.Adaptive, p permit)
+		want    int
+	}{
+		"out of stock": {func(_ *limiter.Adaptive, p permit) { p.Release(errPoison) }, 18},
+		"success":      {func(_ *limiter.Adaptive, p permit) { p.Release(nil) }, 18},
+		"cancellation": {func(_ *limiter.Adaptive, p permit) { p.Release(context.Canceled) }, 1},
+		"no start":     {func(_ *limiter.Adaptive, p permit) { p.Cancel() }, 1},
+		"unavailable":  {func(_ *limiter.Adaptive, p permit) { p.Release(limiter.ErrUnavailable) }, 1},
+		"panic": {func(a *limiter.Adaptive, p permit) {
+			p.Cancel()
+			require.Panics(t, func() {
+				_ = limiter.Do(t.Context(), a, func(context.Context) error { panic("handler") })
+			})
+		}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAdaptive(t, limiter.AdaptiveConfig{Max: 20, Initial: 20})
+				permits := fill(a)
+				permits[0].Release(overload(time.Second))
+				releaseAll(permits[1:], nil)
+				pass(time.Second)
+				require.Equal(t, 1, a.Limit())
+				for range 20 { // one more each time
+					for _, p := range fill(a) {
+						test.release(a, p)
+					}
+				}
+				require.Equal(t, test.want, a.Limit())
+			})
+		})
+	}
+}
+
+// And so the level of a refusal is tried again where only some answers are
+// successes.
+func TestAdaptiveComesBackAmongOtherErrors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 20, Initial: 20})
+		permits := fill(a)
+		permits[0].Release(overload(time.Second))
+		releaseAll(permits[1:], nil)
+		pass(time.Second)
+		for range 10 * 60 * 10 { // ten minutes
+			permits := fill(a)
+			time.Sleep(100 * ms)
+			for i, p := range permits {
+				if i%10 == 0 {
+					p.Release(nil)
+				} else {
+					p.Release(errPoison)
+				}
+			}
+		}
+		require.Equal(t, 20, a.Limit())
+	})
+}
+
+// A pause is not disuse, however long: there is a ramp after it.
+func TestAdaptiveRampAfterALongPause(t *testing.T) {
+	for _, pause := range []time.Duration{9 * time.Minute, 11 * time.Minute, 5 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 50})
+			tryAcquire(t, a).Release(overload(pause))
+			pass(pause)
+			require.Len(t, fill(a), 1, "after %v", pause)
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 50})
+		tryAcquire(t, a).Release(overload(time.Hour))
+		pass(time.Hour + 11*time.Minute)
+		tryAcquire(t, a).Release(nil)
+		require.Equal(t, 50, a.Limit(), "anew ten minutes later")
+	})
+}
+
+// Trials are numbered, and the numbers come again. However many trials there
+// have been since the limit last fell, it falls when the far side refuses, and
+// again not for what was in flight then.
+func TestAdaptiveHearsRefusalsForEver(t *testing.T) {
+	a := newAdaptive(t, limiter.AdaptiveConfig{Max: 10, Initial: 10})
+	a.Hold(limiter.Rounds/2 + 1)
+	permits := fill(a)
+	permits[0].Release(limiter.ErrOverload)
+	require.Equal(t, 9, a.Limit())
+	releaseAll(permits[1:], limiter.ErrOverload)
+	require.Equal(t, 9, a.Limit(), "once for all that were in flight")
+}
+
 func TestAdaptiveWhatTellsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, err := range []error{

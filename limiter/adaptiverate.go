@@ -36,6 +36,17 @@ const (
 	// bunch is how far starts may bunch up: timers are not more exact than a
 	// few milliseconds, and what they are late would be lost.
 	bunch = 10 * time.Millisecond
+
+	// So many cuts one upon another, with nothing accepted between them, are an
+	// outage: the far side is down, and the rate is not what it refuses. They
+	// leave a sixth of the rate, at which one that only was too high has some
+	// operations accepted as a rule.
+	outageCuts = 6
+
+	// A refusal leaves no less than one operation in a minute, and the ramp
+	// begins with no less, so that a far side that accepts again is noticed. But
+	// a rate that is less by Initial, or because the far side told so, stays.
+	leastRate = 1.0 / 60
 )
 
 // An AdaptiveRate limits how often operations start to what the far side
@@ -52,16 +63,32 @@ const (
 // was refused after 15 s, and at twice that after 50 s. It does not rise while
 // less than four fifths of it are used.
 //
+// When everything is refused for a while, that is no rate to remember. The rate
+// falls all the same, so that a far side that is down gets less and less, down
+// to one operation in a minute, or Initial if that is less. But once it accepts
+// again, the rate doubles with every operation, or every two seconds if that is
+// longer, to seven tenths of what it was before, and goes on from there along
+// the curve. So it is back within minutes, however long the outage was.
+//
+// An error that says nothing of the far side, such as one about the request, is
+// an answer, and counts as acceptance. Our own cancellation is none, nor is a
+// panic under [Do]; they tell nothing, and neither do [ErrUnavailable] and
+// [ErrMisconfigured].
+//
 // An ErrOverload with a [RetryAfter] pauses everybody for that long, whichever
 // operation it comes from. The rate is an eighth of what it was after a pause,
-// and doubles every second until it is whole again.
+// or one operation in a minute if that is more, and doubles every second until
+// it is whole again.
 //
 // What the far side tells of its quotas in a response's header is taken at its
 // word, see [Permit.Observe]: while it tells, the rate is what is left of the
-// quota over the time that is left, and there is no need to be refused to find
-// it. After an ErrOverload nothing that is told raises the rate for 15 s.
+// quota over the time that is left, of the tightest where it tells of several,
+// and there is no need to be refused to find it. Only where it tells of none
+// what is left, the rate is what its policies have in a window over that. After
+// an ErrOverload nothing that is told raises the rate for 15 s.
 //
-// After ten minutes without an operation it starts anew.
+// After ten minutes without an operation it starts anew. A pause, and waiting
+// for one's turn, are not disuse.
 type AdaptiveRate struct {
 	bucket       *TokenBucket // has its own mutex, locked after mu
 	max, initial float64      // never change
@@ -74,9 +101,11 @@ type AdaptiveRate struct {
 	peak   float64       // the rate that was refused last; 0: none yet
 	way    float64       // seconds of use since
 	cutAt  time.Duration // when it was
+	cuts   int           // one upon another, with nothing accepted between them
+	lost   float64       // the rate before cuts that came one upon another
 	from   uint64        // number of the first operation that started since
 	told   time.Duration // until when the rate is what the far side told
-	usedAt time.Duration // when an operation last came; 0: never
+	usedAt time.Duration // when it was last used, or a pause ends if that is later; 0: never
 	lookAt time.Duration // when use was last looked at
 	looked uint64        // the number of the next operation then
 }
@@ -129,7 +158,7 @@ func NewAdaptiveRate(cfg AdaptiveRateConfig) (*AdaptiveRate, error) {
 // start begins anew, as if nothing had been learnt.
 func (a *AdaptiveRate) start(now time.Duration) {
 	a.rate, a.ramp = a.initial, 1
-	a.peak, a.told = 0, 0
+	a.peak, a.told, a.cuts = 0, 0, 0
 	a.look(now)
 }
 
@@ -138,15 +167,18 @@ func (a *AdaptiveRate) wake() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Since(a.base)
-	if now-a.usedAt > adaptiveMemory {
+	if now-a.usedAt > adaptiveMemory && a.bucket.Stats().Waiting == 0 {
 		a.start(now)
 		a.apply()
 	}
-	a.usedAt = max(1, now)
+	a.use(now)
 }
 
+// use takes note that it is used now.
+func (a *AdaptiveRate) use(now time.Duration) { a.usedAt = max(a.usedAt, now, 1) }
+
 // Idle reports whether it is as good as new, and so may be forgotten by a
-// [Keyed]: it has been unused for ten minutes, or ever, it is not paused, and
+// [Keyed]: it has been neither used nor paused for ten minutes, or ever, and
 // nobody waits.
 func (a *AdaptiveRate) Idle() bool {
 	a.mu.Lock()
@@ -217,10 +249,11 @@ func (a *AdaptiveRate) ReleasePermit(token uint64, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Since(a.base)
-	switch class {
-	case nil: // whatever it says, the far side has done the work
+	a.use(now)
+	switch {
+	case answered(err):
 		a.accepted(token, now)
-	case ErrOverload:
+	case class == ErrOverload:
 		after, _ := RetryAfter(err)
 		a.refused(token, after, now)
 	}
@@ -228,27 +261,45 @@ func (a *AdaptiveRate) ReleasePermit(token uint64, err error) {
 
 // accepted moves the rate on, at the pace of its use.
 func (a *AdaptiveRate) accepted(token uint64, now time.Duration) {
+	outage, least := a.cuts >= outageCuts, uint64(lookStarts)
+	if outage {
+		least = 1 // it may be a minute until the next one
+	} else {
+		a.cuts = 0 // not everything is refused: the rate was too high
+	}
 	if a.ramp < 1 && token >= a.from && now-a.rampAt >= rampTime {
 		a.ramp, a.rampAt = min(1, 2*a.ramp), now
 		a.apply()
 	}
 	since, starts := now-a.lookAt, a.bucket.next()-a.looked
-	if since < lookTime || starts < lookStarts || a.ramp < 1 {
+	if since < lookTime || starts < least || a.ramp < 1 {
 		return
 	}
 	a.look(now)
 	if float64(starts) < usedShare*a.rate*since.Seconds() || now < a.told {
 		return
 	}
-	if a.peak == 0 {
-		doubling := max(doublingTime.Seconds(), doublingStarts/a.rate)
-		a.set(a.rate * math.Exp2(min(1, since.Seconds()/doubling)))
-		return
-	}
 	a.way += since.Seconds()
-	recovery := max(recoveryTime.Seconds(), recoveryStarts/a.peak)
-	x := a.way/recovery - 1
-	a.set(max(a.rate, a.peak*(1+(1-rateCut)*x*x*x)))
+	switch {
+	case outage:
+		a.double(since, 1)
+		if a.rate >= rateCutAgain*a.lost {
+			a.peak, a.way, a.cuts = a.lost, 0, 0
+		}
+	case a.peak == 0:
+		a.double(since, doublingStarts)
+	default:
+		recovery := max(recoveryTime.Seconds(), recoveryStarts/a.peak)
+		x := a.way/recovery - 1
+		a.set(max(a.rate, a.peak*(1+(1-rateCut)*x*x*x)))
+	}
+}
+
+// double raises the rate after some time of use, at the pace of doubling in the
+// doubling time and that many starts.
+func (a *AdaptiveRate) double(since time.Duration, starts float64) {
+	doubling := max(doublingTime.Seconds(), starts/a.rate)
+	a.set(a.rate * math.Exp2(min(1, since.Seconds()/doubling)))
 }
 
 // refused lowers the rate, unless the operation started before it was lowered
@@ -256,13 +307,17 @@ func (a *AdaptiveRate) accepted(token uint64, now time.Duration) {
 func (a *AdaptiveRate) refused(token uint64, after, now time.Duration) {
 	if token >= a.from {
 		left := rateCut
-		if a.peak > 0 && a.way < recoveryTime.Seconds()/8 {
+		over := a.cuts >= outageCuts && a.way > 0 // accepted and then refused: an outage is over, and this is a rate
+		if a.peak > 0 && a.way < recoveryTime.Seconds()/8 && !over {
 			left = rateCutAgain
+		} else {
+			a.cuts, a.lost = 0, a.rate
 		}
+		a.cuts++
 		a.peak, a.way = a.rate, 0
 		a.cutAt, a.told = now, 0
 		a.from = a.bucket.next()
-		a.set(a.rate * left)
+		a.set(max(a.rate*left, min(a.rate, a.initial, leastRate)))
 	}
 	if after > 0 {
 		a.pause(after, now)
@@ -275,7 +330,8 @@ func (a *AdaptiveRate) refused(token uint64, after, now time.Duration) {
 func (a *AdaptiveRate) pause(d, now time.Duration) {
 	a.bucket.Pause(time.Now().Add(d))
 	a.from = a.bucket.next() // what ends during the pause must not open the ramp
-	a.ramp, a.rampAt = rampFrom, now+d
+	a.use(now + d)
+	a.ramp, a.rampAt = max(rampFrom, min(1, leastRate/a.rate)), now+d
 	a.look(now + d)
 	a.apply()
 }
@@ -314,6 +370,6 @@ func (a *AdaptiveRate) ObservePermit(token uint64, h http.Header) {
 		rate = min(rate, a.rate)
 	}
 	a.told = now + until
-	a.peak, a.way, a.cutAt = min(rate, a.max), recoveryTime.Seconds(), now-recoveryTime
+	a.peak, a.way, a.cutAt, a.cuts = min(rate, a.max), recoveryTime.Seconds(), now-recoveryTime, 0
 	a.set(rate)
 }

@@ -25,15 +25,18 @@ import (
 // take turns, but where two or more members always have waiters of their own,
 // an All over them may.
 //
-// Nil members are left out, a member that is named twice counts once, and an
-// All among them stands for its members. All of one limiter is that limiter;
-// All of none sets no limit.
+// Nil members, nil pointers too, are left out, a member that is named twice
+// counts once, and an All among them stands for its members. All of one limiter
+// is that limiter; All of none sets no limit.
 func All(limiters ...Limiter) Limiter {
 	var members []Limiter
 	for _, l := range limiters {
+		if isNil(l) {
+			continue
+		}
 		some := []Limiter{l}
 		switch l := l.(type) {
-		case nil, unlimited:
+		case unlimited:
 			continue
 		case *all:
 			some = l.members
@@ -51,6 +54,16 @@ func All(limiters ...Limiter) Limiter {
 		return members[0]
 	}
 	return &all{members: members}
+}
+
+// isNil reports whether l is nil, or a nil pointer, such as that of a breaker
+// that is not wanted.
+func isNil(l Limiter) bool {
+	if l == nil {
+		return true
+	}
+	v := reflect.ValueOf(l)
+	return v.Kind() == reflect.Pointer && v.IsNil()
 }
 
 // same reports whether a and b are one limiter. Acquiring one twice at once

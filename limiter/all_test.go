@@ -16,6 +16,8 @@ func TestAllOfFew(t *testing.T) {
 	s := newSemaphore(t, 1)
 	require.Same(t, s, limiter.All(s))
 	require.Same(t, s, limiter.All(nil, limiter.All(s, nil), s, limiter.All()))
+	var unwanted *limiter.Breaker
+	require.Same(t, s, limiter.All(unwanted, s))
 
 	none := limiter.All()
 	require.Equal(t, none, limiter.All(nil, none))

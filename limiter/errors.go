@@ -71,6 +71,14 @@ func Classify(err error) error {
 	return nil
 }
 
+// answered reports whether an operation that ended with err was answered by a
+// far side that works, though perhaps not with what was hoped for: whether that
+// did the work, to a limiter that learns from it. Where we gave up ourselves, or
+// panicked, nobody knows.
+func answered(err error) bool {
+	return Classify(err) == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errPanicked)
+}
+
 // RetryAfter returns how long the far side asked to be left alone: the first
 // RetryAfter() time.Duration in err's tree. It reports false when there is
 // none, or when it is negative.

@@ -78,7 +78,7 @@ func (k *Keyed[K]) get(name K) (*key[K], error) {
 		return e, nil
 	}
 	l, err := k.create(name)
-	if err == nil && l == nil {
+	if err == nil && isNil(l) {
 		err = errors.New("create returned no limiter")
 	}
 	if err != nil {

@@ -106,7 +106,15 @@ func TestKeyedForgetsOnlyWhatIsAsGoodAsNew(t *testing.T) {
 		},
 		"a paused adaptive limit": {
 			func() (made, error) { return limiter.NewAdaptive(limiter.AdaptiveConfig{Max: 10}) },
-			func(t *testing.T, l made) func() { tryAcquire(t, l).Release(overload(time.Hour)); return func() {} }, time.Hour,
+			func(t *testing.T, l made) func() { tryAcquire(t, l).Release(overload(time.Hour)); return func() {} },
+			2*time.Hour + 10*time.Minute, // not as soon as the pause ends: there is the ramp
+		},
+		"a paused adaptive rate": {
+			func() (made, error) {
+				return limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 10, Initial: 10})
+			},
+			func(t *testing.T, l made) func() { tryAcquire(t, l).Release(overload(time.Hour)); return func() {} },
+			2*time.Hour + 10*time.Minute,
 		},
 		"what an adaptive limit has learnt": {
 			func() (made, error) { return limiter.NewAdaptive(limiter.AdaptiveConfig{Max: 10, Initial: 10}) },
@@ -291,6 +299,8 @@ func TestKeyedErrors(t *testing.T) {
 		switch {
 		case key == "nil":
 			return nil, nil
+		case key == "nil pointer":
+			return (*limiter.Semaphore)(nil), nil
 		case fail:
 			return nil, broken
 		}
@@ -311,6 +321,8 @@ func TestKeyedErrors(t *testing.T) {
 	require.Equal(t, errGaveUp, err)
 	_, err = k.For("nil").Acquire(t.Context())
 	require.EqualError(t, err, "limiter: Keyed: key nil: create returned no limiter")
+	_, err = k.For("nil pointer").Acquire(t.Context())
+	require.EqualError(t, err, "limiter: Keyed: key nil pointer: create returned no limiter")
 	require.Zero(t, k.Len())
 	fail = false
 	acquire(t, k.For("x"))

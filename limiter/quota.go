@@ -7,36 +7,39 @@ import (
 	"time"
 )
 
-// A quota is what a response tells of one of the far side's limits.
+// A quota is a number of operations, and for how long these have to do.
 type quota struct {
-	left   float64       // operations that are left; negative: not told
-	within time.Duration // for how long these have to do; 0: not told
-	size   float64       // operations in a window; 0: not told
-	window time.Duration // 0: not told
+	operations float64
+	within     time.Duration // above 0
 }
 
-type quotas []quota
+// quotas are what a response tells of the far side's limits.
+type quotas struct {
+	left     []quota // what is left of each, until there is more
+	policies []quota // what each has in a window
+}
 
 // allow returns the rate that the quotas allow, of which so many operations
 // are used since the response, or 0 if they tell none; how long to pause; and
 // for how long the answer holds.
+//
+// What is left counts, and the tightest of it. A policy is no rate: with a
+// thousand a day, all of these may come within the first minute, and whether
+// they have is what the far side tells in what is left. Only where it tells that
+// of no quota at all, its policies have to do.
 func (qs quotas) allow(used float64) (rate float64, pause, until time.Duration) {
-	atMost := func(r float64, d time.Duration) {
-		if rate == 0 || r < rate {
-			rate, until = r, d
-		}
+	tell := qs.left
+	if len(tell) == 0 {
+		tell, used = qs.policies, 0
 	}
-	for _, q := range qs {
-		if q.size > 0 && q.window > 0 {
-			atMost(q.size/q.window.Seconds(), q.window)
-		}
-		switch {
-		case q.left < 0 || q.within <= 0:
-		case q.left == 0:
+	for _, q := range tell {
+		if q.operations == 0 {
 			pause = max(pause, q.within)
-		default:
-			// One at least: the responses of those on the way will tell.
-			atMost(max(1, q.left-used)/q.within.Seconds(), q.within)
+			continue
+		}
+		// One at least: the responses of those on the way will tell.
+		if r := max(1, q.operations-used) / q.within.Seconds(); rate == 0 || r < rate {
+			rate, until = r, q.within
 		}
 	}
 	return rate, pause, until
@@ -51,20 +54,20 @@ func (qs quotas) allow(used float64) (rate float64, pause, until time.Duration) 
 //	RateLimit-Policy: "burst";q=100;w=60, "daily";q=1000;w=86400
 //	RateLimit: "burst";r=50;t=30
 //
+// where the burst, of which 50 are left for 30 s, is what is near its end.
 // Draft 07 had RateLimit: limit=100, remaining=50, reset=30. Drafts before it
 // had RateLimit-Limit, RateLimit-Remaining and RateLimit-Reset, which are
 // older than any draft with an X- before them; reset is in seconds from now,
 // or, at some, a time in seconds or milliseconds since 1970. What is malformed
-// is ignored, as are quotas in other units than requests, and what comes from a
-// cache.
-func quotasOf(h http.Header) quotas {
+// is ignored, as are quotas in other units than requests, what is left for an
+// unknown time, and what comes from a cache.
+func quotasOf(h http.Header) (qs quotas) {
 	if age, ok := number(h.Get("Age")); ok && age > 0 {
-		return nil
+		return quotas{}
 	}
-	var qs quotas
 	other := map[string]bool{} // policies in other units
 	for _, item := range items(h.Values("RateLimit-Policy")) {
-		if unit, ok := item.params["qu"]; ok && unit != "requests" {
+		if unit, ok := item.params["qu"]; ok && unit != "requests" && unit != "request" { // the draft has both
 			other[item.name] = true
 			continue
 		}
@@ -72,34 +75,37 @@ func quotasOf(h http.Header) quotas {
 		if !ok {
 			size, ok = number(item.name) // 100;w=60, before draft 08
 		}
-		if window, known := duration(item.params["w"]); ok && known {
-			qs = append(qs, quota{left: -1, size: size, window: window})
+		if window := duration(item.params["w"]); ok && size > 0 && window > 0 {
+			qs.policies = append(qs.policies, quota{size, window})
 		}
 	}
-	old := quota{left: -1}
+	leave := func(left float64, within time.Duration) {
+		if within > 0 {
+			qs.left = append(qs.left, quota{left, within})
+		}
+	}
+	old, told := quota{}, false // as it was told before draft 08
 	for _, item := range items(h.Values("RateLimit")) {
 		if left, ok := number(item.params["r"]); ok && !other[item.name] {
-			within, _ := duration(item.params["t"])
-			qs = append(qs, quota{left: left, within: within})
+			leave(left, duration(item.params["t"]))
 		}
 		switch key, value, _ := strings.Cut(item.name, "="); key {
 		case "remaining":
 			if left, ok := number(value); ok {
-				old.left = left
+				old.operations, told = left, true
 			}
 		case "reset":
-			old.within, _ = duration(value)
+			old.within = duration(value)
 		}
 	}
 	for _, prefix := range [...]string{"RateLimit-", "X-RateLimit-", "X-Rate-Limit-"} {
 		left, ok := number(h.Get(prefix + "Remaining"))
-		if !ok || old.left >= 0 {
-			continue
+		if ok && !told {
+			old, told = quota{left, reset(h, h.Get(prefix+"Reset"))}, true
 		}
-		old = quota{left: left, within: reset(h, h.Get(prefix+"Reset"))}
 	}
-	if old.left >= 0 {
-		qs = append(qs, old)
+	if told {
+		leave(old.operations, old.within)
 	}
 	return qs
 }
@@ -115,8 +121,7 @@ func reset(h http.Header, value string) time.Duration {
 	case !ok:
 		return 0
 	case n < seconds:
-		d, _ := duration(value)
-		return d
+		return duration(value)
 	case n >= millis:
 		n /= 1000
 	}
@@ -134,13 +139,17 @@ func number(s string) (float64, bool) {
 		return 0, false
 	}
 	n, err := strconv.ParseFloat(s, 64)
-	return n, err == nil
+	if err != nil {
+		return 0, false
+	}
+	return n, true
 }
 
 // duration parses a number of seconds, of which no more than a day is believed.
-func duration(s string) (time.Duration, bool) {
-	n, ok := number(s)
-	return time.Duration(min(n, maxRetryAfter.Seconds()) * float64(time.Second)), ok
+// It is 0 if s is none.
+func duration(s string) time.Duration {
+	n, _ := number(s)
+	return time.Duration(min(n, maxRetryAfter.Seconds()) * float64(time.Second))
 }
 
 // An item is one of a list in a structured field, with its parameters. Strings

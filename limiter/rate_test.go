@@ -1,8 +1,11 @@
 package limiter_test
 
 import (
+	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -115,6 +118,146 @@ func TestAdaptiveRateFollowsTheRate(t *testing.T) {
 	})
 }
 
+// After an outage, in which everything is refused, it is soon back to what it
+// was before, whether the far side says how long to stay away, and whether a
+// breaker keeps most of it from the rate, or not.
+func TestAdaptiveRateAfterAnOutage(t *testing.T) {
+	for name, test := range map[string]struct {
+		refusal error
+		breaker bool
+	}{
+		"plain":       {limiter.ErrOverload, false},
+		"Retry-After": {overload(2 * time.Second), false},
+		"breaker":     {limiter.ErrOverload, true},
+	} {
+		for outage, bound := range map[time.Duration]time.Duration{
+			5 * time.Second:  2 * time.Minute,
+			15 * time.Second: 2 * time.Minute,
+			60 * time.Second: 2 * time.Minute,
+			5 * time.Minute:  4 * time.Minute,
+			5 * time.Hour:    4 * time.Minute,
+		} {
+			t.Run(fmt.Sprint(name, " ", outage), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000})
+					var l limiter.Limiter = a
+					if test.breaker {
+						l = limiter.All(newBreaker(t, limiter.BreakerConfig{}), a)
+					}
+					side := newBucket(t, 20, 2)
+					var down atomic.Bool
+					ctx, stop := context.WithCancel(t.Context())
+					defer pass(time.Second)
+					defer stop()
+					for range 20 {
+						go func() {
+							for {
+								p, err := l.Acquire(ctx)
+								if err != nil {
+									return
+								}
+								time.Sleep(20 * ms)
+								if down.Load() {
+									p.Release(test.refusal)
+								} else if _, ok := side.TryAcquire(); ok {
+									p.Release(nil)
+								} else {
+									p.Release(limiter.ErrOverload)
+								}
+							}
+						}()
+					}
+					pass(2 * time.Minute)
+					require.InDelta(t, 20, a.Rate(), 4)
+					down.Store(true)
+					pass(outage)
+					require.Less(t, a.Rate(), 10.0, "it gets less")
+					down.Store(false)
+					ended := time.Now()
+					for a.Rate() < 18 && time.Since(ended) < bound {
+						pass(time.Second)
+					}
+					t.Log("back after", time.Since(ended))
+					require.GreaterOrEqual(t, a.Rate(), 18.0, "after %v", bound)
+				})
+			})
+		}
+	}
+}
+
+// Refusals one upon another are no outage while something is accepted: then
+// the rate is not doubled, but found again.
+func TestAdaptiveRateFallsFar(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1e4, Initial: 1000})
+		side := &rateSide{rate: 1, burst: 1, last: time.Now()}
+		refused, accepted := 0, 0
+		for begin := time.Now(); time.Since(begin) < 10*time.Minute; {
+			p := acquire(t, a)
+			switch ok := side.admit(); {
+			case ok:
+				accepted++
+				p.Release(nil)
+			default:
+				refused++
+				p.Release(limiter.ErrOverload)
+			}
+		}
+		require.InDelta(t, 1, a.Rate(), 0.5)
+		require.Less(t, refused, 60, "beside %d accepted", accepted)
+	})
+}
+
+// Neither a pause nor waiting for one's turn is disuse, however long.
+func TestAdaptiveRateForgetsNothingWhileInUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000, Initial: 400})
+		tryAcquire(t, a).Release(overload(11 * time.Minute))
+		pass(11 * time.Minute)
+		acquire(t, a)
+		require.InDelta(t, 400*0.9/8, a.Rate(), 1e-9, "the ramp")
+
+		b := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000})
+		c := newCrowd()
+		begin := time.Now()
+		const each = 24 * time.Minute
+		c.each = func(_ int, p permit) {
+			p.Observe(header("RateLimit-Policy", `"day";q=60;w=86400`))
+			p.Release(nil)
+		}
+		c.joinAll(t.Context(), b, 3)
+		pass(each / 2)
+		refused(t, b) // nor does one who comes meanwhile change that
+		c.wg.Wait()
+		require.InDelta(t, 2*each.Seconds(), time.Since(begin).Seconds(), 1)
+		refused(t, b)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000})
+		begin := time.Now()
+		for range 3 {
+			p := acquire(t, a) // waits longer than would be disuse
+			p.Observe(header("RateLimit-Policy", `"day";q=60;w=86400`))
+			p.Release(nil)
+		}
+		require.InDelta(t, 2*24*60, time.Since(begin).Seconds(), 1)
+	})
+}
+
+// What we did ourselves is no acceptance.
+func TestAdaptiveRateWhatTellsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000, Initial: 10})
+		for range 100 {
+			acquire(t, a).Release(context.Canceled)
+			require.Panics(t, func() {
+				_ = limiter.Do(t.Context(), a, func(context.Context) error { panic("handler") })
+			})
+		}
+		require.InDelta(t, 10, a.Rate(), 0)
+	})
+}
+
 func TestAdaptiveRateIsBetweenItsBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 20, Initial: 5})
@@ -127,7 +270,7 @@ func TestAdaptiveRateIsBetweenItsBounds(t *testing.T) {
 			acquire(t, a).Release(limiter.ErrOverload)
 			require.Positive(t, a.Rate())
 		}
-		require.Less(t, a.Rate(), 1.0)
+		require.InDelta(t, 1.0/60, a.Rate(), 1e-9)
 	})
 }
 
@@ -178,6 +321,9 @@ func TestAdaptiveRateRefusesBadConfig(t *testing.T) {
 	}{
 		{limiter.AdaptiveRateConfig{}, "limiter: NewAdaptiveRate: Max is 0: must be a finite number above 0"},
 		{limiter.AdaptiveRateConfig{Max: -1}, "limiter: NewAdaptiveRate: Max is -1: must be a finite number above 0"},
+		{limiter.AdaptiveRateConfig{Max: math.NaN()}, "limiter: NewAdaptiveRate: Max is NaN: must be a finite number above 0"},
+		{limiter.AdaptiveRateConfig{Max: math.Inf(1)}, "limiter: NewAdaptiveRate: Max is +Inf: must be a finite number above 0"},
+		{limiter.AdaptiveRateConfig{Max: 1, Initial: math.NaN()}, "limiter: NewAdaptiveRate: Initial is NaN: must be above 0 and at most Max, which is 1, or 0 for the default"},
 		{limiter.AdaptiveRateConfig{Max: 1, Initial: 2}, "limiter: NewAdaptiveRate: Initial is 2: must be above 0 and at most Max, which is 1, or 0 for the default"},
 		{limiter.AdaptiveRateConfig{Max: 1, Initial: -2}, "limiter: NewAdaptiveRate: Initial is -2: must be above 0 and at most Max, which is 1, or 0 for the default"},
 	} {

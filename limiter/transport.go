@@ -159,8 +159,9 @@ type duplexBody struct {
 	io.Writer
 }
 
-// ResponseError returns what a response says about the far side, for clients
-// that don't use a [Transport]: [ErrOverload] for 429, and for 503 with a
+// ResponseError returns what a response says about the far side. Whoever makes
+// the request needs it, with a [Transport] too: that tells its limiter, and hands
+// the response on as it is. It is [ErrOverload] for 429, and for 503 with a
 // Retry-After; [ErrUnavailable] for other 5xx; [ErrMisconfigured] for 401 and
 // 403; and nil for any other, since 400 or 404 are about one request. The error
 // has the method RetryAfter where the response told it.

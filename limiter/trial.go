@@ -53,7 +53,10 @@ func (t *trial) variance() float64 {
 func (a *Adaptive) try(kind trialKind, limit int) {
 	a.tried = limit
 	a.ramp = min(a.ramp, limit)
-	a.round = (a.round + 1) & (1<<roundBits - 1)
+	a.round = rounds(a.round+1, 0)
+	if rounds(a.round, a.cut) > roundsAhead/2 {
+		a.cut = rounds(a.cut+1, 0) // nothing from so long ago is in flight
+	}
 	a.trial = trial{kind: kind}
 	stride, least := a.stride()
 	want := perStep * a.scatter / (stride * stride)

@@ -24,24 +24,42 @@ type Config struct {
 	// be shared with other consumers. Defaults to a [limiter.Breaker] with its
 	// own defaults. One of your own replaces that breaker: put one into
 	// [limiter.All] beside it, or an outage counts against the messages.
-	// limiter.All() is no limit at all.
+	// limiter.All() is no limit at all. Trouble that a message's own limiter
+	// (LimiterFor) takes note of is not told to it.
 	Limiter limiter.Limiter
 
 	// LimiterFor returns the limiter of a message's own that is acquired beside
 	// Limiter: of its tenant, its product, the host that it calls; nil for none.
-	// The same limiter must come for the same key, as from a [limiter.Keyed].
-	// What it refuses stays in hand and does not keep the others waiting; when
-	// there is too much of it (more than 100 and ten times Concurrency), what
-	// came last for the key that has most is given back until its turn may come,
-	// at most half of Retry.MaxAttempts times a message. It is called when a
-	// message is received, concurrently, and must not change the message.
-	// Defaults to none.
+	// (A nil *limiter.Semaphore, say, is not nil: its message is given back with
+	// an error.) For the same key it must be the same one each time: what
+	// [limiter.Keyed].For returns, as it is. A new All(keyed.For(tenant), shared)
+	// would be a new key each time: what keys share belongs in Limiter, and what
+	// else each of them needs into the limiters that the Keyed makes. LimiterFor
+	// is called when a message is received, concurrently, and must not change the
+	// message. Defaults to none.
+	//
+	// What the own limiter refuses stays in hand and does not keep the others
+	// waiting. When there is too much of it, or of what is held for trouble of its
+	// key (more than 100 and ten times Concurrency in all), what came last for the
+	// key that has most is given back until its turn may come. That costs the
+	// message a receive. Up to half of Retry.MaxAttempts go into it, which must
+	// therefore be at least 8, or negative; and the queue's own maximum of
+	// receives should be well above it. When as many messages have used theirs up,
+	// nothing is received until there is room ([ByParked]).
+	//
+	// What the own limiter takes note of as trouble (after the result its breaker
+	// is not closed, or it pauses) is its key's trouble: the key's messages are
+	// held, the others go on, and all that Limiter hears is that the operation has
+	// ended. An outage for all keys is then noticed key by key. A Semaphore and a
+	// TokenBucket take note of nothing, so a breaker in Limiter opens for all keys
+	// on a 429 for one: have the Keyed make each key an All of a breaker and them.
 	LimiterFor func(*Message) limiter.Limiter
 
 	// Gate is only asked before a receive: the limiter that the handler's own
 	// client acquires (a [limiter.Transport], say). The same limiter must not
 	// stand in both fields, or each handler would hold the permit that its own
-	// call waits for. Defaults to none.
+	// call waits for. If it has a breaker, set Limiter to limiter.All(), or the
+	// default breaker there opens as well. Defaults to none.
 	Gate limiter.Limiter
 
 	// Retry says how long a message that failed stays hidden, by its number of
@@ -140,6 +158,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if err := c.Retry.Validate(); err != nil {
 		refuse("Retry: %w", err)
+	} else if most := c.Retry.WithDefaults().MaxAttempts; c.LimiterFor != nil && most >= 0 && most < minAttempts {
+		refuse("Retry.MaxAttempts is %d: must be at least %d, or negative for no limit, with Config.LimiterFor: "+
+			"a message that its own limiter keeps waiting is received up to half as many times without being tried", most, minAttempts)
 	}
 	if c.Lease == 0 {
 		c.Lease = 30 * time.Second

@@ -132,6 +132,11 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		"Config.Retry": func() (*queue.Consumer, error) {
 			return queue.NewConsumer(q, h, queue.Config{Retry: retry.Policy{BaseDelay: -1}})
 		},
+		"Retry.MaxAttempts is 7: must be at least 8, or negative for no limit, with Config.LimiterFor": func() (*queue.Consumer, error) {
+			return queue.NewConsumer(q, h, queue.Config{
+				Retry: retry.Policy{MaxAttempts: 7}, LimiterFor: func(*queue.Message) limiter.Limiter { return nil },
+			})
+		},
 		"Config.Gate": func() (*queue.Consumer, error) { return queue.NewConsumer(q, h, queue.Config{Limiter: b, Gate: b}) },
 		"in common": func() (*queue.Consumer, error) {
 			return queue.NewConsumer(q, h, queue.Config{Limiter: limiter.All(b, other), Gate: b})
@@ -140,6 +145,12 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		c, err := try()
 		require.ErrorContains(t, err, field)
 		require.Nil(t, c)
+	}
+	for _, attempts := range []int{-1, 0, 8} {
+		_, err := queue.NewConsumer(q, h, queue.Config{
+			Retry: retry.Policy{MaxAttempts: attempts}, LimiterFor: func(*queue.Message) limiter.Limiter { return nil },
+		})
+		require.NoError(t, err, "MaxAttempts %d", attempts)
 	}
 	_, err := queue.NewConsumer(nil, nil, queue.Config{Concurrency: -1, Lease: -1})
 	for _, field := range []string{"Source", "Handler", "Concurrency", "Lease"} {

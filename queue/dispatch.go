@@ -105,10 +105,14 @@ func (e *engine) next() (job, bool) {
 		e.unlock()
 
 		own, admitted := l.own.TryAcquire()
+		var until time.Time
+		if !admitted {
+			_, until = l.own.Blocked()
+		}
 		now = time.Now()
 		e.mu.Lock()
 		if !admitted {
-			e.standAside(l, now)
+			e.standAside(l, until, now)
 			e.unlock()
 			continue
 		}

@@ -50,7 +50,8 @@
 //     this is trouble at the far side and not the message's fault. The message
 //     stays in hand, its slot and permit go to others, and it runs again when
 //     the error's RetryAfter and the backoff are over and the limits admit it.
-//     After Config.MaxHold it is given back.
+//     After Config.MaxHold it is given back; sooner, when too much is in hand
+//     because of messages' own limiters (below).
 //   - [Postpone]: the handler did not run it; it is given back as it was.
 //   - any other error, ErrUnavailable with a closed breaker, a panic: it is
 //     given back, hidden for Config.Retry's delay, or the error's RetryAfter
@@ -76,7 +77,9 @@
 // What such a limiter refuses stays in hand for its turn, and the others pass it.
 // The queue can't be asked for other tenants' messages only, so of a tenant that
 // sends more than its limit admits the excess has to be received, and when there
-// is too much of it to be kept, is given back until its turn may have come.
+// is too much of it to be kept, is given back until its turn may have come. Trouble
+// that a tenant's own breaker knows of holds that tenant's messages only, and
+// Config.Limiter does not hear of it.
 //
 // To keep fast handlers busy the consumer asks for as many messages more than
 // it has free slots as will be started while the receive is under way (Little's

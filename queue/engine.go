@@ -354,7 +354,7 @@ func (e *engine) snapshot(s *Stats, by string, until time.Time) {
 	}
 	now := time.Now()
 	if p := e.plan(now); p.by != "" {
-		by, until = p.by, p.until
+		by, until = p.by, e.blockedUntil(p)
 	}
 	s.BlockedBy, s.BlockedUntil = by, until
 }

@@ -1,5 +1,7 @@
 package queue
 
+import "slices"
+
 // remove takes d out of ds, whose array it reuses.
 func remove(ds []*delivery, d *delivery) []*delivery {
 	for i := range ds {
@@ -18,11 +20,16 @@ type fifo struct {
 	head  int
 }
 
+// push puts d last. When the array is full, it first forgets whatever no longer
+// waits, and not only what is in front: the first delivery of a lane that stands
+// aside may wait for long while those behind it are given back. The array grows
+// when more than half of it still waits, so the work is that of a few moves for
+// each push.
 func (f *fifo) push(d *delivery) {
-	if f.head > 0 && len(f.items) == cap(f.items) {
-		n := copy(f.items, f.items[f.head:])
-		clear(f.items[n:])
-		f.items, f.head = f.items[:n], 0
+	if len(f.items) == cap(f.items) {
+		f.items = slices.DeleteFunc(f.items, func(d *delivery) bool { return d == nil || d.state != waiting })
+		f.items = slices.Grow(f.items, max(1, len(f.items)))
+		f.head = 0
 	}
 	f.items = append(f.items, d)
 }

@@ -41,9 +41,9 @@ func (e *engine) plan(now time.Time) plan {
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled, wait: longUnsettled}
 	case e.counts[held] > e.apart && e.counts[held]-e.apart >= e.heldLimit:
-		return plan{by: ByHeld, until: e.firstDue()}
+		return plan{by: ByHeld}
 	case e.crowded() > e.maxParked():
-		return plan{by: ByParked}
+		return plan{by: ByParked, wait: longParked}
 	case e.nPolls >= e.pollLimit:
 		return plan{}
 	}
@@ -65,6 +65,27 @@ func (e *engine) plan(now time.Time) plan {
 	return plan{wanted: wanted, ask: min(wanted, batchSize), look: look}
 }
 
+// blockedUntil is until when the plan's reason lasts, as far as that is known.
+// plan itself does not look through all that is held: it is called for every
+// message. The caller holds mu.
+func (e *engine) blockedUntil(p plan) time.Time {
+	switch p.by {
+	case ByHeld:
+		return e.firstDue()
+	case ByParked:
+		first := e.firstDue()
+		for _, l := range e.lanes {
+			if l.aside && !l.until.IsZero() && (first.IsZero() || l.until.Before(first)) {
+				first = l.until
+			}
+		}
+		return first
+	}
+	return p.until
+}
+
+// firstDue is when the first of the held deliveries may start, if its lane does
+// not stand aside; zero if there is none. The caller holds mu.
 func (e *engine) firstDue() (t time.Time) {
 	for _, d := range e.holds {
 		if !d.lane.aside && (t.IsZero() || d.due.Before(t)) {
@@ -104,13 +125,14 @@ func (e *engine) intake() {
 			e.wakesAt = now.Add(p.wait)
 		}
 		before := e.demand(now)
+		until := e.blockedUntil(p)
 		stop := e.draining || e.eof
 		e.mu.Unlock()
 		if stop {
 			return
 		}
 		if p.ask == 0 {
-			e.tell(p.by, p.until)
+			e.tell(p.by, until)
 			if !e.wakeIntake.sleep(e.starts, timer, p.wait) {
 				return
 			}
@@ -269,7 +291,8 @@ func (e *engine) refuse(d *delivery, err error, now time.Time) {
 }
 
 const (
-	longUnsettled = time.Second // results that wait for so long are worth a line in the log
+	longUnsettled = time.Second      // results that wait for so long are worth a line in the log
+	longParked    = 10 * time.Second // and so are messages that wait for their own limiters, and keep others waiting
 
 	limitsRecheck = time.Second // when all that the limits admit is spoken for, and nothing happens
 
@@ -324,8 +347,11 @@ func (e *engine) tell(by string, until time.Time) {
 	was, since, warned := e.blockedBy, e.blockedAt, e.warned
 	news := by != was
 	warn := worthALine(by) && !warned
-	if by == ByUnsettled { // at full speed it is so for a moment now and then
+	switch by { // what is so for a moment now and then
+	case ByUnsettled:
 		warn = warn && !news && now.Sub(since) >= longUnsettled
+	case ByParked:
+		warn = warn && !news && now.Sub(since) >= longParked
 	}
 	if !news && !warn || by != "" && by != ByDrain && e.nPolls > 0 {
 		e.mu.Unlock()
@@ -360,7 +386,7 @@ func (e *engine) tell(by string, until time.Time) {
 
 // worthALine tells trouble from the ordinary working of limits.
 func worthALine(by string) bool {
-	return strings.HasPrefix(by, limiter.ByBreaker) || by == ByHeld || by == ByUnsettled || by == ByGuard
+	return strings.HasPrefix(by, limiter.ByBreaker) || by == ByHeld || by == ByParked || by == ByUnsettled || by == ByGuard
 }
 
 // failed reports a call that failed and will be tried again.

@@ -26,6 +26,7 @@ type lane struct {
 
 	aside    bool               // own has refused, and a goroutine waits until it admits again
 	stop     context.CancelFunc // aside: ends that goroutine
+	until    time.Time          // aside: until when own refuses, as far as it knows
 	refusals int                // in a row, each after own had said that it would admit
 
 	next *lane // in turns; nil: not there
@@ -87,9 +88,11 @@ func (e *engine) limiterOf(m *Message) (own limiter.Limiter, err error) {
 		}
 	}()
 	own = e.cfg.LimiterFor(m)
-	switch {
+	switch v := reflect.ValueOf(own); {
 	case own == nil:
-	case !reflect.ValueOf(own).Comparable():
+	case v.Kind() == reflect.Pointer && v.IsNil(): // a map's answer for an unknown key, for example
+		err = fmt.Errorf("queue: Config.LimiterFor: returned a nil %T: for none it must return nil itself", own)
+	case !v.Comparable():
 		err = fmt.Errorf("queue: Config.LimiterFor: a %T can't be told from another: must be comparable, a pointer for example", own)
 	case limiter.Share(own, e.limits):
 		err = errors.New("queue: Config.LimiterFor: its limiter is in Config.Limiter or Config.Gate, too: an operation would wait for itself")
@@ -205,13 +208,13 @@ func (e *engine) head(l *lane, now time.Time) *delivery {
 // ours reports whether the lease holds, as far as the clock tells.
 func (d *delivery) ours(now time.Time) bool { return d.leaseUntil.IsZero() || now.Before(d.leaseUntil) }
 
-// standAside keeps a lane whose limiter refuses from having turns until it
-// admits again. The caller holds mu.
-func (e *engine) standAside(l *lane, now time.Time) {
+// standAside keeps a lane whose limiter refuses, until then as far as it knows,
+// from having turns until it admits again. The caller holds mu.
+func (e *engine) standAside(l *lane, until, now time.Time) {
 	if l.aside || l.members == 0 || e.draining {
 		return
 	}
-	l.aside = true
+	l.aside, l.until = true, until
 	e.parked += l.n
 	ctx, stop := context.WithCancel(e.starts)
 	l.stop = stop
@@ -290,28 +293,58 @@ func (e *engine) maxParked() int { return max(100, 10*e.cfg.Concurrency) }
 // crowded is how much is in hand because of limits or trouble of its own.
 func (e *engine) crowded() int { return e.parked + e.apart }
 
-// shed gives back what is too much: of the lane that has most, what came last.
-// It comes back when its turn may have come. Each time costs a receive, so what
-// has used up half of its attempts stays. The caller holds mu.
+// shed gives back what is too much: of the lane that has most parked, what came
+// last, or else what is held longest because of trouble of its own lane. It comes
+// back when its turn may have come. Each time costs a receive, so what has used
+// up half of its attempts stays, and when all has, nothing is received until
+// there is room. The caller holds mu.
 func (e *engine) shed(now time.Time) {
 	for e.crowded() > e.maxParked() {
-		var from *lane
-		var victim *delivery
-		for _, l := range e.lanes {
-			if l.aside && (from == nil || l.n > from.n) {
-				if d := l.waiting.last(e.mayReturn); d != nil {
-					from, victim = l, d
-				}
-			}
+		d := e.lastParked()
+		if d == nil {
+			d = e.lastApart()
 		}
-		if from == nil {
-			return // nothing is received until there is room
+		if d == nil {
+			return
 		}
-		delay := from.turn(max(victim.msg.Attempt, 1), now)
-		e.returnGroup(victim, now)
-		e.settle(victim, settlement{op: opNack, delay: delay, outcome: Released}, now)
+		delay := max(minReturn, d.due.Sub(now))
+		if d.lane.aside {
+			delay = max(delay, d.lane.turn(max(d.msg.Attempt, 1), now))
+		}
+		e.returnGroup(d, now)
+		e.settle(d, settlement{op: opNack, delay: delay, outcome: Released}, now)
 	}
 }
+
+// lastParked is what came last to the lane that has most parked, of what may
+// return; nil if nothing may.
+func (e *engine) lastParked() (last *delivery) {
+	most := 0
+	for _, l := range e.lanes {
+		if l.aside && l.n > most {
+			if d := l.waiting.last(e.mayReturn); d != nil {
+				last, most = d, l.n
+			}
+		}
+	}
+	return last
+}
+
+// lastApart is what is to be held longest because of trouble of its own lane, of
+// what may return; nil if nothing may.
+func (e *engine) lastApart() (last *delivery) {
+	for _, h := range e.holds {
+		if h.apart && e.mayReturn(h) && (last == nil || !h.due.Before(last.due)) {
+			last = h
+		}
+	}
+	return last
+}
+
+// minAttempts is how many attempts a message must have where LimiterFor is set:
+// half of them are for coming back. With fewer, a hundred messages of one key
+// soon have none left, and then they keep all other keys waiting.
+const minAttempts = 8
 
 // mayReturn reports whether a message can afford to be received once more
 // without having been tried.
@@ -322,7 +355,7 @@ func (e *engine) mayReturn(d *delivery) bool {
 
 const (
 	rateWindow  = 30 * time.Second // what a lane's rate is an average of, at least
-	firstReturn = 30 * time.Second // when nothing is known of a lane's rate
+	firstReturn = 2 * time.Second  // when nothing is known of a lane's rate: more is known then
 	minReturn   = time.Second
 	maxReturn   = 15 * time.Minute // at first; an estimate that has failed is trusted for longer
 )

@@ -1,23 +1,29 @@
 package queue_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
+	"github.com/rampmeter/rampmeter/queue/queuetest"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -200,7 +206,7 @@ func TestTroubleOfOneKeyIsItsOwn(t *testing.T) {
 		var mu sync.Mutex
 		calls, others := 0, 0
 		r := start(t, q, queue.Config{
-			Limiter: limiter.All(), DeadLetter: dead, Retry: retry.Policy{MaxAttempts: 3},
+			Limiter: limiter.All(), DeadLetter: dead, Retry: retry.Policy{},
 			LimiterFor: perTenant(func(string) limiter.Limiter { return breaker(t) }).limiterFor,
 		}, func(_ context.Context, m *queue.Message) error {
 			time.Sleep(10 * time.Millisecond)
@@ -231,8 +237,139 @@ func TestTroubleOfOneKeyIsItsOwn(t *testing.T) {
 	})
 }
 
-// The same of a key whose limiter is no breaker, so that each of its messages
-// has to find out for itself: they are held, and the others go on.
+// One tenant is told to stay away for long (429 with a Retry-After), and has
+// more messages than may be held. Whatever the limits are, the others go on;
+// and a breaker of its own spares the far side.
+func TestAThrottledKeyStopsNoOther(t *testing.T) {
+	none := func(*testing.T) limiter.Limiter { return limiter.All() }
+	unset := func(*testing.T) limiter.Limiter { return nil }
+	rate := func(t *testing.T) limiter.Limiter { return bucket(t, 20, 1) } // nearly always empty
+	places := func(t *testing.T) limiter.Limiter { return semaphore(t, 5) }
+	own := func(t *testing.T) limiter.Limiter { return breaker(t) }
+	for name, c := range map[string]struct {
+		shared, own func(*testing.T) limiter.Limiter
+		calls       int32 // at most, of the throttled one
+	}{
+		"no limit, own breaker":        {none, own, 10},
+		"default breaker, own breaker": {unset, own, 10},
+		"rate, own breaker":            {rate, own, 10},
+		"semaphore, own breaker":       {places, own, 10},
+		"no limit, own semaphore":      {none, places, 300},
+		"rate, own semaphore":          {rate, places, 300},
+		"semaphore, own semaphore":     {places, places, 300},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			q := newQueue(t, memqueue.Config{})
+			for i := range 300 {
+				require.NoError(t, q.Send(t.Context(), of("throttled", i)))
+				require.NoError(t, q.Send(t.Context(), of("up"+strconv.Itoa(i%5), i)))
+			}
+			var others, calls atomic.Int32
+			r := start(t, q, queue.Config{
+				Limiter: c.shared(t), LimiterFor: perTenant(func(string) limiter.Limiter { return c.own(t) }).limiterFor,
+			}, func(_ context.Context, m *queue.Message) error {
+				time.Sleep(10 * time.Millisecond)
+				if m.Attributes["tenant"] == "throttled" {
+					calls.Add(1)
+					return stamped{is: limiter.ErrOverload, after: 10 * time.Minute}
+				}
+				others.Add(1)
+				return nil
+			})
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			require.EqualValues(t, 300, others.Load(), "others done: %+v", r.Stats())
+			require.LessOrEqual(t, calls.Load(), c.calls)
+			require.LessOrEqual(t, r.Stats().Parked, 100)
+			require.NoError(t, r.drain())
+		})
+	}
+}
+
+// A hearing limiter admits everything and keeps what it is told of results.
+type hearing struct {
+	limiter.Limiter
+	mu       sync.Mutex // guards all below
+	results  []error
+	canceled int
+}
+
+func (h *hearing) Acquire(ctx context.Context) (limiter.Permit, error) {
+	return limiter.NewPermit(h, 0), context.Cause(ctx)
+}
+
+func (h *hearing) TryAcquire() (limiter.Permit, bool) { return limiter.NewPermit(h, 0), true }
+
+func (h *hearing) CancelPermit(uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.canceled++
+}
+
+func (h *hearing) ReleasePermit(_ uint64, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.results = append(h.results, err)
+}
+
+// The limit for all hears of a message's trouble unless the message's own limiter
+// takes note of it: then it hears of an operation that ran, since a rate must
+// count it, that did not succeed, and that says nothing of the far side.
+func TestWhatTheLimitForAllHears(t *testing.T) {
+	overload := stamped{is: limiter.ErrOverload, after: time.Hour}
+	paused := func(t *testing.T) limiter.Limiter { return adaptiveRate(t) }
+	opened := func(t *testing.T) limiter.Limiter { return breaker(t) }
+	inAll := func(t *testing.T) limiter.Limiter { return limiter.All(semaphore(t, 1), breaker(t)) }
+	keyed := func(t *testing.T) limiter.Limiter {
+		k, err := limiter.NewKeyed(func(string) (limiter.Limiter, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) })
+		require.NoError(t, err)
+		return k.For("a")
+	}
+	unaware := func(t *testing.T) limiter.Limiter { return semaphore(t, 1) }
+	used := func(t *testing.T) limiter.Limiter { return bucket(t, 0.001, 1) }
+	none := func(*testing.T) limiter.Limiter { return nil }
+	for name, c := range map[string]struct {
+		own   func(*testing.T) limiter.Limiter
+		err   error
+		tells bool
+	}{
+		"a pause":                       {paused, overload, false},
+		"a breaker that opens":          {opened, overload, false},
+		"misconfigured":                 {opened, stamped{is: limiter.ErrMisconfigured}, false},
+		"a breaker among others":        {inAll, overload, false},
+		"a breaker of a Keyed":          {keyed, overload, false},
+		"a breaker that stays closed":   {opened, stamped{is: limiter.ErrUnavailable}, true},
+		"no trouble":                    {opened, errors.New("bad request"), true},
+		"a semaphore that is all taken": {unaware, overload, true},
+		"a bucket that is empty":        {used, overload, true},
+		"no limiter of its own":         {none, overload, true},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			q, own, all := newQueue(t, memqueue.Config{}), c.own(t), &hearing{Limiter: limiter.All()}
+			require.NoError(t, q.Send(t.Context(), of("a", 0)))
+			r := start(t, q, queue.Config{Limiter: all, LimiterFor: func(*queue.Message) limiter.Limiter { return own }},
+				func(context.Context, *queue.Message) error { return c.err })
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			all.mu.Lock()
+			require.Len(t, all.results, 1)
+			require.Zero(t, all.canceled)
+			if got := all.results[0]; c.tells {
+				require.Equal(t, c.err, got)
+			} else {
+				require.ErrorContains(t, got, c.err.Error(), "for people")
+				require.NoError(t, limiter.Classify(got))
+				_, told := limiter.RetryAfter(got)
+				require.False(t, told, "its Retry-After is the key's, too")
+			}
+			all.mu.Unlock()
+			require.NoError(t, r.drain())
+		})
+	}
+}
+
+// The same of a key whose limiter takes no note of trouble, so that each of its
+// messages has to find out for itself: they are held, and the others go on.
 func TestHeldMessagesOfOneKeyDoNotStopTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -261,35 +398,148 @@ func TestHeldMessagesOfOneKeyDoNotStopTheOthers(t *testing.T) {
 	})
 }
 
-// What is given back for want of room takes the rest of its ordered group along.
+// What is given back for want of room takes the rest of its ordered group along,
+// whether its limiter refuses it or it is held.
 func TestShedGroupsKeepTheirOrder(t *testing.T) {
+	for name, c := range map[string]struct {
+		own       func(*testing.T) limiter.Limiter
+		throttled bool // the first run of each group is
+	}{
+		"refused": {func(t *testing.T) limiter.Limiter { return bucket(t, 1, 1) }, false},
+		"held":    {func(t *testing.T) limiter.Limiter { return semaphore(t, 100) }, true},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			q := newQueue(t, memqueue.Config{FIFO: true})
+			const groups, each = 250, 4
+			for i := range groups * each {
+				m := of("slow", i)
+				m.Group, m.Dedup = strconv.Itoa(i/each), strconv.Itoa(i)
+				require.NoError(t, q.Send(t.Context(), m))
+			}
+			order, ran := map[string][]int{}, map[string]bool{}
+			var mu sync.Mutex
+			r := start(t, q, queue.Config{Limiter: limiter.All(), LimiterFor: perTenant(func(string) limiter.Limiter { return c.own(t) }).limiterFor},
+				func(_ context.Context, m *queue.Message) error {
+					body, _ := strconv.Atoi(string(m.Body))
+					mu.Lock()
+					defer mu.Unlock()
+					if body%each == 0 && c.throttled && !ran[m.ID] {
+						ran[m.ID] = true
+						return stamped{is: limiter.ErrOverload, after: time.Minute}
+					}
+					order[m.Group] = append(order[m.Group], body)
+					return nil
+				})
+			time.Sleep(6 * time.Hour)
+			s := r.Stats()
+			require.NoError(t, r.drain())
+			require.NotZero(t, s.Released, "groups were given back")
+			require.Len(t, order, groups)
+			for group, bodies := range order {
+				require.Len(t, bodies, each, "group %s", group)
+				require.True(t, slices.IsSorted(bodies), "group %s ran as %v", group, bodies)
+			}
+		})
+	}
+}
+
+// The fewest attempts that are allowed do for a tenant that has fifty minutes of
+// work in the queue: the others never wait for it.
+func TestTheFewestAttemptsKeepNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		q := newQueue(t, memqueue.Config{FIFO: true})
-		const groups, each = 250, 4
-		for i := range groups * each {
-			m := of("slow", i)
-			m.Group, m.Dedup = strconv.Itoa(i/each), strconv.Itoa(i)
-			require.NoError(t, q.Send(t.Context(), m))
+		q := newQueue(t, memqueue.Config{})
+		for i := range 3000 {
+			require.NoError(t, q.Send(t.Context(), of("hot", i)))
 		}
-		order := map[string][]int{}
-		var mu sync.Mutex
-		r := start(t, q, queue.Config{LimiterFor: perTenant(func(string) limiter.Limiter { return bucket(t, 1, 1) }).limiterFor},
-			func(_ context.Context, m *queue.Message) error {
-				body, _ := strconv.Atoi(string(m.Body))
-				mu.Lock()
-				defer mu.Unlock()
-				order[m.Group] = append(order[m.Group], body)
+		var others, hot atomic.Int32
+		var worst atomic.Int64
+		r := start(t, q, queue.Config{
+			Retry:      retry.Policy{MaxAttempts: 8},
+			LimiterFor: perTenant(func(string) limiter.Limiter { return bucket(t, 1, 1) }).limiterFor,
+		}, func(_ context.Context, m *queue.Message) error {
+			if m.Attributes["tenant"] == "hot" {
+				hot.Add(1)
 				return nil
-			})
-		time.Sleep(6 * time.Hour)
-		s := r.Stats()
-		require.NoError(t, r.drain())
-		require.NotZero(t, s.Released, "groups were given back")
-		require.Len(t, order, groups)
-		for group, bodies := range order {
-			require.Len(t, bodies, each, "group %s", group)
-			require.True(t, slices.IsSorted(bodies), "group %s ran as %v", group, bodies)
+			}
+			others.Add(1)
+			worst.Store(max(worst.Load(), int64(time.Since(m.SentAt))))
+			return nil
+		})
+		for i := range 900 { // ten a minute
+			require.NoError(t, q.Send(t.Context(), of("tenant "+strconv.Itoa(i), i)))
+			time.Sleep(6 * time.Second)
 		}
+		require.NoError(t, r.drain())
+		require.EqualValues(t, 900, others.Load())
+		require.Less(t, time.Duration(worst.Load()), time.Second)
+		require.EqualValues(t, 3000, hot.Load())
+	})
+}
+
+// A throng is a source of new messages of one tenant, up to so many. It forgets
+// what it has handed out, but for weak pointers.
+type throng struct {
+	mu     sync.Mutex // guards all below
+	left   int
+	handed []weak.Pointer[queue.Message]
+}
+
+func (s *throng) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	s.mu.Lock()
+	n := min(o.Max, 10, s.left)
+	s.left -= n
+	var msgs []*queue.Message
+	for range n {
+		m := of("hot", 0)
+		m.ID, m.Receipt = strconv.Itoa(len(s.handed)), "r"
+		m.Attempt, m.LeaseUntil = 1, time.Now().Add(o.Lease)
+		msgs = append(msgs, m)
+		s.handed = append(s.handed, weak.Make(m))
+	}
+	s.mu.Unlock()
+	if n == 0 {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	time.Sleep(time.Millisecond)
+	return msgs, nil
+}
+
+func (s *throng) inMemory() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.handed {
+		if p.Value() != nil {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *throng) Ack(context.Context, ...*queue.Message) error                 { return nil }
+func (s *throng) Nack(context.Context, time.Duration, ...*queue.Message) error { return nil }
+func (s *throng) Extend(_ context.Context, lease time.Duration, msgs ...*queue.Message) error {
+	for _, m := range msgs {
+		m.LeaseUntil = time.Now().Add(lease)
+	}
+	return nil
+}
+
+// What was given back is not kept in memory for as long as its key is stopped.
+func TestWhatIsGivenBackIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own, src := bucket(t, 1, 1), &throng{left: 5000}
+		own.Pause(time.Now().Add(time.Hour))
+		r := start(t, src, queue.Config{LimiterFor: func(*queue.Message) limiter.Limiter { return own }},
+			func(context.Context, *queue.Message) error { return nil })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		s := r.Stats()
+		require.EqualValues(t, 5000, s.Received)
+		require.Equal(t, 100, s.InHand)
+		runtime.GC()
+		require.Less(t, src.inMemory(), 1000, "messages in memory, of which 100 are in hand")
+		require.NoError(t, r.drain())
 	})
 }
 
@@ -302,17 +552,24 @@ func TestFullOfParkedMessagesIsSaid(t *testing.T) {
 			require.NoError(t, q.Send(t.Context(), of("stopped", i)))
 		}
 		b := bucket(t, 100, 1)
-		b.Pause(time.Now().Add(24 * time.Hour))
+		stopped := time.Now().Add(24 * time.Hour)
+		b.Pause(stopped)
+		var log bytes.Buffer
 		r := start(t, q, queue.Config{
 			LimiterFor: func(*queue.Message) limiter.Limiter { return b },
-			Retry:      retry.Policy{MaxAttempts: 2}, MaxHold: 11 * time.Hour,
+			Retry:      retry.Policy{MaxAttempts: 8}, MaxHold: 11 * time.Hour,
+			Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		}, func(context.Context, *queue.Message) error { return nil })
 		time.Sleep(2 * time.Hour)
+		synctest.Wait()
 		s := r.Stats()
 		require.Equal(t, queue.ByParked, s.BlockedBy, "%+v", s)
+		require.Equal(t, stopped, s.BlockedUntil)
 		require.Less(t, s.Parked, 120)
 		require.Zero(t, s.Done)
-		require.LessOrEqual(t, s.Received, int64(2*300), "each was received twice at most")
+		require.LessOrEqual(t, s.Received, int64(5*300), "receives: half of the attempts and one")
+		require.Equal(t, 1, strings.Count(log.String(), "receiving nothing"), log.String())
+		require.Contains(t, log.String(), `blocked_by="parked messages" until=2000-01-02T00:00:00`)
 		time.Sleep(24 * time.Hour)
 		require.NoError(t, r.drain())
 		require.EqualValues(t, 300, r.Stats().Done)
@@ -324,6 +581,7 @@ func TestFullOfParkedMessagesIsSaid(t *testing.T) {
 func TestBadLimiterForHarmsOneMessageOnly(t *testing.T) {
 	for name, bad := range map[string]func(shared limiter.Limiter) limiter.Limiter{
 		"panics":           func(limiter.Limiter) limiter.Limiter { panic("no tenant") },
+		"is a nil pointer": func(limiter.Limiter) limiter.Limiter { return map[string]*limiter.Semaphore{}["bad"] },
 		"can't be told":    func(limiter.Limiter) limiter.Limiter { return untold{} },
 		"has Limiter's":    func(shared limiter.Limiter) limiter.Limiter { return shared },
 		"has it among all": func(shared limiter.Limiter) limiter.Limiter { return limiter.All(semaphore(t, 1), shared) },
@@ -470,4 +728,31 @@ func TestThousandTenants(t *testing.T) {
 	}
 	without, with := measure(t, false), measure(t, true)
 	require.LessOrEqual(t, with, 2*without, "p99 of the others")
+}
+
+// What is given back before anything is known of a key's rate comes back as soon
+// as something is: a flood of one key is done nearly as fast as its limit allows.
+func TestAFloodOfOneKeyUsesItsLimit(t *testing.T) {
+	for _, c := range []struct{ rate, messages int }{{20, 400}, {20, 2000}, {200, 600}, {200, 5000}} {
+		bubble(t, fmt.Sprintf("%d messages at %d/s", c.messages, c.rate), func(t *testing.T) {
+			q := newQueue(t, memqueue.Config{})
+			for i := range c.messages {
+				require.NoError(t, q.Send(t.Context(), of("hot", i)))
+			}
+			src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
+			r := start(t, src, queue.Config{
+				Concurrency: 20, Limiter: limiter.All(),
+				LimiterFor: perTenant(func(string) limiter.Limiter { return bucket(t, float64(c.rate), 1) }).limiterFor,
+			}, sleeper(constant(5*time.Millisecond)))
+			ideal := time.Duration(c.messages/c.rate) * time.Second
+			began := time.Now()
+			for r.Stats().Done < int64(c.messages) && time.Since(began) < time.Hour {
+				time.Sleep(100 * time.Millisecond)
+			}
+			t.Logf("%v, ideal %v: %+v", time.Since(began), ideal, r.Stats())
+			took := time.Since(began)
+			require.NoError(t, r.drain())
+			require.Less(t, took, ideal*5/4+6*time.Second, "what is given back at first comes back after 2 and 4 s")
+		})
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
@@ -68,11 +69,11 @@ func (e *engine) judge(j job, err error, now time.Time) verdict {
 // It reports whether Run has given the handler up meanwhile, and otherwise
 // whether another message could be started at once.
 func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more bool) {
-	giveBackPermits(err, permit, j.own)
+	own := giveBackPermits(j, permit, err)
 	d, now := j.d, time.Now()
 	took := now.Sub(j.at)
 	v := e.judge(j, err, now)
-	apart := v.kind == hold && d.lane.own != nil && !blocked(e.limits)
+	apart := v.kind == hold && (own || d.lane.own != nil && !troubled(e.limits))
 	j.cancel(nil)
 
 	e.mu.Lock()
@@ -138,16 +139,24 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 }
 
 // giveBackPermits lets the limiters learn from a run; from a postponed one there
-// is nothing to learn.
-func giveBackPermits(err error, permits ...limiter.Permit) {
-	_, postponed := results.IsPostponed(err)
-	for _, p := range permits {
-		if postponed {
-			p.Cancel()
-		} else {
-			p.Release(err)
-		}
+// is nothing to learn. It reports whether err is trouble that the message's own
+// limiter has taken note of. Such trouble is the key's, and not told to the
+// limits for all: one key's 429 would have their breaker stop every key.
+func giveBackPermits(j job, shared limiter.Permit, err error) (own bool) {
+	if _, postponed := results.IsPostponed(err); postponed {
+		j.own.Cancel()
+		shared.Cancel()
+		return false
 	}
+	j.own.Release(err)
+	if own = j.d.lane.own != nil && limiter.Classify(err) != nil && troubled(j.d.lane.own); own {
+		// It did run, so it is not cancelled, which would give its rate token
+		// back; nor did it succeed. Without the chain of err it says nothing
+		// of the far side.
+		err = fmt.Errorf("queue: trouble of the message's own limiter: %v", err)
+	}
+	shared.Release(err)
+	return own
 }
 
 func (e *engine) report(j job, v verdict, took time.Duration, err error, due time.Time) {
@@ -176,15 +185,18 @@ func (e *engine) reportGuard() {
 	e.cfg.Logger.Info("queue: dead-letter guard: results are normal again", "consumer", e.cfg.Name)
 }
 
-// blocked reports whether l lets nothing start now.
-func blocked(l limiter.Limiter) bool {
+// troubled reports whether l has taken note of trouble at the far side: whether
+// a breaker is not closed, or it pauses. A limiter that is only used up has not.
+func troubled(l limiter.Limiter) bool {
 	by, _ := l.Blocked()
-	return by != ""
+	why, _, _ := strings.Cut(by, " ")
+	return why == limiter.ByPause || limiter.Tripped(l)
 }
 
 // hold keeps a message in hand until the far side may be better. Trouble that
-// the limits for all do not know of is its lane's own, and the other lanes go
-// on. The caller holds mu.
+// is its lane's own (apart) lets the other lanes go on: the lane's limiter has
+// taken note of it, or the limits for all have not. When too much is held so,
+// some of it is given back after all, be it this one. The caller holds mu.
 func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart bool) {
 	if apart {
 		d.apart = true
@@ -202,6 +214,7 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart boo
 	e.move(d, held, now)
 	e.holds = append(e.holds, d)
 	e.keepBy(d.heldSince.Add(e.cfg.MaxHold))
+	e.shed(now)
 }
 
 // handOver sends a copy of the message to the dead-letter sink and acks the

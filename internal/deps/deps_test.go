@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"retry":            {"github.com/cenkalti/backoff/v4"},
 	"queue":            {module + "/limiter", module + "/retry", module + "/queue/internal/drain", module + "/queue/internal/results"},
 	"queue/deadletter": {module + "/limiter", module + "/queue", module + "/retry"},
-	"queue/idempotent": {module + "/limiter", module + "/queue", module + "/retry"},
+	"queue/idempotent": {module + "/limiter", module + "/queue", module + "/queue/internal/results", module + "/retry"},
 	"queue/idempotent/dynamostore": {
 		module + "/limiter", module + "/queue/idempotent", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/dynamodb", "github.com/aws/aws-sdk-go-v2/service/dynamodb/types",

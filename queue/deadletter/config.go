@@ -69,6 +69,8 @@ func (c Config) check(op string, from queue.Source) (Config, error) {
 	}
 	var err error
 	switch {
+	case !c.Filter.From.IsZero() && !c.Filter.Until.IsZero() && !c.Filter.From.Before(c.Filter.Until):
+		err = fmt.Errorf("Config.Filter.From is %v: must be before Config.Filter.Until, which is %v", c.Filter.From, c.Filter.Until)
 	case c.Max < 0:
 		err = fmt.Errorf("Config.Max is %d: must not be negative", c.Max)
 	case c.Lease < 10*time.Second || c.Lease > maxLease:
@@ -82,4 +84,7 @@ func (c Config) check(op string, from queue.Source) (Config, error) {
 	return c, nil
 }
 
-var errNoSink = errors.New("deadletter: redrive: to is nil")
+var (
+	errNoSink    = errors.New("deadletter: redrive: to is nil")
+	errSameQueue = errors.New("deadletter: redrive: to is from: must be another queue, or its letters would lose their records")
+)

@@ -110,7 +110,7 @@ func TestKilled(t *testing.T) {
 					fill(t, dead, n, groups)
 					time.Sleep(time.Second)
 					p := &process{from: dead, to: orders, left: 1 + random.IntN(70), done: random.Float64()}
-					_, err := deadletter.Redrive(t.Context(), p, p, crashConfig(t))
+					_, err := deadletter.Redrive(t.Context(), p, sinkOf(p), crashConfig(t))
 					if err == nil && p.left > 0 {
 						return // it was done before
 					}
@@ -190,7 +190,7 @@ func TestKilledAgainAndAgain(t *testing.T) {
 		fill(t, dead, n, 0)
 		for range kills {
 			p := &process{from: dead, to: orders, left: 1 + random.IntN(8), done: random.Float64()}
-			_, err := deadletter.Redrive(t.Context(), p, p, deadletter.Config{Logger: quiet})
+			_, err := deadletter.Redrive(t.Context(), p, sinkOf(p), deadletter.Config{Logger: quiet})
 			require.Error(t, err)
 			time.Sleep(2*time.Minute + time.Second)
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -20,8 +22,11 @@ import (
 )
 
 func TestBadConfigIsRefused(t *testing.T) {
-	q := newQueue(t, memqueue.Config{})
+	q, other := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+	at := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	for want, cfg := range map[string]deadletter.Config{
+		"Config.Filter.From is 2026-01-02 00:00:01 +0000 UTC": {Filter: deadletter.Filter{From: at.Add(time.Second), Until: at}},
+		"Config.Filter.From is 2026-01-02 00:00:00 +0000 UTC": {Filter: deadletter.Filter{From: at, Until: at}},
 		"Config.Max is -1":      {Max: -1},
 		"Config.Lease is 1s":    {Lease: time.Second},
 		"Config.Lease is 13h":   {Lease: 13 * time.Hour},
@@ -30,7 +35,7 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"Config.Wait is -1s":    {Wait: -time.Second},
 		"Config.Lease is -1m0s": {Lease: -time.Minute},
 	} {
-		_, err := deadletter.Redrive(t.Context(), q, q, cfg)
+		_, err := deadletter.Redrive(t.Context(), q, other, cfg)
 		require.ErrorContains(t, err, "deadletter: redrive: "+want)
 		for _, err := range deadletter.List(t.Context(), q, cfg) {
 			require.ErrorContains(t, err, "deadletter: list: "+want)
@@ -40,6 +45,35 @@ func TestBadConfigIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "from is nil")
 	_, err = deadletter.Redrive(t.Context(), q, nil, deadletter.Config{})
 	require.ErrorContains(t, err, "to is nil")
+}
+
+// A queue is not redriven to itself, which would cost its letters their records.
+// What can't be compared is not the same.
+func TestSameQueueIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, q, 3, 0)
+		time.Sleep(time.Second)
+		for _, cfg := range []deadletter.Config{{}, {DryRun: true}} {
+			_, err := deadletter.Redrive(t.Context(), q, q, cfg)
+			require.ErrorContains(t, err, "to is from")
+			require.Equal(t, 3, q.Stats().Visible)
+		}
+		for _, l := range list(t, q, deadletter.Config{}) {
+			require.True(t, l.Recorded)
+		}
+		both := incomparable{q, orders, nil}
+		s, err := deadletter.Redrive(t.Context(), both, both, deadletter.Config{})
+		require.NoError(t, err)
+		require.Equal(t, 3, s.Redriven)
+	})
+}
+
+// incomparable is two queues in a value that panics when it is compared.
+type incomparable struct {
+	queue.Source
+	queue.Sink
+	_ []int
 }
 
 // A listing sees every letter once, however long it takes, and leaves all of
@@ -395,11 +429,9 @@ func TestInDoubt(t *testing.T) {
 func TestAckFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		fails []int // acks
-		doubt int
 	}{
-		"twice":  {[]int{1, 2}, 0},
-		"longer": {[]int{1, 2, 3, 4, 5, 6}, 0},
-		"always": {nil, 30},
+		"twice":  {[]int{1, 2}},
+		"longer": {[]int{1, 2, 3, 4, 5, 6}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -409,14 +441,264 @@ func TestAckFails(t *testing.T) {
 				s, err := deadletter.Redrive(t.Context(), source, orders, deadletter.Config{Logger: quiet})
 				require.NoError(t, err)
 				requireAddsUp(t, s)
-				require.Equal(t, c.doubt, s.InDoubt)
-				require.Equal(t, 30-c.doubt, s.Redriven)
+				require.Equal(t, 30, s.Redriven)
 				require.Len(t, drain(t, orders), 30)
-				require.Equal(t, c.doubt, dead.Stats().Visible)
+				require.Zero(t, dead.Stats().Visible)
 			})
 		})
 	}
 }
+
+// A redrive that can't delete what it sends ends before it has doubled the queue,
+// and says so.
+func TestNothingCanBeDeleted(t *testing.T) {
+	errSlow := errors.New("not now")
+	for name, c := range map[string]struct {
+		err     error
+		of      int // letters of which one can't be deleted
+		doubled int // letters that are in both queues in the end
+		ends    bool
+	}{
+		"not allowed":           {fmt.Errorf("AccessDenied: %w", limiter.ErrMisconfigured), 1, 10, true},
+		"not allowed for a few": {fmt.Errorf("AccessDenied: %w", limiter.ErrMisconfigured), 60, 1, true},
+		"fails":                 {errSlow, 1, 10, true},
+		"leases are lost":       {queue.ErrLeaseLost, 1, 10, true},
+		"fails for one of two":  {errSlow, 2, 10, true},
+		"fails for some":        {errSlow, 7, 10, true},
+		"fails for a few":       {errSlow, 60, 9, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n = 500
+				dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+				fill(t, dead, n, 0)
+				time.Sleep(time.Second)
+				source := &undeletable{Source: dead, of: c.of, err: c.err, id: make(map[string]bool)}
+				s, err := deadletter.Redrive(t.Context(), source, orders, deadletter.Config{Logger: quiet})
+				requireAddsUp(t, s)
+				require.Equal(t, c.doubled, s.InDoubt, "%+v", s)
+				require.Equal(t, s.Redriven+s.InDoubt, orders.Stats().Visible)
+				time.Sleep(time.Hour) // what was lost comes back
+				require.Equal(t, n-s.Redriven, dead.Stats().Visible)
+				if !c.ends {
+					require.NoError(t, err)
+					require.Equal(t, n, s.Redriven+s.InDoubt)
+					return
+				}
+				require.ErrorIs(t, err, c.err)
+				require.ErrorContains(t, err, "deadletter: redrive: delete what was sent")
+				require.Less(t, s.Redriven+s.InDoubt, n)
+			})
+		})
+	}
+}
+
+// undeletable is a queue of whose messages every so many can't be deleted.
+type undeletable struct {
+	queue.Source
+	of  int
+	err error
+	id  map[string]bool // whether it can't be, by the message's id
+}
+
+func (u *undeletable) Ack(ctx context.Context, msgs ...*queue.Message) error {
+	failed := make(map[int]error)
+	for i, m := range msgs {
+		no, known := u.id[m.ID]
+		if !known {
+			no = len(u.id)%u.of == 0
+			u.id[m.ID] = no
+		}
+		if no {
+			failed[i] = u.err
+		} else if err := u.Source.Ack(ctx, m); err != nil {
+			failed[i] = err
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	return &queue.BatchError{Op: "ack", Failed: failed}
+}
+
+// When its context has ended a redrive or a listing returns, though the queue does
+// not answer any more.
+func TestQueueThatHangs(t *testing.T) {
+	const n = 5000
+	for name, c := range map[string]struct {
+		own  time.Duration // after which the source fails by itself
+		acks bool          // they hang, too
+		max  time.Duration
+	}{
+		"give back":                   {own: time.Hour, max: 31 * time.Second},
+		"give back, timeouts":         {own: 10 * time.Second, max: 31 * time.Second},
+		"delete and give back":        {own: time.Hour, acks: true, max: 31 * time.Second},
+		"delete and give back, early": {own: 10 * time.Second, acks: true, max: 31 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+				fill(t, dead, n, 0)
+				time.Sleep(time.Second)
+				source := hanging{Source: dead, own: c.own, acks: c.acks}
+				var cancelled time.Time
+				enough := errors.New("enough")
+				ctx, cancel := context.WithCancelCause(t.Context())
+				end := func() {
+					cancelled = time.Now()
+					cancel(enough)
+				}
+				kept, sends := 0, 0
+				sink := &picky{Sink: orders, whole: func() error {
+					if sends++; c.acks {
+						end()
+					}
+					return nil
+				}}
+				_, err := deadletter.Redrive(ctx, source, sink, deadletter.Config{
+					Logger: quiet,
+					Filter: deadletter.Filter{Func: func(l deadletter.Letter) bool {
+						if kept++; kept == n && !c.acks {
+							end()
+						}
+						return c.acks && kept > n-10
+					}},
+				})
+				require.ErrorIs(t, err, enough)
+				require.Less(t, time.Since(cancelled), c.max)
+
+				ctx, cancel = context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				time.Sleep(time.Hour) // leases end
+				got := 0
+				for _, err = range deadletter.List(ctx, source, deadletter.Config{Logger: quiet}) {
+					if got++; got == n-10 {
+						end()
+					}
+				}
+				require.ErrorIs(t, err, enough)
+				require.Less(t, time.Since(cancelled), c.max)
+			})
+		})
+	}
+}
+
+// hanging is a queue that does not answer when it is told something.
+type hanging struct {
+	queue.Source
+	own  time.Duration
+	acks bool
+}
+
+var errTimeout = errors.New("no answer")
+
+func (h hanging) Ack(ctx context.Context, msgs ...*queue.Message) error {
+	if h.acks {
+		return h.hang(ctx, msgs)
+	}
+	return h.Source.Ack(ctx, msgs...)
+}
+
+func (h hanging) Nack(ctx context.Context, _ time.Duration, msgs ...*queue.Message) error {
+	return h.hang(ctx, msgs)
+}
+
+// hang fails like a queue that makes several requests, each with an error.
+func (h hanging) hang(ctx context.Context, msgs []*queue.Message) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, h.own, errTimeout)
+	defer cancel()
+	<-ctx.Done()
+	failed := make(map[int]error)
+	for i := range msgs {
+		failed[i] = context.Cause(ctx)
+	}
+	return &queue.BatchError{Op: "settle", Failed: failed}
+}
+
+// One chunk of letters that can't be given back does not keep the others hidden.
+func TestGiveBackGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead := newQueue(t, memqueue.Config{})
+		fill(t, dead, 1000, 0)
+		f := &queuetest.Faulty{Source: dead, Plan: queuetest.On(queuetest.OpNack, queuetest.Fault{Mode: queuetest.Refuse}, 1, 5)}
+		require.Len(t, list(t, f, deadletter.Config{}), 1000)
+		require.Equal(t, 800, dead.Stats().Visible)
+	})
+}
+
+// A limiter that fails ends a redrive with its error.
+func TestLimiterFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		noLimits := errors.New("no limits for this key")
+		keyed, err := limiter.NewKeyed(func(string) (limiter.Limiter, error) { return nil, noLimits })
+		require.NoError(t, err)
+		semaphore, err := limiter.NewSemaphore(1)
+		require.NoError(t, err)
+		for name, l := range map[string]limiter.Limiter{"Ready": keyed.For("x"), "Acquire": ready{keyed.For("x"), semaphore}} {
+			dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+			fill(t, dead, 30, 0)
+			s, err := deadletter.Redrive(t.Context(), dead, orders, deadletter.Config{Limiter: l})
+			require.ErrorIs(t, err, noLimits, name)
+			require.ErrorContains(t, err, "deadletter: redrive: Config.Limiter: ", name)
+			require.Zero(t, s.Redriven, name)
+			require.Equal(t, 30, dead.Stats().Visible, name)
+		}
+	})
+}
+
+// ready is a limiter whose Ready is another's.
+type ready struct {
+	limiter.Limiter
+	other limiter.Limiter
+}
+
+func (r ready) Ready(ctx context.Context, n int, d time.Duration) (int, error) {
+	return r.other.Ready(ctx, n, d)
+}
+
+// Of what is done a redrive remembers next to nothing.
+func TestLongRedriveIsSmall(t *testing.T) {
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	const n = 20_000
+	before, after := heap(), uint64(0)
+	s, err := deadletter.Redrive(t.Context(), &endless{of: n}, nowhere{}, deadletter.Config{OnResult: func(r deadletter.Result) {
+		if r.Summary.Redriven == n {
+			after = heap()
+		}
+	}})
+	require.NoError(t, err)
+	require.Equal(t, n, s.Redriven)
+	require.Less(t, (after-min(after, before))/n, uint64(60), "bytes for each")
+}
+
+// endless makes letters while they are received.
+type endless struct{ n, of int }
+
+func (e *endless) Receive(context.Context, queue.ReceiveOptions) ([]*queue.Message, error) {
+	if e.n >= e.of {
+		return nil, io.EOF
+	}
+	msgs := make([]*queue.Message, 10)
+	for i := range msgs {
+		e.n++
+		id := fmt.Sprintf("%08d-e29b-41d4-a716-446655440000", e.n)
+		msgs[i] = &queue.Message{ID: id, Receipt: id, Body: make([]byte, 1000)}
+	}
+	return msgs, nil
+}
+
+func (*endless) Ack(context.Context, ...*queue.Message) error                   { return nil }
+func (*endless) Nack(context.Context, time.Duration, ...*queue.Message) error   { return nil }
+func (*endless) Extend(context.Context, time.Duration, ...*queue.Message) error { return nil }
+
+type nowhere struct{}
+
+func (nowhere) Send(context.Context, ...*queue.Message) error { return nil }
 
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -522,7 +804,7 @@ func TestCancel(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(ms)*7*time.Millisecond)
 			defer cancel()
 			f := &queuetest.Faulty{Source: careless{dead}, Sink: orders, Latency: 20 * time.Millisecond}
-			s, err := deadletter.Redrive(ctx, f, f, deadletter.Config{Logger: quiet})
+			s, err := deadletter.Redrive(ctx, f, sinkOf(f), deadletter.Config{Logger: quiet})
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			requireAddsUp(t, s)
 			require.Zero(t, s.InDoubt+s.Failed)
@@ -675,8 +957,9 @@ func TestRepeatedOnFIFO(t *testing.T) {
 		fill(t, dead, 20, 20)
 		f := &queuetest.Faulty{Source: dead, Plan: queuetest.On(queuetest.OpAck, queuetest.Fault{Mode: queuetest.Refuse})}
 		s, err := deadletter.Redrive(t.Context(), f, orders, deadletter.Config{Logger: quiet})
-		require.NoError(t, err)
-		require.Equal(t, 20, s.InDoubt)
+		require.ErrorIs(t, err, queuetest.ErrInjected)
+		require.Equal(t, 10, s.InDoubt)
+		require.Equal(t, 10, orders.Stats().Visible)
 		s, err = deadletter.Redrive(t.Context(), dead, orders, deadletter.Config{})
 		require.NoError(t, err)
 		require.Equal(t, 20, s.Redriven)
@@ -695,7 +978,7 @@ func TestOneFault(t *testing.T) {
 				dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
 				fill(t, dead, 50, 0)
 				f := &queuetest.Faulty{Source: dead, Sink: orders, Plan: queuetest.OnCall(k, queuetest.Fault{Mode: mode})}
-				s, err := deadletter.Redrive(t.Context(), f, f, deadletter.Config{Logger: quiet})
+				s, err := deadletter.Redrive(t.Context(), f, sinkOf(f), deadletter.Config{Logger: quiet})
 				require.NoError(t, err)
 				requireAddsUp(t, s)
 				time.Sleep(time.Hour)

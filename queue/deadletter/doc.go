@@ -21,8 +21,9 @@
 // accepted. A crash at any instruction leaves it in one of the queues or in both,
 // never in none. What was in hand is hidden until its lease ends; a redrive that is
 // started again then finishes the work. Ten messages at most are between send and
-// delete. Those a standard queue gets twice; a FIFO queue drops the second one if
-// it comes within five minutes, for a redrive gives a message the same
+// delete; fewer than twenty if some can't be deleted, for with ten of those the
+// redrive ends. Those a standard queue gets twice; a FIFO queue drops the second one
+// if it comes within five minutes, for a redrive gives a message the same
 // deduplication id each time, made of its id in the dead-letter queue. It is not
 // the id that the message was first sent with, so a message that died within
 // minutes is not dropped.
@@ -45,7 +46,8 @@
 //
 // A queue can be read only by receiving. Letters are hidden while the reading goes
 // on, so that none is seen twice, their leases are extended, and in the end, also
-// when the context ends, what is still there is given back at once. Each reading
+// when the context ends, what is still there is given back at once, unless the queue
+// does not answer. Each reading
 // costs a receive per letter: a dead-letter queue with a redrive policy of its own
 // would lose letters to it.
 //
@@ -74,7 +76,8 @@
 // What is wrong with the destination as a whole, as [limiter.Classify] tells, is
 // tried again up to eight times, with backoff or for a RetryAfter, and then ends the
 // redrive; so does [limiter.ErrMisconfigured] at once. A Breaker among Config's
-// limiters waits out an outage of any length instead.
+// limiters waits out an outage of any length instead. A dead-letter queue that
+// accepts no deletes ends the redrive, too, before more is sent.
 //
 // # The service's own redrive
 //

@@ -20,8 +20,8 @@ type Filter struct {
 	// Error matches a part of the error's text.
 	Error *regexp.Regexp
 	// From and Until bound when letters were given up ([Letter.Died]): not
-	// before From, and before Until. A letter of which that is unknown is in no
-	// such span.
+	// before From, and before Until, which must be later. A letter of which that
+	// is unknown is in no such span.
 	From, Until time.Time
 	// Func takes a letter, too. It must not change the message.
 	Func func(Letter) bool

@@ -94,6 +94,10 @@ func list(t *testing.T, from queue.Source, cfg deadletter.Config) []deadletter.L
 	return all
 }
 
+// sinkOf returns the sink of a double of both queues, which would be taken for one
+// queue otherwise.
+func sinkOf(s queue.Sink) queue.Sink { return struct{ queue.Sink }{s} }
+
 // A picky sink refuses messages, each with an error of its own, or fails as a
 // whole.
 type picky struct {

@@ -39,7 +39,8 @@ func Read(m *queue.Message) Letter {
 	return l
 }
 
-// Attempts is how often the message was tried, in all its lives. 0: unknown.
+// Attempts is how often the message was received, in all its lives: tried, or
+// given back before its turn. 0: unknown.
 func (l Letter) Attempts() int { return l.History.Attempts + l.Record.Attempts }
 
 // First is when the message was first received, in the first of its lives. Zero:

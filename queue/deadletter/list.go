@@ -26,7 +26,9 @@ import (
 // An error ends the loop: a field of cfg that is out of range, which the error
 // names; a receive that fails again and again, or with
 // [limiter.ErrMisconfigured]; [ErrTooMany]; the cause of ctx. The messages are the
-// caller's. Loops may run concurrently, but hide letters from each other.
+// caller's. A queue that does not answer holds up the end of the loop for a minute at
+// most, and gets its letters back when their leases end. Loops may run concurrently,
+// but hide letters from each other.
 func List(ctx context.Context, from queue.Source, cfg Config) iter.Seq2[Letter, error] {
 	return func(yield func(Letter, error) bool) {
 		cfg, err := cfg.check("list", from)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -83,18 +84,38 @@ type Summary struct {
 // ends. While a breaker in Config.Limiter holds sends back no attempts are counted.
 // On a FIFO queue a message that stays holds up those of its group behind it.
 //
+// What can't be deleted is in both queues, and a redrive that went on would double
+// them all. So it ends when there are ten letters that were sent and can't be deleted,
+// though it was tried again and again, or at once when that is
+// [limiter.ErrMisconfigured]. Fewer than twenty are in both queues then, [InDoubt];
+// fewer than ten are no error.
+//
 // When ctx ends the calls that are under way land, the rest is given back, and the
-// error is the cause of ctx. Other errors are: a field of cfg that is out of range,
-// named; the destination's trouble; a receive that fails again and again;
+// error is the cause of ctx. That takes as long as the queues take to answer, and
+// some two minutes at most where they do not: each call is given 30 s, and the
+// first one that gets no answer from the dead-letter queue is the last. Its leases
+// end by themselves.
+//
+// Other errors are: from or to that is missing, or the same value as the other, for
+// a letter that comes back to its own queue would lose its record; a field of cfg
+// that is out of range, named; the destination's trouble; letters that can't be
+// deleted; Config.Limiter failing; a receive that fails again and again;
 // [ErrTooMany]. The Summary holds beside an error, too.
+//
+// So that no letter is sent twice, a redrive remembers each, in some 40 bytes: ten
+// million take 400 MB. Letters whose outcome is not known yet, a few, take their size.
 //
 // Redrives may run concurrently on one queue, to go faster: they share its letters
 // out between them. One alone makes a receive, a send and an ack for ten letters at
 // a time.
 func Redrive(ctx context.Context, from queue.Source, to queue.Sink, cfg Config) (summary Summary, err error) {
 	cfg, err = cfg.check("redrive", from)
-	if err == nil && to == nil && !cfg.DryRun {
+	switch {
+	case err != nil:
+	case to == nil && !cfg.DryRun:
 		err = errNoSink
+	case same(from, to):
+		err = errSameQueue
 	}
 	if err != nil {
 		return Summary{}, err
@@ -102,7 +123,8 @@ func Redrive(ctx context.Context, from queue.Source, to queue.Sink, cfg Config) 
 	r := &redrive{
 		sweep:   newSweep("redrive", from, cfg),
 		to:      to,
-		letters: make(map[string]*letter),
+		open:    make(map[string]*letter),
+		over:    make(map[digest]bool),
 		stuck:   make(map[string]bool),
 		summary: Summary{Run: rand.Text()},
 	}
@@ -114,33 +136,55 @@ func Redrive(ctx context.Context, from queue.Source, to queue.Sink, cfg Config) 
 	return r.summary, r.run(ctx)
 }
 
+// same reports whether both are one value. Values that can't be compared are not.
+func same(from queue.Source, to queue.Sink) bool {
+	return reflect.ValueOf(from).Comparable() && any(from) == any(to)
+}
+
 // A redrive is a sweep that sends.
 type redrive struct {
 	*sweep
 	to       queue.Sink
-	letters  map[string]*letter // all that were examined, by the message's id
+	open     map[string]*letter // examined and without an outcome, by the message's id
+	over     map[digest]bool    // all that have one: whether to delete it if it comes again, since it was sent
 	stuck    map[string]bool    // groups of which a message stays
 	summary  Summary
 	taken    int // letters that count against Config.Max
 	troubles int // in a row
+
+	undeleted int   // letters in open that were sent
+	ackErr    error // why the last one of them could not be deleted, or the first one that we may not delete
 }
 
-// A letter is what a redrive knows of one.
+// maxUndeleted is how many letters that were sent and can't be deleted are too
+// many to send more.
+const maxUndeleted = perCall
+
+// A digest stands for a message's id, in less room and of an even size. It must not
+// be possible to take one message for another, which would be deleted unsent.
+type digest [16]byte
+
+func digestOf(id string) digest {
+	sum := sha256.Sum256([]byte(id))
+	return digest(sum[:16])
+}
+
+// A letter is what a redrive knows of one that has no outcome yet.
 type letter struct {
 	Letter
-	serial  int
-	outcome Outcome // "" as long as it has none, and Letter is kept
-	sent    bool    // the destination has accepted it
-	doubt   bool    // the destination may have accepted it
-	bare    bool    // goes without its history
-	err     error   // the last one
+	serial int
+	ended  bool  // it has an outcome
+	sent   bool  // the destination has accepted it
+	doubt  bool  // the destination may have accepted it
+	bare   bool  // goes without its history
+	err    error // the last one
 }
 
 func (r *redrive) run(ctx context.Context) error {
 	for r.cfg.Max == 0 || r.taken < r.cfg.Max {
 		if r.cfg.Limiter != nil && !r.cfg.DryRun {
 			if _, err := r.cfg.Limiter.Ready(ctx, 1, 0); err != nil {
-				return r.ended(ctx)
+				return r.notAdmitted(ctx, err)
 			}
 		}
 		msgs, err := r.receive(ctx)
@@ -150,7 +194,11 @@ func (r *redrive) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := r.send(ctx, r.examine(ctx, msgs)); err != nil {
+		due := r.examine(ctx, msgs)
+		if err := r.doubling(ctx); err != nil {
+			return err
+		}
+		if err := r.send(ctx, due); err != nil {
 			return err
 		}
 	}
@@ -163,11 +211,17 @@ func (r *redrive) examine(ctx context.Context, msgs []*queue.Message) []*letter 
 	var again []string
 	fresh := false
 	for _, m := range msgs {
-		l := r.letters[m.ID]
+		l := r.open[m.ID]
+		sent, over := r.over[digestOf(m.ID)]
 		switch {
-		case l == nil:
-			l = &letter{Letter: Read(m), serial: len(r.letters)}
-			r.letters[m.ID] = l
+		case over && sent, l != nil && l.sent:
+			again = append(again, m.ID) // it came back though it was sent
+		case over: // and it stays
+		case l != nil:
+			due, fresh = append(due, l), true // its lease had ended before its turn
+		default:
+			l = &letter{Letter: Read(m), serial: r.summary.Examined}
+			r.open[m.ID] = l
 			r.summary.Examined++
 			newer := r.newer(l.Letter) || l.History.Run == r.summary.Run
 			fresh = fresh || !newer
@@ -186,15 +240,9 @@ func (r *redrive) examine(ctx context.Context, msgs []*queue.Message) []*letter 
 					due = append(due, l)
 				}
 			}
-		case l.sent:
-			again = append(again, m.ID) // it came back though it is done
-		case l.outcome == "":
-			due, fresh = append(due, l), true // its lease had ended before its turn
 		}
 	}
-	if len(again) > 0 {
-		r.acked(ctx, again)
-	}
+	r.acked(ctx, again)
 	r.came(fresh)
 	return due
 }
@@ -202,7 +250,13 @@ func (r *redrive) examine(ctx context.Context, msgs []*queue.Message) []*letter 
 // send sends letters until each is accepted, refused or no longer ours.
 func (r *redrive) send(ctx context.Context, due []*letter) error {
 	for len(due) > 0 {
-		due = slices.DeleteFunc(due, func(l *letter) bool { return !r.may(l) })
+		due = slices.DeleteFunc(due, func(l *letter) bool {
+			may := r.may(l)
+			if !may && ordered(l.Message) {
+				r.leave(l) // its group is stuck for good
+			}
+			return !may
+		})
 		if r.cfg.Max > 0 {
 			due = due[:max(min(len(due), r.cfg.Max-r.taken), 0)]
 		}
@@ -215,7 +269,10 @@ func (r *redrive) send(ctx context.Context, due []*letter) error {
 		}
 		before := r.taken
 		trouble := r.deliver(ctx, some, permits)
-		due = slices.DeleteFunc(due, func(l *letter) bool { return l.sent || l.outcome != "" })
+		if err := r.doubling(ctx); err != nil {
+			return err
+		}
+		due = slices.DeleteFunc(due, func(l *letter) bool { return l.sent || l.ended })
 		if trouble == nil || r.taken > before {
 			r.troubles = 0
 		}
@@ -269,7 +326,7 @@ func (r *redrive) admit(ctx context.Context, due []*letter) (some []*letter, per
 	var first limiter.Permit
 	if r.cfg.Limiter != nil {
 		if first, err = r.cfg.Limiter.Acquire(ctx); err != nil {
-			return nil, nil, r.ended(ctx)
+			return nil, nil, r.notAdmitted(ctx, err)
 		}
 	}
 	groups := make(map[string]bool)
@@ -323,6 +380,7 @@ func (r *redrive) deliver(ctx context.Context, some []*letter, permits []limiter
 		if e == nil {
 			r.taken++
 			l.sent = true
+			r.undeleted++
 			sent = append(sent, l.Message.ID)
 			continue
 		}
@@ -341,13 +399,62 @@ func (r *redrive) deliver(ctx context.Context, some []*letter, permits []limiter
 
 // acked deletes letters that the destination has accepted.
 func (r *redrive) acked(ctx context.Context, ids []string) {
+	if len(ids) == 0 {
+		return
+	}
 	failed := r.ack(ctx, ids)
 	for _, id := range ids {
-		l := r.letters[id]
-		if l.err = failed[id]; l.err == nil && l.outcome == "" {
-			r.finish(l, Redriven)
+		err := failed[id]
+		if err != nil && !r.refused() {
+			r.ackErr = err
+		}
+		if l := r.open[id]; l != nil {
+			if l.err = err; err == nil {
+				r.finish(l, Redriven)
+			}
 		}
 	}
+}
+
+// refused reports whether we may not delete letters at all.
+func (r *redrive) refused() bool { return errors.Is(r.ackErr, limiter.ErrMisconfigured) }
+
+// ackAgain tries once more to delete what was sent and is still ours.
+func (r *redrive) ackAgain(ctx context.Context) {
+	if r.undeleted == 0 || r.refused() || r.givenUp(ctx) {
+		return
+	}
+	var sent []string
+	for _, l := range r.inOrder() {
+		if l.sent && r.held(l.Message.ID) {
+			sent = append(sent, l.Message.ID)
+		}
+	}
+	r.acked(ctx, sent)
+}
+
+// doubling returns an error when letters that were sent can't be deleted, so that
+// sending more would only put more of them into both queues.
+func (r *redrive) doubling(ctx context.Context) error {
+	if r.undeleted >= maxUndeleted {
+		r.ackAgain(ctx)
+	}
+	if r.undeleted < maxUndeleted && !r.refused() {
+		return nil
+	}
+	err := fmt.Errorf("deadletter: redrive: delete what was sent, so that it is not in both queues: %w", r.ackErr)
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", r.ended(ctx), err)
+	}
+	return err
+}
+
+// notAdmitted is the error of a redrive that its limiter does not admit.
+func (r *redrive) notAdmitted(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return r.ended(ctx)
+	}
+	return fmt.Errorf("deadletter: redrive: Config.Limiter: %w", err)
 }
 
 // fail ends a letter that the destination does not take.
@@ -396,29 +503,34 @@ func dedup(id string) string {
 
 // end says of every letter that has no outcome yet what it comes to.
 func (r *redrive) end(ctx context.Context) {
-	open := slices.SortedFunc(maps.Values(r.letters), func(a, b *letter) int { return a.serial - b.serial })
-	open = slices.DeleteFunc(open, func(l *letter) bool { return l.outcome != "" })
-	var sent []string
-	for _, l := range open {
-		if l.sent && r.held(l.Message.ID) {
-			sent = append(sent, l.Message.ID)
-		}
+	r.ackAgain(ctx)
+	for _, l := range r.inOrder() {
+		r.leave(l)
 	}
-	r.acked(ctx, sent)
-	for _, l := range open {
-		switch {
-		case l.outcome != "":
-		case l.sent, l.doubt:
-			r.finish(l, InDoubt)
-		default:
-			r.finish(l, Kept)
-		}
+}
+
+// inOrder returns the letters that have no outcome yet as they came.
+func (r *redrive) inOrder() []*letter {
+	return slices.SortedFunc(maps.Values(r.open), func(a, b *letter) int { return a.serial - b.serial })
+}
+
+// leave ends a letter that is left where it is.
+func (r *redrive) leave(l *letter) {
+	if l.sent || l.doubt {
+		r.finish(l, InDoubt)
+	} else {
+		r.finish(l, Kept)
 	}
 }
 
 // finish notes what became of a letter.
 func (r *redrive) finish(l *letter, o Outcome) {
-	l.outcome = o
+	l.ended = true
+	delete(r.open, l.Message.ID)
+	r.over[digestOf(l.Message.ID)] = l.sent
+	if l.sent {
+		r.undeleted--
+	}
 	switch o {
 	case Redriven:
 		r.summary.Redriven++
@@ -433,7 +545,6 @@ func (r *redrive) finish(l *letter, o Outcome) {
 	if o == Redriven || o == Kept {
 		result.Err = nil
 	}
-	l.Letter = Letter{} // its outcome is all that is asked for from now on
 	if r.cfg.OnResult != nil {
 		r.cfg.OnResult(result)
 	}

@@ -19,6 +19,7 @@ import (
 const (
 	perCall   = 10               // messages of a receive and of a send
 	callLimit = 30 * time.Second // for any one call but Receive
+	noAnswer  = 5 * time.Second  // a call that took so long and did nothing at all has met a queue that does not answer
 	grace     = 15 * time.Second // a receive that is told how long to wait may take so much longer
 
 	emptyPolls = 2  // in a row: the queue is empty
@@ -34,6 +35,8 @@ const (
 // Redrive or delete some of them first.
 var ErrTooMany = fmt.Errorf("%d letters that stay are in hand, and no more can be", maxInHand)
 
+var errNoAnswer = errors.New("deadletter: the queue does not answer")
+
 // A sweep goes once through a queue. What it receives stays hidden until the
 // end, so that nothing is seen twice, and is given back then.
 type sweep struct {
@@ -46,6 +49,7 @@ type sweep struct {
 	again        retry.Policy // for calls that fail in passing
 	stop         func()       // ends the goroutine that extends leases
 	serial       int          // of what was received
+	mute         bool         // the source did not answer the last ack
 
 	mu    sync.Mutex          // guards hands, and what is in them
 	hands map[string]*holding // what is hidden by us, by the message's id
@@ -164,7 +168,7 @@ func (s *sweep) held(id string) bool {
 
 // ack deletes the messages of these ids, and returns the errors of those that
 // could not be, by id. It does not end with ctx: what has been sent is to be
-// deleted.
+// deleted. But a source that does not answer is not asked again then.
 func (s *sweep) ack(ctx context.Context, ids []string) map[string]error {
 	failed := make(map[string]error)
 	var msgs []*queue.Message
@@ -179,9 +183,11 @@ func (s *sweep) ack(ctx context.Context, ids []string) map[string]error {
 	}
 	s.mu.Unlock()
 	for attempt := 1; len(msgs) > 0; attempt++ {
+		begin := time.Now()
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
 		err := s.from.Ack(limited, msgs...)
 		cancel()
+		s.mute = answered(err, len(msgs)) == 0 && time.Since(begin) >= noAnswer
 		var rest []*queue.Message
 		var last error
 		s.mu.Lock()
@@ -201,11 +207,11 @@ func (s *sweep) ack(ctx context.Context, ids []string) map[string]error {
 		}
 		s.mu.Unlock()
 		delay, ok := s.again.Next(attempt, last)
-		if len(rest) == 0 || !ok || errors.Is(last, limiter.ErrMisconfigured) || attempt >= 4 {
+		if len(rest) == 0 || !ok || errors.Is(last, limiter.ErrMisconfigured) || attempt >= 4 || s.givenUp(ctx) {
 			break
 		}
 		msgs = rest
-		time.Sleep(delay)
+		time.Sleep(min(delay, s.again.MaxDelay)) // their leases do not wait any longer
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,29 +223,38 @@ func (s *sweep) ack(ctx context.Context, ids []string) map[string]error {
 	return failed
 }
 
-// close gives back what is in hand. The queue would do it, but later.
+// givenUp reports whether ctx has ended and the source does not answer any more.
+func (s *sweep) givenUp(ctx context.Context) bool { return s.mute && ctx.Err() != nil }
+
+// close gives back what is in hand, as long as that gets on: the queue would do it,
+// too, but later.
 func (s *sweep) close(ctx context.Context) {
 	s.stop()
 	left := slices.SortedFunc(maps.Values(s.hands), func(a, b *holding) int { return cmp.Compare(a.serial, b.serial) })
-	var failures int
-	var last error
+	back, last := 0, errNoAnswer
+	deadline := time.Now().Add(callLimit)
 	for some := range slices.Chunk(left, 10*perCall) {
+		if s.givenUp(ctx) || !time.Now().Before(deadline) {
+			break
+		}
 		msgs := make([]*queue.Message, len(some))
 		for i, h := range some {
 			msgs[i] = h.msg
 		}
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
+		limited, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 		err := s.from.Nack(limited, 0, msgs...)
 		cancel()
-		for i := range msgs {
-			if e := errorOf(err, i); e != nil && !errors.Is(e, queue.ErrLeaseLost) {
-				failures, last = failures+1, e
-			}
+		n := answered(err, len(msgs))
+		if back += n; n > 0 {
+			deadline = time.Now().Add(callLimit)
+		}
+		if n < len(msgs) {
+			last = err
 		}
 	}
-	if failures > 0 {
+	if back < len(left) {
 		s.cfg.Logger.Warn("deadletter: letters could not be given back, and come back when their leases end",
-			"letters", failures, "error", last)
+			"letters", len(left)-back, "error", last)
 	}
 }
 
@@ -320,6 +335,17 @@ func errorOf(err error, i int) error {
 		}
 	}
 	return err
+}
+
+// answered returns for how many of n messages a call that returned err was not in
+// vain: it is done, or their leases had been lost before.
+func answered(err error, n int) (done int) {
+	for i := range n {
+		if e := errorOf(err, i); e == nil || errors.Is(e, queue.ErrLeaseLost) {
+			done++
+		}
+	}
+	return done
 }
 
 // sleep waits for d and reports whether ctx has not ended meanwhile.

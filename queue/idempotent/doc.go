@@ -55,8 +55,9 @@
 //
 // Failures are counted with the key, so that a message's attempts are its failed
 // runs and not its receives: crashes, drains and postponements cost none
-// ([queue.Attempted]). Trouble at the far side and permanent errors give the
-// claim up without a count, so a message that is redriven starts anew.
+// ([queue.Attempted]). Trouble at the far side, a handler's own [queue.Postpone]
+// and permanent errors give the claim up without a count; a permanent error
+// forgets the failures, too, so a message that is redriven starts anew.
 //
 // # Stores
 //

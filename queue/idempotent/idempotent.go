@@ -14,6 +14,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/results"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -39,8 +40,8 @@ func DefaultKey(m *queue.Message) (string, error) {
 type Config struct {
 	// Key returns the key of the message's operation: the order's id, say. A
 	// key is 1 to 1024 bytes. An error dead-letters the message, unless it is
-	// marked as a passing one by one of limiter's errors. Defaults to
-	// [DefaultKey].
+	// marked as a passing one by one of limiter's errors; a [queue.DecodeError]
+	// says as the reason that the body can't be read. Defaults to [DefaultKey].
 	Key func(*queue.Message) (string, error)
 
 	// Timeout bounds a handler whose context has no deadline; the claim on its
@@ -94,10 +95,10 @@ type Stats struct {
 	Unrecorded int64
 }
 
-// New returns a middleware that remembers in store. The error names the field
-// of cfg that can't be right.
+// New returns a middleware that remembers in store. It fails when store is nil or a
+// nil *Memory, or a field of cfg can't be right, which the error names.
 func New(store Store, cfg Config) (*Middleware, error) {
-	if store == nil {
+	if m, ok := store.(*Memory); store == nil || ok && m == nil {
 		return nil, errors.New("idempotent: New: store is nil")
 	}
 	if cfg.Key == nil {
@@ -210,6 +211,9 @@ func (w *Middleware) run(ctx *runContext, next queue.Handler, m *queue.Message) 
 	case err == nil:
 		w.done(ctx, m)
 		return nil
+	case postponed(err):
+		w.release(ctx, false) // not run, the handler says: nothing has failed, and nothing is in doubt
+		return err
 	case errors.Is(err, retry.ErrPermanent):
 		// A message that is moved back later is to be tried anew.
 		w.release(ctx, true)
@@ -226,6 +230,13 @@ func (w *Middleware) run(ctx *runContext, next queue.Handler, m *queue.Message) 
 		n = min(n, m.Attempt) // one delivery may run more often, while the far side is in trouble
 	}
 	return queue.Attempted(n, err)
+}
+
+// postponed reports whether err is of [queue.Postpone], the handler's own or that
+// of a middleware below.
+func postponed(err error) bool {
+	_, ok := results.IsPostponed(err)
+	return ok
 }
 
 // ended reports whether the consumer has ended the run, for reasons of its own.

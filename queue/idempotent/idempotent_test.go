@@ -16,6 +16,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/idempotent"
+	"github.com/rampmeter/rampmeter/queue/internal/results"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
 	"github.com/rampmeter/rampmeter/retry"
 )
@@ -52,6 +53,8 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 	_, err := idempotent.New(nil, idempotent.Config{})
+	require.ErrorContains(t, err, "store is nil")
+	_, err = idempotent.New((*idempotent.Memory)(nil), idempotent.Config{})
 	require.ErrorContains(t, err, "store is nil")
 	_, err = idempotent.NewMemory(0)
 	require.ErrorContains(t, err, "max is 0")
@@ -216,6 +219,41 @@ func TestWhatARunsEndMeansForItsKey(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		require.ErrorIs(t, run(passing), passing, "forgotten after Keep")
 	})
+}
+
+// A handler that postpones its message has not failed: its attempts are its failed
+// runs alone, and the key is free for who comes next.
+func TestPostponedByTheHandler(t *testing.T) {
+	store := memory(t, 10)
+	w := middleware(t, store, idempotent.Config{})
+	why := errors.New("the shop is closed")
+	var counted []int
+	run := func(attempt int, err error) error {
+		h := w.Wrap(queue.HandlerFunc(func(ctx context.Context, _ *queue.Message) error {
+			c, ok := idempotent.Current(ctx)
+			require.True(t, ok)
+			require.False(t, c.InDoubt)
+			return err
+		}))
+		return h.Handle(t.Context(), message("o", attempt))
+	}
+	for i := range 5 {
+		for _, err := range []error{queue.Postpone(time.Minute, why), fmt.Errorf("shop: %w", queue.Postpone(time.Minute, why)), queue.Postpone(0, retry.Permanent(why))} {
+			require.Equal(t, err, run(i+1, err))
+			require.Zero(t, store.Len(), "nothing to remember")
+		}
+	}
+	failed := errors.New("no answer from the shop")
+	for i := range 3 {
+		err := run(6+2*i, failed)
+		require.ErrorIs(t, err, failed)
+		var a *results.Attempted
+		require.ErrorAs(t, err, &a)
+		counted = append(counted, a.Attempts)
+		require.ErrorIs(t, run(7+2*i, queue.Postpone(time.Minute, why)), why)
+	}
+	require.Equal(t, []int{1, 2, 3}, counted, "what was counted stays")
+	require.Zero(t, w.Stats().InDoubt+w.Stats().Busy)
 }
 
 func TestResultIsReplayed(t *testing.T) {

@@ -72,10 +72,13 @@ const (
 // their retention starts anew.
 //
 // When ctx ends the task is cancelled, which leaves the rest where it is; the error
-// is the cause of ctx. Other errors: fromURL or a field of cfg that is out of range,
-// named; a task that runs already, or fails, or is cancelled by somebody; what
-// requests fail with, as in the package documentation. The task goes on when only
-// its state could not be read.
+// is the cause of ctx. If it ends while the task is being started, the start is
+// waited for first, up to 10 s, since only its answer has what to cancel the task by.
+// Other errors: fromURL or a field of cfg that is out of range, named; a task that
+// runs already, or fails, or is cancelled by somebody; what requests fail with, as in
+// the package documentation. The task goes on when its state could not be read or it
+// could not be cancelled, which the error says, and when the answer to its start was
+// lost.
 //
 // It needs sqs:StartMessageMoveTask, sqs:ListMessageMoveTasks,
 // sqs:CancelMessageMoveTask, sqs:ListDeadLetterSourceQueues, sqs:ReceiveMessage,
@@ -157,8 +160,13 @@ func (m *mover) start(ctx context.Context) error {
 	if latest != nil {
 		m.before = latest.StartedTimestamp
 	}
-	task, err := do(ctx, m.q, "move", m.q.cfg.Timeout, m.client.StartMessageMoveTask, in)
-	if err != nil {
+	// It ends with its answer and not with ctx: a task without a handle can't be
+	// cancelled, which is the first thing that wait does then.
+	task, err := do(context.WithoutCancel(ctx), m.q, "move", m.q.cfg.Timeout, m.client.StartMessageMoveTask, in)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return fmt.Errorf("%w, and the task was not started, or its start was not answered: %w", ended(ctx, "move"), err)
+	case err != nil:
 		return err
 	}
 	m.handle = deref(task.TaskHandle)

@@ -2,6 +2,7 @@ package sqsqueue_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -62,6 +63,54 @@ func TestMove_Cancelled(t *testing.T) {
 		require.EqualValues(t, p.Moved, server.Queue(orders).Visible)
 		require.EqualValues(t, 100-p.Moved, server.Queue(dead).Visible)
 	})
+}
+
+// When the context ends while the task is being started, it is cancelled, too: no
+// task goes on that nobody knows of.
+func TestMove_CancelledWhileItStarts(t *testing.T) {
+	for name, c := range map[string]struct {
+		fail  error
+		moved int64
+	}{"started": {nil, 1}, "refused": {sqsfake.Throttled(), 0}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var server sqsfake.Server
+				dead, orders := moveQueues(t, &server, 100)
+				enough := errors.New("enough")
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				client := startingMove{server.Client(), func() { cancel(enough) }, c.fail}
+				p, err := sqsqueue.Move(ctx, client, dead, sqsqueue.MoveConfig{Rate: 10})
+				require.ErrorIs(t, err, enough)
+				if c.fail != nil {
+					require.ErrorContains(t, err, "Request is throttled")
+				}
+				time.Sleep(time.Minute)
+				require.LessOrEqual(t, p.Moved, c.moved)
+				require.EqualValues(t, p.Moved, server.Queue(orders).Visible)
+				require.EqualValues(t, 100-p.Moved, server.Queue(dead).Visible)
+			})
+		})
+	}
+}
+
+// startingMove is a client whose caller is interrupted when the service has started
+// a task, or refused to, and the answer is on its way.
+type startingMove struct {
+	sqsqueue.MoveAPI
+	interrupt func()
+	fail      error
+}
+
+func (c startingMove) StartMessageMoveTask(ctx context.Context, in *sqs.StartMessageMoveTaskInput, o ...func(*sqs.Options)) (out *sqs.StartMessageMoveTaskOutput, err error) {
+	if err = c.fail; err == nil {
+		out, err = c.MoveAPI.StartMessageMoveTask(context.WithoutCancel(ctx), in, o...)
+	}
+	c.interrupt()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return out, err
 }
 
 // Where the service's own way does not apply, the error says so.
