@@ -95,8 +95,9 @@ func (c Config) check(constructor string, client redis.UniversalClient, name str
 
 // timed returns the client with callTimeout as its own, if it is of a kind that
 // can be had so: by default a client waits for seconds whatever its context says.
+// One that heeds its context is taken as it is, since a copy has lost its hooks.
 func timed(client redis.UniversalClient) redis.UniversalClient {
-	if c, ok := client.(*redis.Client); ok && c != nil {
+	if c, ok := client.(*redis.Client); ok && c != nil && !c.Options().ContextTimeoutEnabled {
 		return c.WithTimeout(callTimeout)
 	}
 	return client

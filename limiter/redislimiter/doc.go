@@ -2,7 +2,7 @@
 // operations in flight, for all processes together, kept in Redis or a server
 // that speaks its protocol, without a call to it per operation.
 //
-//	client := redis.NewClient(&redis.Options{Addr: "localhost:6379"})
+//	client := redis.NewClient(&redis.Options{Addr: "localhost:6379", ContextTimeoutEnabled: true})
 //	starts, err := redislimiter.NewTokenBucket(client, "inventory", 200, 20, redislimiter.Config{})
 //	...
 //	places, err := redislimiter.NewSemaphore(client, "inventory", 20, redislimiter.Config{})
@@ -104,10 +104,10 @@
 // expire 30 days after their last use. They must not be evicted; if they are,
 // that is a flush. A script runs for about a tenth of a millisecond.
 //
-// The client may be shared with other work. A *redis.Client is used with a
-// timeout of 300 ms; for others (a cluster's, a ring's) set
-// ContextTimeoutEnabled, or their calls may hang for longer than that, and up to
-// eight of them beside each other.
+// The client may be shared with other work. Set its ContextTimeoutEnabled: calls
+// then end after 300 ms. Of a *redis.Client without it a copy with that timeout is
+// used, which does not call the client's hooks; the calls of others (a cluster's, a
+// ring's) may hang for longer, and up to eight of them beside each other.
 //
 // # Scale
 //

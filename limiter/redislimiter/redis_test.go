@@ -3,6 +3,7 @@ package redislimiter_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,4 +129,35 @@ func TestNoServerAtAll(t *testing.T) {
 	by, _ := b.Blocked()
 	require.Equal(t, "outage x", by)
 	closing(t, b)
+}
+
+// A hook counts the commands that pass it.
+type hook struct{ n *atomic.Int32 }
+
+func (h hook) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h hook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		h.n.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// What watches a client's calls sees ours, too.
+func TestHooksAreCalled(t *testing.T) {
+	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr(), ContextTimeoutEnabled: true})
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	var calls atomic.Int32
+	client.AddHook(hook{&calls})
+	b, err := redislimiter.NewTokenBucket(client, "hooks", 100, 10, redislimiter.Config{})
+	require.NoError(t, err)
+	p, err := b.Acquire(t.Context())
+	require.NoError(t, err)
+	p.Release(nil)
+	require.NoError(t, b.Close(t.Context()))
+	require.GreaterOrEqual(t, calls.Load(), int32(b.Stats().Calls))
 }

@@ -110,7 +110,7 @@ func (b bench) measure(ctx context.Context, s scenario, c contender) (f figures,
 		}
 	}()
 	for range s.Processes {
-		client := redis.NewClient(&redis.Options{Addr: b.addr, PoolSize: s.Workers})
+		client := redis.NewClient(&redis.Options{Addr: b.addr, PoolSize: s.Workers, ContextTimeoutEnabled: true}) // or redislimiter takes a copy without the hook
 		client.AddHook(wire{&calls, s.Latency})
 		clients = append(clients, client)
 		p, err := c.join(client, key, s.Rate, s.Burst)

@@ -109,7 +109,7 @@ func newWorker(t Task, stderr io.Writer) (*worker, error) {
 	if t.OnOutage == redislimiter.Closed.String() {
 		fleet.OnOutage = redislimiter.Closed
 	}
-	client := redis.NewClient(&redis.Options{Addr: t.Redis})
+	client := redis.NewClient(&redis.Options{Addr: t.Redis, ContextTimeoutEnabled: true})
 	rate, errRate := redislimiter.NewTokenBucket(client, t.Name+"-rate", t.Rate, t.Burst, fleet)
 	places, errPlaces := redislimiter.NewSemaphore(client, t.Name+"-concurrency", t.Concurrency, fleet)
 	breaker, errBreaker := limiter.NewBreaker(limiter.BreakerConfig{Name: "inventory"})
