@@ -25,9 +25,8 @@ var allowed = map[string][]string{
 	"queue/deadletter": {module + "/limiter", module + "/queue", module + "/retry"},
 	"queue/idempotent": {module + "/limiter", module + "/queue", module + "/queue/internal/results", module + "/retry"},
 	"queue/idempotent/dynamostore": {
-		module + "/limiter", module + "/queue/idempotent", module + "/retry",
+		module + "/internal/dynamoerr", module + "/limiter", module + "/queue/idempotent", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/dynamodb", "github.com/aws/aws-sdk-go-v2/service/dynamodb/types",
-		"github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http",
 	},
 	"queue/idempotent/idempotenttest": {module + "/limiter", module + "/queue", module + "/queue/idempotent", module + "/queue/memqueue"},
 	"queue/memqueue":                  {module + "/queue"},
@@ -55,6 +54,7 @@ var allowed = map[string][]string{
 	"inventory/inventorytest": {module + "/inventory"},
 	"internal/deps":           {},
 	"internal/farside":        {},
+	"internal/dynamoerr":      {module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
 	"internal/readme":         {},
 }
 
