@@ -27,8 +27,12 @@ type plan struct {
 func (e *engine) plan(now time.Time) plan {
 	in := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
 	slots, look := e.slots(), e.pace.outlook(now, e.cfg.Concurrency)
+	ahead := look.lookAhead
+	if e.starving() {
+		ahead = look.starved
+	}
 	if e.cfg.NoLookAhead || e.guard.tripped {
-		look.lookAhead = 0
+		ahead = 0
 		look.worth = min(look.worth, max(slots, 1)) // more is never wanted
 	}
 	switch {
@@ -47,7 +51,7 @@ func (e *engine) plan(now time.Time) plan {
 	case e.nPolls >= e.pollLimit:
 		return plan{}
 	}
-	wanted := slots + look.lookAhead - e.counts[running] - e.demand(now)
+	wanted := slots + ahead - e.counts[running] - e.demand(now)
 	if wanted < 1 {
 		by := BySlots
 		if e.guard.tripped {
@@ -64,6 +68,10 @@ func (e *engine) plan(now time.Time) plan {
 	}
 	return plan{wanted: wanted, ask: min(wanted, batchSize), look: look}
 }
+
+// starving reports whether slots wait for receives: there is nothing in hand for
+// them, not even what may not start yet. The caller holds mu.
+func (e *engine) starving() bool { return e.counts[running]+e.counts[waiting] < e.slots() }
 
 // blockedUntil is until when the plan's reason lasts, as far as that is known.
 // plan itself does not look through all that is held: it is called for every
@@ -337,7 +345,7 @@ func (e *engine) idle(now time.Time) {
 
 // maxPolls is how many receives at once can ever be of use. The caller holds mu.
 func (e *engine) maxPolls(now time.Time) int {
-	return (e.cfg.Concurrency+e.pace.outlook(now, e.cfg.Concurrency).lookAhead)/batchSize + 1
+	return (e.cfg.Concurrency+e.pace.outlook(now, e.cfg.Concurrency).starved)/batchSize + 1
 }
 
 // tell reports a change of what blocks receiving to Trace and log.

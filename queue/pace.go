@@ -78,25 +78,28 @@ func (p *pace) received(took time.Duration, full bool) {
 	p.trip = trips[(n-1)/4]
 }
 
-// rate is how many messages per second will be started as long as there are
-// enough: what was seen, but no more than the slots can do. That leaves out the
-// moment in which empty slots were filled. A slot's time for a message is the mean
-// of those that have ended, or, as the quick ones end first, the time in handlers
-// for each end if that is more.
-func (p *pace) rate(now time.Time, slots int) float64 {
+// rates returns how many messages per second will be started as long as there
+// are enough, and how many the slots could do at most. The first is what was
+// seen, but no more than the second, which leaves out the moment in which empty
+// slots were filled. A slot's time for a message is the mean of those that have
+// ended, or, as the quick ones end first, the time in handlers for each end if
+// that is more.
+func (p *pace) rates(now time.Time, slots int) (rate, most float64) {
 	ends := p.ends.sum(now)
 	if ends <= 0 {
-		return 0
+		return 0, 0
 	}
 	// After a pause there are fewer than paceMemory's worth of starts.
 	age := max(now.Sub(p.since), minPace)
 	seen := p.starts.sum(now) / paceMemory.Seconds() / -math.Expm1(-float64(age)/float64(paceMemory))
-	return min(seen, float64(slots)*ends/max(p.time.sum(now), p.busy.sum(now), 1e-9))
+	most = float64(slots) * ends / max(p.time.sum(now), p.busy.sum(now), 1e-9)
+	return min(seen, most), most
 }
 
 // An outlook is what a pace says of the near future.
 type outlook struct {
 	lookAhead int           // messages to have in hand or asked for beyond the slots
+	starved   int           // the same while slots are free and nothing is in hand for them
 	worth     int           // how many must be wanted for a receive to be worth its call
 	gather    time.Duration // how long to wait for that many
 	horizon   time.Duration // how far ahead the limits are asked
@@ -113,15 +116,20 @@ func (p *pace) outlook(now time.Time, slots int) outlook {
 }
 
 func (p *pace) look(now time.Time, slots int) outlook {
-	rate, trip := p.rate(now, slots), p.trip
-	gather := gatherTime
+	rate, most := p.rates(now, slots)
+	trip, gather := p.trip, gatherTime
 	if rate > 0 {
 		// Long enough for a full receive to be wanted, or for one to return.
 		gather = min(gather, max(trip, time.Duration(batchSize/rate*float64(time.Second))))
 	}
 	ahead := rate * (trip + gather).Seconds()
+	// The rate that was seen says how fast messages came, which is too slow for
+	// slots that wait for them, and the round-trips are uneven. Each slot may have a
+	// full receive under way, if all that they bring could be started in gatherTime.
+	starved := min(most*gatherTime.Seconds(), float64((batchSize-1)*slots))
 	return outlook{
 		lookAhead: int(ahead),
+		starved:   int(max(ahead, starved)),
 		worth:     int(min(batchSize, max(1, rate*gather.Seconds()+1e-3))), // gather is rounded, and 9.999 is a full receive
 		gather:    gather,
 		horizon:   trip + gather,

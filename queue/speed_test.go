@@ -161,6 +161,59 @@ func TestFastHandlersKeepEverySlotBusy(t *testing.T) {
 	}
 }
 
+// An uneven source is endless, and its receives take times that differ: most of
+// them less than the mean, and some much more.
+type uneven struct {
+	endless
+	takes func() time.Duration
+
+	mu       sync.Mutex
+	receives int // under way
+	most     int
+}
+
+func (s *uneven) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	s.count(1)
+	defer s.count(-1)
+	time.Sleep(s.takes())
+	return s.endless.Receive(ctx, o)
+}
+
+func (s *uneven) count(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.receives += n
+	s.most = max(s.most, s.receives)
+}
+
+// Round-trips that differ leave no slot empty, and handlers that take no time at
+// all, which nothing can keep busy, have about one receive under way for each.
+func TestUnevenRoundTripsKeepEverySlotBusy(t *testing.T) {
+	const mean = 2 * time.Millisecond
+	for _, concurrency := range []int{10, 50} {
+		for _, takes := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond} {
+			if testing.Short() && concurrency > 10 {
+				continue
+			}
+			t.Run(fmt.Sprint(concurrency, " ", takes), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					src := &uneven{takes: exponential(mean, 1)}
+					m := watch(t, src, queue.Config{Concurrency: concurrency}, span(2*time.Second), sleeper(constant(takes)))
+					t.Logf("%v, at most %d receives at once", m, src.most)
+					least := 0.9 * float64(10*concurrency) / mean.Seconds()
+					if takes > 0 {
+						least = 0.9 * float64(concurrency) / takes.Seconds()
+					}
+					require.GreaterOrEqual(t, m.perSecond, least)
+					require.LessOrEqual(t, m.calls, 0.25)
+					require.LessOrEqual(t, m.p99, 25*time.Millisecond)
+					require.LessOrEqual(t, src.most, 3*concurrency)
+				})
+			})
+		}
+	}
+}
+
 // From a quiet start on, full speed takes some round-trips and no more.
 func TestFullSpeedComesSoon(t *testing.T) {
 	for _, concurrency := range []int{10, 50, 200} {
