@@ -30,7 +30,7 @@ func do[In, Out any](ctx context.Context, q *Queue, op string, limit time.Durati
 func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Duration, call method[In, Out], in *In, more []func(*sqs.Options)) (*Out, error) {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	r := request{op: op}
+	r := request{op: op, endpoints: &q.endpoints}
 	out, err := call(limited, in, append(more, r.configure)...)
 	switch {
 	case err == nil && out == nil:
@@ -46,6 +46,7 @@ func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Dura
 // A request changes the SDK's options for one request.
 type request struct {
 	op         string
+	endpoints  *endpoints
 	client     sqs.HTTPClient // the caller's
 	configured bool           // it is the SDK that is called
 	sent       bool           // the SDK had what it needs for a request: credentials, an endpoint
@@ -55,6 +56,7 @@ func (r *request) configure(o *sqs.Options) {
 	r.client, r.configured = o.HTTPClient, true
 	o.HTTPClient = r
 	o.Retryer = aws.NopRetryer{}
+	o.EndpointResolverV2 = r.endpoints.instead(o.EndpointResolverV2)
 	if r.op == "send" {
 		// What a FIFO queue suppresses as a duplicate may be answered with the
 		// checksum of the first one, which need not have the same body. The SDK

@@ -75,8 +75,9 @@ type Queue struct {
 	again  retry.Policy // within a call, after a passing failure
 
 	systemAttributes []types.MessageSystemAttributeName // that receives ask for
-	attempts         attempts                           // used on FIFO queues only
-	shorter          sync.Once                          // tells Logger that receives wait for less than Config.Wait
+	endpoints        endpoints
+	attempts         attempts  // used on FIFO queues only
+	shorter          sync.Once // tells Logger that receives wait for less than Config.Wait
 }
 
 var (
@@ -88,12 +89,13 @@ var (
 // no request. It fails when client is nil, when queueURL is no URL of a queue,
 // and when a field of cfg is out of range; the error names it.
 //
-// The client is used as it is, with three exceptions, made for each request and
+// The client is used as it is, with some exceptions, made for each request and
 // for these only: the SDK does not retry on its own, since its delays would keep
-// a consumer from receiving; a request has a time limit; and the HTTP client gets
+// a consumer from receiving; a request has a time limit; the HTTP client gets
 // a copy of its body, without which the SDK and net/http together can lose the
-// reply of a fast server. A client whose HTTP client has a Timeout
-// needs one longer than Wait.
+// reply of a fast server; and what the SDK's own resolver of endpoints has
+// answered is remembered. A client whose HTTP client has a Timeout needs one
+// longer than Wait.
 func New(client API, queueURL string, cfg Config) (*Queue, error) {
 	if c, ok := client.(*sqs.Client); client == nil || ok && c == nil {
 		return nil, errors.New("sqsqueue: New: client is nil")

@@ -1,0 +1,47 @@
+package sqsqueue
+
+import (
+	"context"
+	"reflect"
+	"sync/atomic"
+
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	smithyendpoints "github.com/aws/smithy-go/endpoints"
+)
+
+// endpoints is the SDK's own resolver of endpoints, and remembers the last answer.
+// The SDK asks for each request anew, with parameters that are the client's and
+// hardly ever change, and the answer depends on nothing else: without this it is
+// one of the dearest parts of a request.
+type endpoints struct {
+	last atomic.Pointer[endpoint]
+}
+
+// An endpoint is an answer, never changed.
+type endpoint struct {
+	params sqs.EndpointParameters
+	answer smithyendpoints.Endpoint
+}
+
+var sdkResolver = sqs.NewDefaultEndpointResolverV2()
+
+// instead returns e if r is the SDK's own, and r otherwise: nobody knows what the
+// answers of another one depend on.
+func (e *endpoints) instead(r sqs.EndpointResolverV2) sqs.EndpointResolverV2 {
+	if reflect.TypeOf(r) != reflect.TypeOf(sdkResolver) {
+		return r
+	}
+	return e
+}
+
+// ResolveEndpoint may be called concurrently.
+func (e *endpoints) ResolveEndpoint(ctx context.Context, params sqs.EndpointParameters) (smithyendpoints.Endpoint, error) {
+	if last := e.last.Load(); last != nil && reflect.DeepEqual(last.params, params) {
+		return last.answer, nil
+	}
+	answer, err := sdkResolver.ResolveEndpoint(ctx, params)
+	if err == nil {
+		e.last.Store(&endpoint{params: params, answer: answer})
+	}
+	return answer, err
+}
