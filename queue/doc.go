@@ -85,7 +85,9 @@
 // it has free slots as will be started while the receive is under way (Little's
 // law: observed rate of starts, times the round-trip plus at most 20 ms), and never
 // for more than the limits admit within that time. For slow handlers that is
-// none.
+// none. While slots are free and nothing is in hand for them, each may have a full
+// receive of ten under way, as long as the slots could start all of it within
+// 20 ms.
 //
 // # Errors
 //
