@@ -70,8 +70,8 @@ func (e *engine) plan(now time.Time) plan {
 }
 
 // starving reports whether slots wait for receives: there is nothing in hand for
-// them, not even what may not start yet. The caller holds mu.
-func (e *engine) starving() bool { return e.counts[running]+e.counts[waiting] < e.slots() }
+// them, not even what may not start yet, or again. The caller holds mu.
+func (e *engine) starving() bool { return e.inHand()-e.apart < e.slots() }
 
 // blockedUntil is until when the plan's reason lasts, as far as that is known.
 // plan itself does not look through all that is held: it is called for every
@@ -268,9 +268,13 @@ func (e *engine) receive(n, failures int) {
 		e.everWorked = true
 		e.failures, e.idles, e.receiveAt = 0, 0, time.Time{}
 		e.pace.received(took, n > 1 && len(live) >= n)
-		if len(live) >= n {
+		look := e.pace.outlook(now, e.cfg.Concurrency)
+		switch {
+		case len(live) >= n:
 			// The queue may hold more than one receive at a time brings.
-			e.pollLimit = min(e.pollLimit+1, e.maxPolls(now))
+			e.pollLimit = min(e.pollLimit+1, e.pollsFor(look.starved))
+		case len(live) == 1 && e.pollLimit > e.pollsFor(look.lookAhead):
+			e.pollLimit-- // it runs dry: fewer would bring as much
 		}
 	}
 	if e.draining {
@@ -343,10 +347,9 @@ func (e *engine) idle(now time.Time) {
 	e.receiveAt = now.Add(min(longestIdle, shortPoll<<(e.idles-1)))
 }
 
-// maxPolls is how many receives at once can ever be of use. The caller holds mu.
-func (e *engine) maxPolls(now time.Time) int {
-	return (e.cfg.Concurrency+e.pace.outlook(now, e.cfg.Concurrency).starved)/batchSize + 1
-}
+// pollsFor is how many receives at once can be of use, with so many messages
+// wanted beyond the slots. The caller holds mu.
+func (e *engine) pollsFor(ahead int) int { return (e.cfg.Concurrency+ahead)/batchSize + 1 }
 
 // tell reports a change of what blocks receiving to Trace and log.
 func (e *engine) tell(by string, until time.Time) {

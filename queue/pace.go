@@ -123,9 +123,10 @@ func (p *pace) look(now time.Time, slots int) outlook {
 		gather = min(gather, max(trip, time.Duration(batchSize/rate*float64(time.Second))))
 	}
 	ahead := rate * (trip + gather).Seconds()
-	// The rate that was seen says how fast messages came, which is too slow for
-	// slots that wait for them, and the round-trips are uneven. Each slot may have a
-	// full receive under way, if all that they bring could be started in gatherTime.
+	// While there is a backlog, the rate that was seen is what the receives brought:
+	// too slow for slots that wait for them, where the round-trips are uneven. Each
+	// slot may have a full receive under way, if all that they bring could be
+	// started in gatherTime.
 	starved := min(most*gatherTime.Seconds(), float64((batchSize-1)*slots))
 	return outlook{
 		lookAhead: int(ahead),

@@ -305,6 +305,22 @@ func TestHeldMessagesAreBounded(t *testing.T) {
 	})
 }
 
+// What is held fills no slot, and yet is no reason to ask for more at once.
+func TestHeldMessagesDoNotStarveSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{})
+		fill(t, q, 1000)
+		src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
+		r := start(t, src, queue.Config{Limiter: limiter.All(), MaxHeld: 50},
+			func(context.Context, *queue.Message) error { return stamped{limiter.ErrOverload, time.Minute} })
+		time.Sleep(30 * time.Second)
+		s := r.Stats()
+		t.Logf("%+v", s)
+		require.NoError(t, r.drain())
+		require.LessOrEqual(t, s.InHand, 50+3*10)
+	})
+}
+
 func TestSlowSlotsAreNotReceivedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})

@@ -351,3 +351,43 @@ func TestATrickleIsNotDelayed(t *testing.T) {
 		require.LessOrEqual(t, calls, 1.2)
 	})
 }
+
+// What comes slower than it can be done needs few receives, however many there
+// were while the queue was full: more would bring one message each.
+func TestReceivesGoWhenTheQueueRunsDry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{})
+		src := &counted{Source: &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}}
+		r := start(t, src, queue.Config{Concurrency: 50}, sleeper(constant(time.Millisecond)))
+		fill(t, q, 2000)
+		time.Sleep(3 * time.Second)
+		most, before := 0, r.Stats().ReceiveCalls
+		for i := range 2500 { // 500/s
+			time.Sleep(2 * time.Millisecond)
+			require.NoError(t, q.Send(t.Context(), &queue.Message{}))
+			if i == 500 {
+				before = r.Stats().ReceiveCalls
+			}
+			if i > 500 {
+				most = max(most, int(src.open.Load()))
+			}
+		}
+		calls := float64(r.Stats().ReceiveCalls-before) / 2000
+		t.Logf("at most %d receives at once, %.2f per message", most, calls)
+		require.NoError(t, r.drain())
+		require.LessOrEqual(t, most, 15)
+		require.LessOrEqual(t, calls, 0.8)
+	})
+}
+
+// counted counts the receives that are under way.
+type counted struct {
+	queue.Source
+	open atomic.Int64
+}
+
+func (s *counted) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	s.open.Add(1)
+	defer s.open.Add(-1)
+	return s.Source.Receive(ctx, o)
+}
