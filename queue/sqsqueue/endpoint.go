@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"sync/atomic"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	smithyendpoints "github.com/aws/smithy-go/endpoints"
 )
@@ -41,6 +42,9 @@ func (e *endpoints) ResolveEndpoint(ctx context.Context, params sqs.EndpointPara
 	}
 	answer, err := sdkResolver.ResolveEndpoint(ctx, params)
 	if err == nil {
+		if params.Endpoint != nil {
+			params.Endpoint = aws.String(*params.Endpoint) // the caller's variable, which may change
+		}
 		e.last.Store(&endpoint{params: params, answer: answer})
 	}
 	return answer, err

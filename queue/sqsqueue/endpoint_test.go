@@ -82,3 +82,35 @@ func TestResolverOfTheCallerIsAsked(t *testing.T) {
 		}
 	})
 }
+
+// A failing-over client keeps its endpoint in one variable and points the options at it.
+type movingClient struct {
+	*sqs.Client
+	endpoint string
+}
+
+func (c *movingClient) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput, options ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
+	return c.Client.ReceiveMessage(ctx, in, append(options, func(o *sqs.Options) { o.BaseEndpoint = &c.endpoint })...)
+}
+
+// What BaseEndpoint points at may change between requests.
+func TestBaseEndpointMayChangeInPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &sqsfake.Server{}
+		url := newQueue(t, server, false, nil).URL()
+		var hosts []string
+		client := &movingClient{Client: server.Client(func(o *sqs.Options) {
+			o.HTTPClient = doFunc(func(r *http.Request) (*http.Response, error) {
+				hosts = append(hosts, r.URL.Host)
+				return server.Do(r)
+			})
+		})}
+		q, err := sqsqueue.New(client, url, sqsqueue.Config{Wait: time.Second})
+		require.NoError(t, err)
+		for _, host := range []string{"a.example", "b.example"} {
+			client.endpoint = "https://" + host
+			receive(t, q, 1, time.Minute)
+		}
+		require.Equal(t, []string{"a.example", "b.example"}, hosts)
+	})
+}
