@@ -204,6 +204,29 @@ func TestReady(t *testing.T) {
 	})
 }
 
+// Nor does it overflow, with Redis or without.
+func TestReadyWithinForEver(t *testing.T) {
+	pairs(t, func(t *testing.T, _ string, a, _ closer) {
+		n, err := a.Ready(t.Context(), 5, math.MaxInt64)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, n, 1)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		f := newRates(t, 1, 100, 10, redislimiter.Config{})
+		warm(t, f.all[0])
+		time.Sleep(time.Second)
+		warm(t, f.all[0]) // it was in touch when it knew who is there
+		f.each(func(w *wire) { w.down = true })
+		for f.all[0].Stats().State != redislimiter.Away {
+			warm(t, f.all[0])
+		}
+		n, err := f.all[0].Ready(t.Context(), 5, math.MaxInt64)
+		require.NoError(t, err)
+		require.Equal(t, 5, n)
+		closing(t, f.all[0])
+	})
+}
+
 // A Retry-After that one process sees pauses the fleet.
 func TestPauseOfTheFleet(t *testing.T) {
 	pairs(t, func(t *testing.T, kind string, a, b closer) {
@@ -241,6 +264,32 @@ func TestPauseOfTheFleet(t *testing.T) {
 		cancel()
 		wg.Wait()
 	})
+}
+
+// A pause may be for as long as a time can be: until somebody calls Resume.
+func TestPauseForEver(t *testing.T) {
+	for _, until := range []time.Time{
+		time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
+		time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
+	} {
+		pairs(t, func(t *testing.T, _ string, a, b closer) {
+			a.Pause(until)
+			for range 3 {
+				time.Sleep(time.Second)
+				_, ok := b.TryAcquire() // it asks for one
+				require.False(t, ok, "%v", until)
+				time.Sleep(100 * ms)
+				for _, l := range []closer{a, b} {
+					by, _ := l.Blocked()
+					require.Equal(t, "pause x", by, "%v", until)
+				}
+			}
+			b.Resume()
+			time.Sleep(time.Second)
+			warm(t, a)
+			warm(t, b)
+		})
+	}
 }
 
 // A flush does not end a pause.

@@ -83,7 +83,9 @@
 // is set forward (as much as it leaps, but not more than a second's worth, once).
 //
 // An emptied script cache is filled again. READONLY, LOADING, OOM and other
-// errors count as an outage, as does no answer within 300 ms.
+// errors count as an outage, as does no answer within 300 ms. A call that was given
+// up, or sent again, may still arrive: after a later one of its process it changes
+// nothing, unless that process has come to rest since.
 //
 // # Changing the limit
 //

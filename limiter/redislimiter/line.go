@@ -144,5 +144,6 @@ func asked(max int, within time.Duration) (int, time.Duration) {
 	if within < 0 {
 		within = 0
 	}
-	return min(max, math.MaxInt32), within
+	// As much again may be added to a quarter of what a Duration holds.
+	return min(max, math.MaxInt32), min(within, math.MaxInt64/4)
 }

@@ -37,6 +37,10 @@ const (
 	// live, so whoever has a share was counted by the others.
 	touch = 5 * time.Second
 
+	// maxPause is how long a pause lasts at most. A later end would be too far
+	// from 1970 for a time.Duration.
+	maxPause = 100 * 365 * 24 * time.Hour
+
 	// maxStuck is how many calls that do not heed their context may hang before
 	// the next one waits for them.
 	maxStuck = 8
@@ -201,10 +205,11 @@ func (l *link) blocked(now time.Duration) (by string, until time.Time, ok bool) 
 func (l *link) pause(until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if at := until.Sub(l.base) + 1; at > l.paused && at > l.now() {
+	now := l.now()
+	if at := min(until.Sub(l.base), now+maxPause) + 1; at > l.paused && at > now {
 		l.paused, l.pauseOp = at, pauseFleet
 		l.line.stir()
-		l.call(l.now())
+		l.call(now)
 	}
 }
 

@@ -108,7 +108,7 @@ func checkLimit(n int) error {
 // with another n than the processes before: what is deployed last wins.
 //
 // It fails, changing nothing, when n is out of range. When Redis can't be
-// reached, or ctx ends, it may have changed the limit all the same.
+// reached, or ctx ends, it may have changed the limit all the same, or do so yet.
 func (s *Semaphore) SetLimit(ctx context.Context, n int) error {
 	err := checkLimit(n)
 	if err == nil {
@@ -123,7 +123,7 @@ func (s *Semaphore) SetLimit(ctx context.Context, n int) error {
 // Pause lets nothing start before until, in this process from now on, and in
 // each other one from its next call to Redis on, which is within half a second
 // while it is in use. Of two pauses the one that ends later stands;
-// [Semaphore.Resume] ends both.
+// [Semaphore.Resume] ends both. None lasts longer than 100 years.
 func (s *Semaphore) Pause(until time.Time) { s.pause(until) }
 
 // Stats returns how it stands, at one instant.
@@ -186,7 +186,7 @@ func (s *Semaphore) count(now, within time.Duration) (n int, retry time.Duration
 	n = places - s.inUse - s.line.waiting
 	if within > 0 && places > 0 {
 		s.fade(now)
-		n += int(s.released / releaseMemory.Seconds() * within.Seconds())
+		n = int(min(float64(n)+s.released/releaseMemory.Seconds()*within.Seconds(), math.MaxInt32))
 	}
 	if s.shareTil > now {
 		return n, s.shareTil - now

@@ -157,7 +157,8 @@ func checkRate(perSecond float64, burst int) error {
 // processes before: what is deployed last wins.
 //
 // It fails, changing nothing, when ratePerSecond is out of range. When Redis
-// can't be reached, or ctx ends, it may have changed the rate all the same.
+// can't be reached, or ctx ends, it may have changed the rate all the same, or do
+// so yet.
 func (b *TokenBucket) SetRate(ctx context.Context, ratePerSecond float64) error {
 	b.mu.Lock()
 	burst := b.told.Limit.Burst
@@ -175,7 +176,8 @@ func (b *TokenBucket) SetRate(ctx context.Context, ratePerSecond float64) error 
 // Pause lets nothing start before until, in this process from now on, and in
 // each other one from its next call to Redis on, which is within half a second
 // while it is in use. Tokens go on gathering. Of two pauses the one that ends
-// later stands; [TokenBucket.Resume] ends both.
+// later stands; [TokenBucket.Resume] ends both. None lasts longer than 100
+// years.
 func (b *TokenBucket) Pause(until time.Time) { b.pause(until) }
 
 // Stats returns how it stands, at one instant.
@@ -240,7 +242,7 @@ func (b *TokenBucket) count(now, within time.Duration) (n int, retry time.Durati
 		n++
 	}
 	if far := within - b.horizon; far > 0 && b.horizon > 0 {
-		n += int(min(b.share*far.Seconds(), math.MaxInt32))
+		n = int(min(float64(n)+b.share*far.Seconds(), math.MaxInt32))
 	}
 	if n > b.line.waiting {
 		return n - b.line.waiting, 0

@@ -45,6 +45,10 @@ func (m *memory) begin(c Call) (lost bool, before Limit, changed bool) {
 	if now == 0 {
 		now = time.Now().UnixMicro()
 	}
+	// What comes after a later call of its process, or twice, is out of date.
+	if p := m.procs[c.ID]; p != nil && c.Number <= p.number {
+		c.Away, c.Join, c.Version, c.Set, c.Pause = false, false, 0, 0, 0
+	}
 	lost = m.Gen == 0 || c.Gen > m.Gen || (c.Gen == m.Gen && c.Seq > m.Seq) ||
 		now < m.last-backwards ||
 		(c.Away && now-m.last > Lease/2) ||
@@ -101,7 +105,7 @@ func (m *memory) expire(forget func(id string, p *process)) {
 }
 
 // mine returns the record of the calling process, nil if there is none, and
-// whether this call has been seen before.
+// whether it is of this call or a later one.
 func (m *memory) mine(c Call) (p *process, again bool) {
 	p = m.procs[c.ID]
 	return p, p != nil && c.Number <= p.number

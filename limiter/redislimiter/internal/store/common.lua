@@ -36,6 +36,16 @@ for _, k in ipairs({'gen', 'seq', 'last', 'cut', 'version', 'origin', 'pause', '
 end
 s.cells = s.cells or ''
 
+-- A call may come after a later one of its process, or twice: connections are
+-- given up with a call on its way, and clients send again what was not answered.
+-- What it says is out of date then, and it changes nothing.
+local stale
+do
+	local rec = redis.call('HGET', keyProcs, call.id)
+	stale = rec and call.number <= tonumber(string.match(rec, '^%d+'))
+	if stale then call.away, call.join, call.version, call.set, call.pause = false, false, 0, '0', 0 end
+end
+
 local lost = s.gen == 0 or call.gen > s.gen or (call.gen == s.gen and call.seq > s.seq)
 	or now < s.last - BACKWARDS
 	or (call.away and now - s.last > LEASE / 2)
@@ -87,11 +97,11 @@ local function expire()
 	redis.call('ZREMRANGEBYSCORE', keySeen, '-inf', int(now - MEMORY))
 end
 
--- the record of the calling process, and whether this call has been seen before
+-- the record of the calling process, and whether it is of this call or a later one
 local function mine()
 	local rec = redis.call('HGET', keyProcs, call.id)
 	if not rec then return nil, false end
-	return rec, call.number <= tonumber(string.match(rec, '^%d+'))
+	return rec, stale
 end
 
 -- a value's share in a limit of total, as max-min fairness has it. Of every

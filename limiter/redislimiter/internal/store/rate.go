@@ -69,8 +69,12 @@ func (r *MemoryRate) Lease(_ context.Context, c RateCall) (RateState, error) {
 	m.expire(func(_ string, p *process) { m.forget(p) })
 	p, again := m.mine(c.Call)
 	known := p != nil
+	number, demand := c.Number, c.Demand
 	if known {
 		m.forget(p)
+		if again {
+			number, demand = p.number, p.want
+		}
 	} else {
 		p = &process{}
 		m.procs[c.ID] = p
@@ -88,13 +92,13 @@ func (r *MemoryRate) Lease(_ context.Context, c RateCall) (RateState, error) {
 			}
 		}
 	}
-	if c.Leave || c.Rest {
+	if (c.Leave || c.Rest) && !again {
 		m.save(c.Call, nil)
 		return RateState{State: m.answer(0), Cells: nil}, nil
 	}
 
 	active := len(m.procs)
-	class, due := m.share(c.Demand, rate*1000, active)
+	class, due := m.share(demand, rate*1000, active)
 	horizon := min(max(float64(Chunk*int64(active))*1e6/rate, MinHorizon), MaxHorizon)
 	horizon = math.Floor(max(horizon, float64(active+1)*cell))
 	room := max(1, int64(math.Ceil(due/1000*horizon/1e6/float64(grain)))) - c.Held
@@ -161,7 +165,7 @@ func (r *MemoryRate) Lease(_ context.Context, c RateCall) (RateState, error) {
 		}
 		retry = m.Now + max(retry, int64(horizon/4))
 	}
-	p.number, p.want, p.class = c.Number, c.Demand, class
+	p.number, p.want, p.class = number, demand, class
 	m.save(c.Call, p)
 	return RateState{
 		State: m.answer(retry), Share: round(due), Horizon: int64(horizon), Tight: m.big > 0, Cells: got,

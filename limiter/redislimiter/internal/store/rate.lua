@@ -47,6 +47,11 @@ end
 expire()
 local rec, again = mine()
 if rec then forget(rec) else s.active = s.active + 1 end
+local number = call.number
+if again then
+	number, demand = string.match(rec, '^(%d+) (%d+)')
+	number, demand = tonumber(number), tonumber(demand)
+end
 
 -- what nobody could use any more is dropped
 local base = math.max(s.base, math.floor((now - width - s.origin) / cell))
@@ -73,7 +78,7 @@ if call.gen == s.gen and rec and not again then
 	end
 end
 
-if call.leave then
+if call.leave and not again then
 	s.active = s.active - 1
 	save(nil)
 	return answer(0, '0', '0', '0', '0', '')
@@ -134,5 +139,5 @@ if missing > 0 then
 	retry = now + math.max(retry, math.floor(horizon / 4))
 end
 
-save(int(call.number) .. ' ' .. int(demand) .. ' ' .. class)
+save(int(number) .. ' ' .. int(demand) .. ' ' .. class)
 return answer(retry, int(due), int(horizon), s.big > 0 and '1' or '0', int(s.base), table.concat(got, ' '))

@@ -73,8 +73,12 @@ func (s *schedule) call(limit func(r *rand.Rand) Limit) (*caller, Call) {
 	if r.IntN(30) > 0 {
 		p.number++
 	}
+	number := p.number
+	if r.IntN(20) == 0 { // it comes late
+		number = max(1, number-r.Int64N(3))
+	}
 	c := Call{
-		Now: s.now, ID: p.id, Number: p.number, Gen: p.told.Gen, Seq: p.told.Seq,
+		Now: s.now, ID: p.id, Number: number, Gen: p.told.Gen, Seq: p.told.Seq,
 		Away: r.IntN(20) == 0, Join: p.told.Gen == 0, Declared: p.declared,
 		Version: p.told.Version, Limit: p.told.Limit, Leave: r.IntN(20) == 0, Rest: r.IntN(20) == 0,
 	}
