@@ -36,7 +36,7 @@ func (e *engine) plan(now time.Time) plan {
 		look.worth = min(look.worth, max(slots, 1)) // more is never wanted
 	}
 	switch {
-	case e.draining || e.eof:
+	case e.draining || e.eof || e.fatal != nil:
 		return plan{by: ByDrain}
 	case e.receiveAt.After(now):
 		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
