@@ -89,16 +89,16 @@ func (s *Server) act(ctx context.Context, op Op, req *request, fault Fault) (any
 		q.purge()
 		return struct{}{}, 0, nil
 	case SendMessage:
-		return one(q.sendEntry(now, &req.entry))
+		return one(q.sendEntry(now, &req.entry, fault))
 	case DeleteMessage:
-		return one(q.deleteEntry(now, &req.entry))
+		return one(q.deleteEntry(now, &req.entry, fault))
 	case ChangeMessageVisibility:
-		return one(q.changeEntry(now, &req.entry))
+		return one(q.changeEntry(now, &req.entry, fault))
 	}
 	if err := checkBatch(op, req.Entries); err != nil {
 		return nil, 0, err
 	}
-	var each func(time.Time, *entry) (any, error)
+	var each func(time.Time, *entry, Fault) (any, error)
 	switch op {
 	case SendMessageBatch:
 		each = q.sendEntry
@@ -107,7 +107,7 @@ func (s *Server) act(ctx context.Context, op Op, req *request, fault Fault) (any
 	default: // ChangeMessageVisibilityBatch
 		each = q.changeEntry
 	}
-	rep, n := batch(req.Entries, fault, func(e *entry) (any, error) { return each(now, e) })
+	rep, n := batch(req.Entries, fault, func(e *entry, f Fault) (any, error) { return each(now, e, f) })
 	return rep, n, nil
 }
 
@@ -196,21 +196,21 @@ func (q *queue) describe(names []string) (map[string]string, error) {
 	return as, nil
 }
 
-func (q *queue) sendEntry(now time.Time, e *entry) (any, error) {
+func (q *queue) sendEntry(now time.Time, e *entry, fault Fault) (any, error) {
 	if err := q.checkMessage(e); err != nil {
 		return nil, err
 	}
-	return q.send(now, e), nil
+	return q.send(now, e, fault.FirstChecksums), nil
 }
 
-func (q *queue) deleteEntry(_ time.Time, e *entry) (any, error) {
+func (q *queue) deleteEntry(_ time.Time, e *entry, fault Fault) (any, error) {
 	if e.ReceiptHandle == nil {
 		return nil, missing("ReceiptHandle")
 	}
-	return doneEntry{ID: e.ID}, q.delete(*e.ReceiptHandle)
+	return doneEntry{ID: e.ID}, q.delete(*e.ReceiptHandle, fault.Mode == Undelete && !q.fifo)
 }
 
-func (q *queue) changeEntry(now time.Time, e *entry) (any, error) {
+func (q *queue) changeEntry(now time.Time, e *entry, _ Fault) (any, error) {
 	switch {
 	case e.ReceiptHandle == nil:
 		return nil, missing("ReceiptHandle")
@@ -247,34 +247,33 @@ func checkBatch(op Op, entries []entry) error {
 	return nil
 }
 
-// batch does each entry, but for those that the fault picks, and returns how
-// many were done.
-func batch(entries []entry, fault Fault, each func(*entry) (any, error)) (batchReply, int) {
+// batch does each entry, with the fault if it is picked and otherwise as if the
+// fault had no mode, and returns how many were done.
+func batch(entries []entry, fault Fault, each func(*entry, Fault) (any, error)) (batchReply, int) {
 	rep := batchReply{Successful: []any{}, Failed: []failedEntry{}}
 	n := 0
 	for i := range entries {
-		e := &entries[i]
-		mode := fault.Mode
+		e, fault := &entries[i], fault
 		if !fault.picks(i) {
-			mode = Succeed
+			fault.Mode = Succeed
 		}
 		fail := func(err Error) {
 			rep.Failed = append(rep.Failed, failedEntry{ID: e.ID, SenderFault: !err.Server, Code: err.queryCode(), Message: err.Message})
 		}
-		switch mode {
+		switch fault.Mode {
 		case OmitEntries:
 			continue
 		case FailEntries:
 			fail(fault.err())
 			continue
 		}
-		result, err := each(e)
+		result, err := each(e, fault)
 		var refused Error
 		switch {
 		case errors.As(err, &refused):
 			fail(refused)
 			continue
-		case mode != OmitDone:
+		case fault.Mode != OmitDone:
 			rep.Successful = append(rep.Successful, result)
 		}
 		n++

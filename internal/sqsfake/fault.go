@@ -48,6 +48,11 @@ const (
 	OmitDone
 	// Empty: a receive returns no messages, at once. Any other request succeeds.
 	Empty
+	// Undelete: a delete, or the picked entries of a batch of deletes, are answered
+	// as done, and their messages are visible again at once, with the receives that
+	// they have had: a standard queue may hand out again what was deleted. Any
+	// other request succeeds, and so does a delete on a FIFO queue.
+	Undelete
 )
 
 // A Fault is what happens to a request.
@@ -55,8 +60,8 @@ type Fault struct {
 	Mode Mode
 	// Err is what Refuse and FailEntries answer. Default [InternalError].
 	Err Error
-	// Entries are the places, from 0, of the entries that FailEntries, OmitEntries
-	// and OmitDone pick. Default: every second one, the first included.
+	// Entries are the places, from 0, of the entries that FailEntries, OmitEntries,
+	// OmitDone and Undelete pick. Default: every second one, the first included.
 	Entries []int
 	// Before and After are how long the request waits before it is looked at, and
 	// its answer before it is sent. What was done stays done when the caller gives
@@ -67,6 +72,10 @@ type Fault struct {
 	Max int
 	// NoSystemAttributes leaves the system attributes out of received messages.
 	NoSystemAttributes bool
+	// FirstChecksums answers a duplicate, which a FIFO queue suppresses, with the
+	// checksums of the first message and not with its own. A client that compares
+	// them takes an accepted message with another body for a failed one.
+	FirstChecksums bool
 }
 
 func (f Fault) err() Error {
@@ -85,7 +94,7 @@ func (f Fault) picks(i int) bool {
 }
 
 func (f Fault) none() bool {
-	return f.Mode == Succeed && f.Before == 0 && f.After == 0 && f.Max == 0 && !f.NoSystemAttributes
+	return f.Mode == Succeed && f.Before == 0 && f.After == 0 && f.Max == 0 && !f.NoSystemAttributes && !f.FirstChecksums
 }
 
 // A Plan says what happens to a request. It is asked about one at a time, in the

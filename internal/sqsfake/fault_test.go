@@ -269,6 +269,84 @@ func TestFault_Receives(t *testing.T) {
 	})
 }
 
+// What was deleted is there again, at once and for whoever waits, with a receipt
+// and a count of its own.
+func TestFault_Undelete(t *testing.T) {
+	run(t, standard, nil, func(s *service) {
+		s.Plan = sqsfake.First(
+			sqsfake.On(sqsfake.DeleteMessageBatch, sqsfake.Fault{Mode: sqsfake.Undelete, Entries: []int{1}}, 1),
+			sqsfake.On(sqsfake.DeleteMessage, sqsfake.Fault{Mode: sqsfake.Undelete}, 1, 3),
+		)
+		_, err := s.sendBatch("a", "b", "c")
+		require.NoError(s, err)
+		msgs := s.receive(10, 0, 60)
+		poll := make(chan []types.Message, 1)
+		go func() { poll <- s.receive(10, 20, 60) }()
+		time.Sleep(time.Second)
+		out, err := s.deleteBatch(msgs...)
+		require.NoError(s, err)
+		require.Len(s, out.Successful, 3)
+		again := <-poll
+		require.Equal(s, []string{"b"}, bodies(again))
+		require.Equal(s, *msgs[1].MessageId, *again[0].MessageId)
+		require.NotEqual(s, *msgs[1].ReceiptHandle, *again[0].ReceiptHandle)
+		require.Equal(s, "2", again[0].Attributes["ApproximateReceiveCount"])
+		require.Equal(s, sqsfake.QueueStats{Sent: 3, Received: 4, Deleted: 2, InFlight: 1, MaxInFlight: 3}, s.Queue("q"))
+
+		require.NoError(s, s.delete(again[0].ReceiptHandle))
+		require.Equal(s, 1, s.Queue("q").Visible)
+		third := s.one(1)
+		require.NoError(s, s.delete(third.ReceiptHandle), "the fault is over")
+		require.Zero(s, s.Queue("q").Visible)
+
+		s.send("d")
+		m := s.one(1)
+		time.Sleep(time.Second)
+		require.NoError(s, s.delete(m.ReceiptHandle), "what is visible already stays so")
+		require.Len(s, s.receive(10, 0, 0), 1)
+	})
+	run(t, fifo, fifoQueue, func(s *service) {
+		s.Plan = sqsfake.On(sqsfake.DeleteMessage, sqsfake.Fault{Mode: sqsfake.Undelete})
+		s.send("a", group("g", "1"))
+		require.NoError(s, s.delete(s.one(60).ReceiptHandle))
+		require.Empty(s, s.Messages("q.fifo"), "a FIFO queue deletes")
+	})
+}
+
+// Checksums of a duplicate are those of what came, or by a fault those of the
+// first one, which the SDK then refuses.
+func TestFault_FirstChecksums(t *testing.T) {
+	run(t, fifo, fifoQueue, func(s *service) {
+		s.Plan = sqsfake.On(sqsfake.SendMessage, sqsfake.Fault{FirstChecksums: true}, 1, 3)
+		lax := *s
+		lax.client = s.Client(func(o *sqs.Options) { o.DisableMessageChecksumValidation = true })
+		number := func(n string) func(*sqs.SendMessageInput) {
+			return func(in *sqs.SendMessageInput) {
+				in.MessageAttributes = map[string]types.MessageAttributeValue{"n": {DataType: ptr("Number"), StringValue: &n}}
+			}
+		}
+		first := s.send("a", group("g", "d"), number("1"))
+		second := lax.send("b", group("g", "d"), number("2"))
+		third := lax.send("b", group("g", "d"), number("2"))
+		for _, out := range []*sqs.SendMessageOutput{second, third} {
+			require.Equal(s, []string{*first.MessageId, *first.SequenceNumber}, []string{*out.MessageId, *out.SequenceNumber})
+		}
+		require.NotEqual(s, *first.MD5OfMessageBody, *second.MD5OfMessageBody)
+		require.NotEqual(s, *first.MD5OfMessageAttributes, *second.MD5OfMessageAttributes)
+		require.Equal(s, *first.MD5OfMessageBody, *third.MD5OfMessageBody)
+		require.Equal(s, *first.MD5OfMessageAttributes, *third.MD5OfMessageAttributes)
+		require.Equal(s, 1, s.Queue("q.fifo").Sent)
+
+		s.Plan = sqsfake.On(sqsfake.SendMessage, sqsfake.Fault{FirstChecksums: true})
+		_, err := s.trySend("b", group("g", "d"))
+		require.ErrorContains(s, err, "checksum")
+		other := s.send("b", group("g", "e"))
+		require.NotEqual(s, *first.MessageId, *other.MessageId)
+		_, err = s.trySend("c", group("g", "e"))
+		require.ErrorContains(s, err, "checksum", "of the first of its own kind")
+	})
+}
+
 func TestPlan_Fewer(t *testing.T) {
 	run(t, standard, map[string]string{"VisibilityTimeout": "0"}, func(s *service) {
 		for i := range 10 {

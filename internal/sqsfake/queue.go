@@ -28,7 +28,7 @@ type queue struct {
 	seq      uint64              // of the last message
 	counts   QueueStats
 
-	dedups   window[identity]  // FIFO queues only
+	dedups   window[sentEntry] // FIFO queues only: what the sender of the first one was told
 	attempts window[[]message] // FIFO queues only: what receives with an attempt id returned
 
 	polls list.List   // of *poll: waiting for a message
@@ -68,8 +68,9 @@ func newQueue(name string, c config, maxInFlight int, now time.Time) *queue {
 }
 
 // send stores a message that has been checked, unless it is a duplicate. The
-// checksums are those of what came, for the sender to compare.
-func (q *queue) send(now time.Time, e *entry) sentEntry {
+// checksums are those of what came, for the sender to compare; with
+// firstChecksums a duplicate gets those of the first one.
+func (q *queue) send(now time.Time, e *entry, firstChecksums bool) sentEntry {
 	m := &message{
 		id:         newID(),
 		body:       *e.MessageBody,
@@ -96,7 +97,11 @@ func (q *queue) send(now time.Time, e *entry) sentEntry {
 			key = m.group + " " + m.dedup
 		}
 		if first, ok := q.dedups.get(now, key); ok {
-			sent.MessageID, sent.SequenceNumber = first.id, sequenceNumber(first.seq)
+			sent.MessageID, sent.SequenceNumber = first.MessageID, first.SequenceNumber
+			if firstChecksums {
+				first.ID = e.ID
+				return first
+			}
 			return sent
 		}
 	}
@@ -108,15 +113,9 @@ func (q *queue) send(now time.Time, e *entry) sentEntry {
 	q.add(m, now.Add(delay), delay > 0)
 	if q.fifo {
 		sent.SequenceNumber = sequenceNumber(m.seq)
-		q.dedups.put(now, key, identity{id: m.id, seq: m.seq})
+		q.dedups.put(now, key, sent)
 	}
 	return sent
-}
-
-// An identity is what the sender of a duplicate is told of the first one.
-type identity struct {
-	id  string
-	seq uint64
 }
 
 // add puts a message at the end of the queue, delayed until then or visible.
@@ -375,8 +374,9 @@ func (q *queue) newReceipt(m *message) string {
 }
 
 // delete deletes the message of a receipt handle. On standard queues any handle
-// that was once valid succeeds, and only the latest deletes.
-func (q *queue) delete(handle string) error {
+// that was once valid succeeds, and only the latest deletes; with undelete it
+// shows the message instead.
+func (q *queue) delete(handle string, undelete bool) error {
 	m, err := q.find(handle)
 	switch {
 	case err != nil:
@@ -385,7 +385,10 @@ func (q *queue) delete(handle string) error {
 		return nil
 	case q.fifo && (m.receipt != handle || !m.inFlight):
 		return expiredHandle(handle)
-	case m.receipt != handle:
+	case m.receipt != handle, undelete && !m.inFlight:
+		return nil
+	case undelete:
+		q.show(m)
 		return nil
 	}
 	q.remove(m)

@@ -280,6 +280,23 @@ func TestRedrive_Standard(t *testing.T) {
 	})
 }
 
+func TestRedrive_AfterTenReceivesByDefault(t *testing.T) {
+	run(t, "dead", nil, func(s *service) {
+		dead := s
+		s = s.on(s.create("q", map[string]string{"RedrivePolicy": `{"deadLetterTargetArn":"` + s.ARN("dead") + `"}`}))
+		s.send("x")
+		for n := range 10 {
+			require.Len(s, s.receive(1, 0, 1), 1, "receive %d", n+1)
+			time.Sleep(time.Second)
+		}
+		require.Empty(s, s.receive(1, 0, 1))
+		require.Equal(s, "x", *dead.one(0).Body)
+		out, err := s.client.GetQueueAttributes(s.Context(), &sqs.GetQueueAttributesInput{QueueUrl: &s.url, AttributeNames: []types.QueueAttributeName{"RedrivePolicy"}})
+		require.NoError(s, err)
+		require.JSONEq(s, `{"deadLetterTargetArn":"`+s.ARN("dead")+`","maxReceiveCount":10}`, out.Attributes["RedrivePolicy"])
+	})
+}
+
 func TestRedrive_FIFO(t *testing.T) {
 	run(t, "dead.fifo", fifoQueue, func(s *service) {
 		dead := s

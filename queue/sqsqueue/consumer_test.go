@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,16 @@ func (c *consumer) stop(t *testing.T) {
 	c.cancel()
 	<-c.done
 	require.NoError(t, c.err)
+}
+
+// ends waits for Run to return by itself.
+func (c *consumer) ends(t *testing.T) {
+	t.Helper()
+	select {
+	case <-c.done:
+	case <-time.After(time.Minute):
+		t.Fatal("Run goes on")
+	}
 }
 
 // fill sends n messages without the consumer's calls being counted.
@@ -513,14 +524,253 @@ func TestDrainLetsPollsLand(t *testing.T) {
 	}
 }
 
+// What only a person can put right ends a consumer that has not worked yet, at
+// once, with an error that says what to do.
 func TestMisconfiguredAtStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		server := &sqsfake.Server{}
-		q, err := sqsqueue.New(server.Client(), server.URL("nowhere"), sqsqueue.Config{})
-		require.NoError(t, err)
-		running := consume(t, q, works(0), queue.Config{})
-		<-running.done
-		require.ErrorIs(t, running.err, limiter.ErrMisconfigured)
-		require.ErrorContains(t, running.err, "create the queue")
+	only := func(status int, code string) sqsfake.Error { // without the older protocol's code beside it
+		return sqsfake.Error{Status: status, Code: code, QueryCode: "-", Message: "no"}
+	}
+	for name, c := range map[string]struct {
+		fault sqsfake.Error
+		says  string
+	}{
+		"no queue":                      {sqsfake.QueueDoesNotExist(), "create the queue, or correct its URL"},
+		"no queue, new code":            {only(400, "QueueDoesNotExist"), "create the queue, or correct its URL"},
+		"no queue, old code":            {only(400, "AWS.SimpleQueueService.NonExistentQueue"), "create the queue, or correct its URL"},
+		"access denied":                 {sqsfake.AccessDenied(), "allow these credentials sqs:ReceiveMessage"},
+		"access denied, new code":       {only(400, "AccessDeniedException"), "allow these credentials sqs:ReceiveMessage"},
+		"access denied, old code":       {only(403, "AccessDenied"), "allow these credentials sqs:ReceiveMessage"},
+		"unknown credentials":           {sqsfake.InvalidToken(), "the service does not know them"},
+		"unknown credentials, new code": {only(400, "UnrecognizedClientException"), "the service does not know them"},
+		"unknown credentials, old code": {only(403, "InvalidClientTokenId"), "the service does not know them"},
+		"credentials expired":           {sqsfake.ExpiredToken(), "renew the credentials"},
+		"credentials expired, new code": {only(400, "ExpiredTokenException"), "renew the credentials"},
+		"credentials expired, old code": {only(403, "ExpiredToken"), "renew the credentials"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &sqsfake.Server{
+					Latency: 20 * time.Millisecond,
+					Plan:    sqsfake.On(sqsfake.ReceiveMessage, sqsfake.Fault{Mode: sqsfake.Refuse, Err: c.fault}, 1),
+				}
+				q := newQueue(t, server, false, nil)
+				begin := time.Now()
+				running := consume(t, q, works(0), queue.Config{})
+				running.ends(t)
+				require.Equal(t, 20*time.Millisecond, time.Since(begin))
+				require.Equal(t, 1, calls(server), "nothing is received by a consumer that ends")
+				require.ErrorIs(t, running.err, limiter.ErrMisconfigured)
+				require.ErrorContains(t, running.err, c.says)
+				require.ErrorContains(t, running.err, q.URL())
+			})
+		})
+	}
+	t.Run("queue never made", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			server := &sqsfake.Server{}
+			q, err := sqsqueue.New(server.Client(), server.URL("nowhere"), sqsqueue.Config{})
+			require.NoError(t, err)
+			running := consume(t, q, works(0), queue.Config{})
+			running.ends(t)
+			require.ErrorIs(t, running.err, limiter.ErrMisconfigured)
+			require.ErrorContains(t, running.err, "create the queue")
+		})
 	})
+}
+
+// runs are those of messages.
+type runs struct {
+	mu      sync.Mutex     // guards what is below
+	n       map[string]int // by message
+	running map[string]bool
+	twice   []string // messages that ran when they were running already
+}
+
+// during returns a handler that takes d and then does f.
+func (r *runs) during(d time.Duration, f queue.HandlerFunc) queue.HandlerFunc {
+	return func(ctx context.Context, m *queue.Message) error {
+		r.mu.Lock()
+		if r.n == nil {
+			r.n, r.running = make(map[string]int), make(map[string]bool)
+		}
+		r.n[m.ID]++
+		if r.running[m.ID] {
+			r.twice = append(r.twice, m.ID)
+		}
+		r.running[m.ID] = true
+		r.mu.Unlock()
+		time.Sleep(d)
+		r.mu.Lock()
+		r.running[m.ID] = false
+		r.mu.Unlock()
+		return f(ctx, m)
+	}
+}
+
+// so requires that n messages have run, total times in all, and none of them
+// twice at once.
+func (r *runs) so(t *testing.T, n, total int) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sum := 0
+	for _, times := range r.n {
+		sum += times
+	}
+	require.Equal(t, []int{n, total}, []int{len(r.n), sum})
+	require.Empty(t, r.twice)
+}
+
+func succeed(context.Context, *queue.Message) error { return nil }
+
+// balanced requires that each delivery of a consumer has come to one outcome.
+func balanced(t *testing.T, s queue.Stats) {
+	t.Helper()
+	require.Equal(t, s.Received, s.Done+s.DeadLettered+s.Retried+s.Released+s.Abandoned+s.LostLease+s.Superseded, "%+v", s)
+	require.Zero(t, s.InHand+s.Unsettled, "%+v", s)
+}
+
+// A standard queue may hand out again what was deleted. That is handled again or,
+// if it comes before the delete is answered, deleted again; and the consumer goes
+// on.
+func TestDeliveredAfterDelete(t *testing.T) {
+	for name, c := range map[string]struct {
+		n          int
+		after      time.Duration // between the delete and its answer
+		superseded bool
+	}{
+		"later":             {n: 100}, // behind all the others
+		"before the answer": {n: 1, after: time.Second, superseded: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &sqsfake.Server{Latency: 20 * time.Millisecond}
+				q := newQueue(t, server, false, nil)
+				fill(t, server, q, c.n)
+				undone := 0
+				server.Plan = func(call sqsfake.Call) sqsfake.Fault { // nobody calls yet
+					if call.Op != sqsfake.DeleteMessageBatch || call.N > 2 || call.N > c.n {
+						return sqsfake.Fault{}
+					}
+					undone += (call.Entries + 1) / 2
+					return sqsfake.Fault{Mode: sqsfake.Undelete, After: c.after}
+				}
+				var handled runs
+				running := consume(t, q, handled.during(10*time.Millisecond, succeed), queue.Config{Concurrency: 5})
+				time.Sleep(time.Minute)
+				require.Equal(t, c.n, server.Queue("orders").Deleted, "nothing stays")
+				require.Equal(t, c.n+undone, server.Queue("orders").Received)
+				s := running.Stats()
+				if c.superseded {
+					require.EqualValues(t, undone, s.Superseded)
+					handled.so(t, c.n, c.n) // the work that was done counts
+				} else {
+					require.GreaterOrEqual(t, undone, 2)
+					handled.so(t, c.n, c.n+undone)
+					require.EqualValues(t, c.n+undone, s.Done)
+				}
+				send(t, q, message("more"))
+				time.Sleep(time.Minute)
+				require.Equal(t, c.n+1, server.Queue("orders").Deleted, "it goes on")
+				running.stop(t)
+				s = running.Stats()
+				require.Zero(t, s.Errors)
+				require.EqualValues(t, server.Queue("orders").Received, s.Received)
+				balanced(t, s)
+			})
+		})
+	}
+}
+
+// A receive may be answered when the leases of what it brings are over, or nearly:
+// what is not ours any more does not run, whoever has it by then.
+func TestReplyAfterLease(t *testing.T) {
+	for name, c := range map[string]struct {
+		late  time.Duration
+		other bool // another consumer receives what has become visible
+		// Of the consumer whose first receive is late, in the end.
+		received, lost, done int64
+	}{
+		"lease is over":              {late: 8 * time.Second, received: 6, lost: 3, done: 3},
+		"lease is just over":         {late: 5 * time.Second, received: 6, lost: 3, done: 3},
+		"lease is nearly over":       {late: 4900 * time.Millisecond, received: 3, done: 3},
+		"another one has it":         {late: 8 * time.Second, other: true, received: 3, lost: 3},
+		"another one comes too late": {late: 4900 * time.Millisecond, other: true, received: 3, done: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n, lease = 3, 5 * time.Second
+				server := &sqsfake.Server{Latency: 20 * time.Millisecond, Plan: sqsfake.On(sqsfake.ReceiveMessage, sqsfake.Fault{After: c.late}, 1)}
+				q := newQueue(t, server, false, nil)
+				fill(t, server, q, n)
+				var handled runs // by both
+				handle := handled.during(20*time.Second, succeed)
+				running := consume(t, q, handle, queue.Config{Lease: lease})
+				if c.other {
+					time.Sleep(time.Second)
+					defer func(other *consumer) {
+						other.stop(t)
+						balanced(t, other.Stats())
+					}(consume(t, q, handle, queue.Config{Lease: lease}))
+				}
+				time.Sleep(2 * time.Minute)
+				handled.so(t, n, n)
+				require.Equal(t, n, server.Queue("orders").Deleted)
+				running.stop(t)
+				s := running.Stats()
+				require.Equal(t, []int64{c.received, c.lost, c.done}, []int64{s.Received, s.LostLease, s.Done})
+				require.Zero(t, s.Errors)
+				balanced(t, s)
+			})
+		})
+	}
+}
+
+// Messages that wait for their next try stay in flight. When as many do as the
+// service lets be, it hands out no more, or refuses receives: nothing else goes
+// wrong, and what comes back makes room.
+func TestTooManyInFlight(t *testing.T) {
+	for _, refuses := range []bool{false, true} {
+		t.Run(fmt.Sprint("refuses ", refuses), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n, most, pause = 100, 20, 5 * time.Minute
+				server := &sqsfake.Server{MaxInFlight: most, Latency: 20 * time.Millisecond}
+				q := newQueue(t, server, false, nil)
+				fill(t, server, q, n)
+				begin := time.Now()
+				if refuses { // most of the time that the first of them wait
+					server.Plan = sqsfake.Between(begin.Add(time.Minute), begin.Add(pause-time.Minute), // nobody calls yet
+						sqsfake.On(sqsfake.ReceiveMessage, sqsfake.Fault{Mode: sqsfake.Refuse, Err: sqsfake.OverLimit()}))
+				}
+				var handled runs
+				said := &journal{}
+				var throttled atomic.Int64
+				running := consume(t, q, handled.during(10*time.Millisecond, func(_ context.Context, m *queue.Message) error {
+					if m.Attempt == 1 {
+						return retry.After(pause, errors.New("not yet"))
+					}
+					return nil
+				}), queue.Config{Logger: slog.New(said), Trace: &queue.Trace{Error: func(info queue.ErrorInfo) {
+					require.ErrorIs(t, info.Err, limiter.ErrOverload)
+					require.ErrorContains(t, info.Err, "receive")
+					throttled.Add(1)
+				}}})
+				time.Sleep(pause - time.Second)
+				handled.so(t, most, most)
+				require.Equal(t, most, server.Queue("orders").InFlight)
+				require.Less(t, calls(server), 100, "while there is no room")
+				time.Sleep(5*pause + time.Minute - time.Since(begin)) // five times twenty that wait
+				require.Equal(t, n, server.Queue("orders").Deleted, "nothing is lost")
+				handled.so(t, n, 2*n)
+				require.Equal(t, most, server.Queue("orders").MaxInFlight)
+				require.Empty(t, said.since(time.Time{}, slog.LevelError))
+				running.stop(t)
+				s := running.Stats()
+				require.Equal(t, throttled.Load(), s.Errors)
+				require.Equal(t, refuses, s.Errors > 0)
+				require.EqualValues(t, n, s.Retried)
+				balanced(t, s)
+			})
+		})
+	}
 }

@@ -33,6 +33,9 @@ func newCounter(t *testing.T, endpoint string) *counter {
 	t.Helper()
 	target, err := url.Parse(endpoint)
 	require.NoError(t, err)
+	if target.Scheme != "http" {
+		t.Skip("counting requests needs a server that does not check their signatures, which name the host: Amazon's does")
+	}
 	c := &counter{calls: make(map[string]int)}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },

@@ -164,10 +164,12 @@ func TestLiveBadNetwork(t *testing.T) {
 				runs += times
 			}
 			require.NotEmpty(t, cpu)
+			used := time.Duration(cpu[len(cpu)-1]-cpu[0]) * time.Microsecond
 			t.Logf("%d messages, %d handled again; %d failed calls; %d requests in the black hole, for which %v of CPU were used; going again %v after it",
-				2*sent, runs-2*sent, failures, requests, time.Duration(cpu[len(cpu)-1]-cpu[0])*time.Microsecond, back.Round(time.Millisecond))
+				2*sent, runs-2*sent, failures, requests, used, back.Round(time.Millisecond))
 			require.Positive(t, failures, "nothing was in its way")
 			require.Less(t, requests, 100, "in the half minute of the black hole")
+			require.Less(t, used, 5*time.Second, "of CPU in that time")
 		})
 	}
 }
