@@ -34,7 +34,7 @@ var allowed = map[string][]string{
 	"queue/sqsqueue": {
 		module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
-		"github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http",
+		"github.com/aws/smithy-go", "github.com/aws/smithy-go/endpoints", "github.com/aws/smithy-go/transport/http",
 	},
 	"queue/sqslambda": {
 		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results", module + "/retry",

@@ -222,3 +222,24 @@ func encoded(v any) []byte {
 	}
 	return text
 }
+
+// lighten takes from a dead letter that the service refuses, for being too long
+// for this queue say, the texts of its record, and then the record. It reports
+// whether it had something to take.
+func (q *Queue) lighten(m *queue.Message, e *types.SendMessageBatchRequestEntry) bool {
+	v, dead := e.MessageAttributes[retry.DeadLetterAttribute]
+	if !dead {
+		return false
+	}
+	record := valueOf(v)
+	e.MessageAttributes = maps.Clone(e.MessageAttributes)
+	if short := shorten(record); len(short) < len(record) {
+		e.MessageAttributes[retry.DeadLetterAttribute] = attribute(typeString, short)
+	} else if user, _, err := encode(m); err == nil {
+		e.MessageAttributes = user // with what the record had displaced
+		delete(e.MessageAttributes, retry.DeadLetterAttribute)
+	}
+	q.cfg.Logger.Warn("sqsqueue: dead letter is refused with its record, and is sent with less", "queue", q.url, "message", m.ID,
+		"sent_record", valueOf(e.MessageAttributes[retry.DeadLetterAttribute]), "record", record)
+	return true
+}

@@ -68,9 +68,6 @@ func (b *batch) outcomes(r reply, ids []string) []outcome {
 	return all
 }
 
-// retryPassing is the verdict of calls for which there is nothing special.
-func retryPassing(_ int, e *requestError, _ bool) (error, bool) { return e, e.passing() }
-
 func (b *batch) fail(i int, err error) {
 	if b.failed == nil {
 		b.failed = make(map[int]error)

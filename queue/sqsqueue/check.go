@@ -123,6 +123,19 @@ func (c *checks) waits(a attributes) {
 			"is 0: whoever receives without a wait time of its own polls short, which costs a request each time and may miss messages",
 			"set it to 20; receives of this package ask for their own wait anyway")
 	}
+	if c.cfg.Lambda {
+		return // the service itself receives for a function
+	}
+	lease := c.cfg.Consumer.Lease
+	if lease == 0 {
+		lease = 30 * time.Second
+	}
+	if longest := max((lease * 2 / 3).Truncate(time.Second), time.Second); c.q.cfg.Wait > longest {
+		c.add(c.q.url, "Config.Wait",
+			fmt.Sprintf("is %v, and the consumer's Lease %v: receives wait for two thirds of it only, %v, and an idle consumer makes %d requests a minute",
+				c.q.cfg.Wait, lease, longest, time.Minute/longest),
+			fmt.Sprintf("set Lease to at least %v, or Config.Wait to %v if that is meant", (c.q.cfg.Wait*3/2).Round(time.Second), longest))
+	}
 	drain := c.cfg.Consumer.DrainTimeout
 	if drain == 0 {
 		drain = 30 * time.Second
@@ -143,10 +156,16 @@ func (c *checks) waits(a attributes) {
 // leases are about visibility timeouts.
 func (c *checks) leases(a attributes) {
 	visibility, ok := a.seconds(types.QueueAttributeNameVisibilityTimeout)
-	if ok && c.cfg.HandlerTimeout > visibility {
+	switch takes := c.cfg.HandlerTimeout; {
+	case !ok || takes > maxVisibility:
+	case c.cfg.Lambda && visibility < min(6*takes, maxVisibility):
 		c.add(c.q.url, types.QueueAttributeNameVisibilityTimeout,
-			fmt.Sprintf("is %v, shorter than a handler takes, %v: a consumer that does not extend it (a Lambda function, for one) gets messages twice", visibility, c.cfg.HandlerTimeout),
-			fmt.Sprintf("set it to %d; six times as much for a Lambda function", seconds(c.cfg.HandlerTimeout)))
+			fmt.Sprintf("is %v, less than six times what the function takes, %v: batches that Lambda holds back, as it is throttled, come again meanwhile", visibility, takes),
+			fmt.Sprintf("set it to %d", seconds(6*takes)))
+	case visibility < takes:
+		c.add(c.q.url, types.QueueAttributeNameVisibilityTimeout,
+			fmt.Sprintf("is %v, shorter than a handler takes, %v: a consumer that does not extend it (a Lambda function, for one) gets messages twice", visibility, takes),
+			fmt.Sprintf("set it to %d; six times as much for a Lambda function", seconds(takes)))
 	}
 	if c.cfg.HandlerTimeout > maxVisibility {
 		c.add(c.q.url, types.QueueAttributeNameVisibilityTimeout,
@@ -178,11 +197,17 @@ func (c *checks) messages(a attributes) {
 // redrive is about the queue's dead-letter queue, and the consumer's.
 func (c *checks) redrive(ctx context.Context, a attributes) {
 	consumers, _ := c.cfg.Consumer.DeadLetter.(*Queue)
+	if consumers != nil && consumers.name() == c.q.name() {
+		c.add(c.q.url, "Config.DeadLetter", "is this queue itself: what fails for good comes back, for ever",
+			"give the consumer another queue for its dead letters")
+		consumers = nil
+	}
 	text := a.text(types.QueueAttributeNameRedrivePolicy)
+	attempts := c.cfg.Consumer.Retry.WithDefaults().MaxAttempts
 	if text == "" {
 		c.add(c.q.url, types.QueueAttributeNameRedrivePolicy,
 			"is not set: a message that makes its consumer crash, or that the consumer can't hand to its dead-letter queue, comes back until it is deleted at the end of its retention",
-			"set it to a dead-letter queue of the same type, with a maxReceiveCount of 20 or more")
+			fmt.Sprintf("set it to a dead-letter queue of the same type, with a maxReceiveCount of %d or more", receivesFor(attempts)))
 		if consumers != nil {
 			c.deadLetters(ctx, consumers, a)
 		}
@@ -193,11 +218,10 @@ func (c *checks) redrive(ctx context.Context, a attributes) {
 		c.add(c.q.url, types.QueueAttributeNameRedrivePolicy, fmt.Sprintf("can't be read: %v", err), "set it anew")
 		return
 	}
-	attempts := c.cfg.Consumer.Retry.WithDefaults().MaxAttempts
 	if attempts < 0 || policy.max <= attempts {
 		c.add(c.q.url, types.QueueAttributeNameRedrivePolicy,
 			fmt.Sprintf("has a maxReceiveCount of %d, and the consumer makes %s: the service moves messages to the dead-letter queue first, and without a reason", policy.max, attemptsText(attempts)),
-			fmt.Sprintf("set maxReceiveCount to at least %d, or Retry.MaxAttempts to less than %d", max(2*attempts, 20), policy.max))
+			fixAttempts(attempts, policy.max))
 	}
 	c.outlasts(policy.max)
 	dead, err := c.open(ctx, policy.arn)
@@ -223,9 +247,28 @@ func (c *checks) outlasts(maxReceives int) {
 	for enough < mostReceives && outage.Span(enough) < c.cfg.Outage {
 		enough++
 	}
+	fix := fmt.Sprintf("set maxReceiveCount to %d, or accept it", enough)
+	if longest := outage.Span(enough); longest < c.cfg.Outage {
+		fix = fmt.Sprintf("set maxReceiveCount to %d, the most that there is, which survives %v", enough, longest)
+	}
 	c.add(c.q.url, types.QueueAttributeNameRedrivePolicy,
 		fmt.Sprintf("has a maxReceiveCount of %d: with its delays the function's messages survive an outage of %v, and CheckConfig.Outage is %v", maxReceives, span, c.cfg.Outage),
-		fmt.Sprintf("set maxReceiveCount to %d, or accept it", enough))
+		fix)
+}
+
+// receivesFor returns a maxReceiveCount that leaves room for so many attempts.
+func receivesFor(attempts int) int { return min(max(2*attempts, 20), mostReceives) }
+
+// fixAttempts says what to set when the service allows fewer receives than the
+// consumer makes attempts.
+func fixAttempts(attempts, receives int) string {
+	switch {
+	case attempts < 0 || attempts >= mostReceives:
+		return fmt.Sprintf("set Retry.MaxAttempts, and maxReceiveCount, which can be %d at most, to more than that", mostReceives)
+	case receives <= 1:
+		return fmt.Sprintf("set maxReceiveCount to at least %d", receivesFor(attempts))
+	}
+	return fmt.Sprintf("set maxReceiveCount to at least %d, or Retry.MaxAttempts to less than %d", receivesFor(attempts), receives)
 }
 
 func attemptsText(n int) string {
@@ -245,9 +288,9 @@ func (c *checks) deadLetters(ctx context.Context, dead *Queue, source attributes
 	}
 	keeps, ok := a.seconds(types.QueueAttributeNameMessageRetentionPeriod)
 	kept, known := source.seconds(types.QueueAttributeNameMessageRetentionPeriod)
-	if ok && known && keeps <= kept {
+	if ok && known && keeps <= kept && !c.q.fifo { // on FIFO queues it counts anew
 		c.add(dead.url, types.QueueAttributeNameMessageRetentionPeriod,
-			fmt.Sprintf("is %v, not longer than the source's, %v: on standard queues it counts from when a message was first sent, so one that comes late is deleted at once", keeps, kept),
+			fmt.Sprintf("is %v, not longer than the source's, %v: it counts from when a message was first sent, so one that comes late is deleted at once", keeps, kept),
 			"set it to 1209600 (14 days), and the source's to less")
 	}
 	if fifo := a.text(types.QueueAttributeNameFifoQueue) == "true"; fifo != c.q.fifo {
@@ -298,9 +341,12 @@ func parseRedrive(text string) (redrivePolicy, error) {
 	if err := json.Unmarshal([]byte(text), &p); err != nil {
 		return redrivePolicy{}, err
 	}
+	if p.Max == nil {
+		p.Max = json.RawMessage("10") // the service's default
+	}
 	n, err := strconv.Atoi(strings.Trim(string(p.Max), `"`))
 	if err != nil || p.ARN == "" {
-		return redrivePolicy{}, errors.New("it names no deadLetterTargetArn, or no maxReceiveCount")
+		return redrivePolicy{}, errors.New("it has no deadLetterTargetArn, or its maxReceiveCount is no number")
 	}
 	return redrivePolicy{arn: p.ARN, max: n}, nil
 }

@@ -32,7 +32,11 @@
 // ReceiveRequestAttemptId, by the next Receive that asks for as many: the service
 // then hands out the same messages once more, in the same delivery and with a new
 // lease. Where it no longer does, as their lease has run out, they come as others
-// do. On standard queues a Group is the tenant of a fair queue.
+// do. A message that goes to a dead-letter queue lets the later ones of its group
+// pass. On standard queues a Group is the tenant of a fair queue.
+//
+// The service lets about 120,000 messages of a queue be in flight, those included
+// that wait out a Nack's delay, and hands out no more until some of them are not.
 //
 // # Messages
 //
@@ -56,9 +60,10 @@
 // with the attribute [retry.DeadLetterAttribute], would be stuck if Send refused
 // it for its record, so the record gives way. If all ten attributes are taken,
 // the shortest one travels within the record, and Receive puts it back to its
-// place. If the message becomes too long, the record is sent without its texts,
-// or not at all. Config.Logger is told, with the whole record. A record from an
-// earlier life is replaced.
+// place. If the message becomes too long, or the service refuses it, as the queue's
+// own MaximumMessageSize may be less than 1 MiB, the record is sent without its
+// texts, or not at all. Config.Logger is told, with the whole record. A record from
+// an earlier life is replaced.
 //
 // Package deadletter reads them and brings them back. [Move] has the service itself
 // move all messages of a dead-letter queue, and says when it can't.
@@ -71,7 +76,8 @@
 //   - [limiter.ErrUnavailable]: the service fails, or can't be reached, or takes
 //     longer than Config.Timeout,
 //   - [limiter.ErrMisconfigured]: the queue is gone, access is denied, the
-//     credentials are missing, wrong or expired. The text says what to do. A
+//     credentials are missing, wrong or expired, the HTTP client's Timeout is
+//     shorter than the wait of a receive. The text says what to do. A
 //     consumer whose first receive fails so ends; later it waits,
 //
 // and for none of them when the service refuses just this request.

@@ -30,7 +30,7 @@ type requestError struct {
 func (e *requestError) Error() string {
 	text := fmt.Sprintf("sqsqueue: %s: queue %s: %v", e.op, e.url, e.err)
 	if e.advice != "" {
-		text += ": " + e.advice
+		text = strings.TrimSuffix(text, ".") + ": " + e.advice // the service's own sentence
 	}
 	return text
 }
@@ -110,7 +110,11 @@ func (e *requestError) know(codes ...string) bool {
 		case "QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress", "ResourceNotFound":
 			misconfigured("create the queue, or correct its URL and the client's region")
 		case "AccessDenied", "AuthorizationError", "NotAuthorized", "OptInRequired", "AccountProblem", "InvalidSecurity":
-			misconfigured("allow these credentials sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility, where it is sent to sqs:SendMessage, and for Check sqs:GetQueueAttributes on the queue")
+			if e.op == "move" {
+				misconfigured("allow these credentials what the documentation of Move lists, from sqs:StartMessageMoveTask on")
+				break
+			}
+			misconfigured("allow these credentials sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility, where it is sent to sqs:SendMessage, and for Check sqs:GetQueueAttributes and sqs:GetQueueUrl on the queue")
 		case "KmsAccessDenied", "KmsDisabled", "KmsInvalidKeyUsage", "KmsInvalidState", "KmsNotFound", "KmsOptInRequired":
 			misconfigured("let these credentials use the queue's KMS key, and see that it is enabled")
 		case "ExpiredToken", "TokenRefreshRequired":

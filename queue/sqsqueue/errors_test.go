@@ -13,6 +13,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/sqsfake"
@@ -127,4 +128,29 @@ type failing struct{}
 
 func (failing) Retrieve(context.Context) (aws.Credentials, error) {
 	return aws.Credentials{}, &net.OpError{Op: "dial", Err: errors.New("no route to host")}
+}
+
+// Errors are known by their type where the code is another one.
+func TestErrorsByType(t *testing.T) {
+	other := "Weird"
+	for _, c := range []struct{ err, class error }{
+		{&types.QueueDoesNotExist{ErrorCodeOverride: &other}, limiter.ErrMisconfigured},
+		{&types.RequestThrottled{ErrorCodeOverride: &other}, limiter.ErrOverload},
+		{&types.OverLimit{ErrorCodeOverride: &other}, limiter.ErrOverload},
+	} {
+		client := failingClient{(&sqsfake.Server{}).Client(), c.err}
+		q, err := sqsqueue.New(client, "https://sqs.test/0/orders", sqsqueue.Config{})
+		require.NoError(t, err)
+		_, err = q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+		require.Equal(t, c.class, limiter.Classify(err))
+	}
+}
+
+type failingClient struct {
+	*sqs.Client
+	err error
+}
+
+func (c failingClient) ReceiveMessage(context.Context, *sqs.ReceiveMessageInput, ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
+	return nil, c.err
 }

@@ -107,5 +107,5 @@ func ExampleQueue_Check() {
 	}
 	// Output:
 	// VisibilityTimeout: set it to 60; six times as much for a Lambda function
-	// RedrivePolicy: set it to a dead-letter queue of the same type, with a maxReceiveCount of 20 or more
+	// RedrivePolicy: set it to a dead-letter queue of the same type, with a maxReceiveCount of 24 or more
 }

@@ -189,5 +189,6 @@ func TestMove_Errors(t *testing.T) {
 		server.Plan = sqsfake.On(sqsfake.StartMessageMoveTask, sqsfake.Fault{Mode: sqsfake.Refuse, Err: sqsfake.AccessDenied()})
 		_, err = sqsqueue.Move(t.Context(), client, dead, sqsqueue.MoveConfig{})
 		require.ErrorIs(t, err, limiter.ErrMisconfigured)
+		require.ErrorContains(t, err, "sqs:StartMessageMoveTask")
 	})
 }

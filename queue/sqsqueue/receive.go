@@ -42,6 +42,14 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 	}
 	lease := time.Duration(seconds(o.Lease)) * time.Second // never 0, which would not be sent
 	wait := q.wait(o.Wait, lease)
+	if q.clientTimeout > 0 && q.clientTimeout <= wait {
+		// Each receive of an empty queue would fail, and lose what comes at its end.
+		return nil, &requestError{
+			op: "receive", url: q.url, class: limiter.ErrMisconfigured,
+			advice: "give the HTTP client a longer Timeout, or none, or set Config.Wait to less",
+			err:    fmt.Errorf("the client's HTTP client has a Timeout of %v, and the receive waits for %v", q.clientTimeout, wait),
+		}
+	}
 	most := int32(min(o.Max, maxBatch))
 	begin := time.Now()
 	a := attempt{since: begin}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/stretchr/testify/require"
@@ -282,4 +283,29 @@ func TestSDKDoesNotRetry(t *testing.T) {
 		require.Zero(t, time.Since(begin))
 		require.Equal(t, 1, server.Stats(sqsfake.ReceiveMessage).Calls)
 	})
+}
+
+// A receive that the HTTP client would cut off is not made: it would fail whenever
+// the queue is empty. A client that is only to send may be so.
+func TestClientWithShortTimeout(t *testing.T) {
+	for limit, good := range map[time.Duration]bool{0: true, 10 * time.Second: false, 20 * time.Second: false, 25 * time.Second: true} {
+		for name, client := range map[string]sqs.HTTPClient{
+			"net/http":  &http.Client{Timeout: limit},
+			"the SDK's": awshttp.NewBuildableClient().WithTimeout(limit),
+		} {
+			t.Run(fmt.Sprint(name, " ", limit), func(t *testing.T) {
+				q, err := sqsqueue.New(sqsfake.NewClient("http://127.0.0.1:1", func(o *sqs.Options) { o.HTTPClient = client }), "https://sqs.test/0/orders", sqsqueue.Config{})
+				require.NoError(t, err)
+				_, err = q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+				if good {
+					require.NotErrorIs(t, err, limiter.ErrMisconfigured)
+				} else {
+					require.ErrorIs(t, err, limiter.ErrMisconfigured)
+					require.ErrorContains(t, err, "has a Timeout of "+limit.String()+", and the receive waits for 20s: give")
+				}
+				_, err = q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute, Wait: 2 * time.Second})
+				require.NotErrorIs(t, err, limiter.ErrMisconfigured, "the consumer lets it wait for less")
+			})
+		}
+	}
 }

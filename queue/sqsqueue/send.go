@@ -42,13 +42,16 @@ var (
 // delay; others are rounded up to whole seconds. A request that fails in passing
 // is made again, so a standard queue may get a message twice. On a FIFO queue
 // messages of a group of which an earlier one was not accepted are not sent any
-// more, as far as they are not in the same request.
+// more, as far as they are not in the same request as one that the service refuses.
 func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 	if ctx.Err() != nil {
 		return ended(ctx, "send")
 	}
 	entries := make([]types.SendMessageBatchRequestEntry, len(msgs))
-	b := &batch{q: q, op: "send", verdict: retryPassing}
+	b := &batch{q: q, op: "send"}
+	b.verdict = func(i int, e *requestError, _ bool) (error, bool) {
+		return e, e.passing() || e.class == nil && q.lighten(msgs[i], &entries[i])
+	}
 	b.request = func(ctx context.Context, limit time.Duration, some []int, ids []string) (reply, error) {
 		in := &sqs.SendMessageBatchInput{QueueUrl: &q.url}
 		for k, i := range some {
@@ -82,6 +85,9 @@ func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 		entry, size, err := q.entry(m)
 		if err != nil {
 			b.fail(i, err)
+			if q.fifo && m != nil {
+				stuck[m.Group] = true
+			}
 			continue
 		}
 		if len(some) == maxBatch || total+size > maxSize {
@@ -106,16 +112,20 @@ func (q *Queue) entry(m *queue.Message) (e types.SendMessageBatchRequestEntry, s
 		return e, 0, errNil
 	case len(m.Body) == 0:
 		return e, 0, errEmptyBody
-	case !token(m.Group):
-		return e, 0, fmt.Errorf("sqsqueue: Group is %q: must be at most %d printable ASCII characters without spaces", m.Group, maxToken)
-	case m.Delay < 0 || m.Delay > maxDelay:
+	case m.Delay < 0:
 		return e, 0, fmt.Errorf("sqsqueue: Delay is %v: must be from 0 to %v", m.Delay, maxDelay)
+	case m.Delay > maxDelay:
+		return e, 0, fmt.Errorf("sqsqueue: Delay is %v: must be from 0 to %v, which is %v less", m.Delay, maxDelay, m.Delay-maxDelay)
 	case q.fifo && m.Group == "":
 		return e, 0, errors.New("sqsqueue: Group is empty: a FIFO queue needs one")
 	case q.fifo && m.Delay != 0:
 		return e, 0, fmt.Errorf("sqsqueue: Delay is %v: a message of a FIFO queue can have none", m.Delay)
-	case q.fifo && !token(m.Dedup):
-		return e, 0, fmt.Errorf("sqsqueue: Dedup is %q: must be at most %d printable ASCII characters without spaces", m.Dedup, maxToken)
+	}
+	if err := checkToken("Group", m.Group); err != nil {
+		return e, 0, err
+	}
+	if err := checkToken("Dedup", m.Dedup); q.fifo && err != nil {
+		return e, 0, err
 	}
 	if at := unsendable(m.Body); at >= 0 {
 		return e, 0, fmt.Errorf("sqsqueue: body has a character at byte %d that the service does not take: encode it, as Base64 for example", at)
@@ -167,7 +177,10 @@ func unsendable[S string | []byte](b S) int {
 
 // checkName returns why the service would not take an attribute of that name.
 func checkName(name string) error {
-	good := name != "" && len(name) <= maxName && name[0] != '.' && name[len(name)-1] != '.' && !strings.Contains(name, "..")
+	if n := len(name); n > maxName {
+		return fmt.Errorf("sqsqueue: attribute name %.20q... has %d characters: must be at most %d, which is %d less", name, n, maxName, n-maxName)
+	}
+	good := name != "" && name[0] != '.' && name[len(name)-1] != '.' && !strings.Contains(name, "..")
 	for i := 0; i < len(name) && good; i++ {
 		c := name[i]
 		good = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-' || c == '.'
@@ -181,12 +194,16 @@ func checkName(name string) error {
 	return nil
 }
 
-// token reports whether s can be a group or deduplication id; an empty one can.
-func token(s string) bool {
+// checkToken returns why the service would not take a group or deduplication id;
+// it takes an empty one.
+func checkToken(field, s string) error {
+	if n := len(s); n > maxToken {
+		return fmt.Errorf("sqsqueue: %s has %d characters: must be at most %d, which is %d less", field, n, maxToken, n-maxToken)
+	}
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' {
-			return false
+			return fmt.Errorf("sqsqueue: %s is %q: must be printable ASCII characters without spaces", field, s)
 		}
 	}
-	return len(s) <= maxToken
+	return nil
 }

@@ -2,6 +2,8 @@ package sqsqueue_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -55,17 +57,18 @@ func TestSendRefuses(t *testing.T) {
 		{m: with("größe", "v"), want: "attribute name"},
 		{m: with(".a", "v"), want: "attribute name"},
 		{m: with("a..b", "v"), want: "attribute name"},
-		{m: with(strings.Repeat("x", 257), "v"), want: "attribute name"},
+		{m: with(strings.Repeat("x", 257), "v"), want: "has 257 characters: must be at most 256, which is 1 less"},
 		{m: with("aWs.x", "v"), want: "reserved"},
 		{m: with("AMAZON.x", "v"), want: "reserved"},
 		{m: with("a", ""), want: `attribute "a" is empty`},
 		{m: with("a.b-c_9", "v")},
 		{m: &queue.Message{Body: []byte("a"), Delay: 15 * time.Minute}},
-		{m: &queue.Message{Body: []byte("a"), Delay: 15*time.Minute + 1}, want: "Delay"},
+		{m: &queue.Message{Body: []byte("a"), Delay: 16 * time.Minute}, want: "Delay is 16m0s: must be from 0 to 15m0s, which is 1m0s less"},
 		{m: &queue.Message{Body: []byte("a"), Delay: -1}, want: "Delay"},
-		{m: &queue.Message{Body: []byte("a"), Group: strings.Repeat("g", 129)}, want: "Group"},
+		{m: &queue.Message{Body: []byte("a"), Group: strings.Repeat("g", 129)}, want: "Group has 129 characters: must be at most 128, which is 1 less"},
 		{m: &queue.Message{Body: []byte("a"), Group: "a b"}, want: "Group"},
 		{fifo: true, m: &queue.Message{Body: []byte("a"), Group: "g", Dedup: strings.Repeat("d", 128)}},
+		{fifo: true, m: &queue.Message{Body: []byte("a"), Group: "g", Dedup: strings.Repeat("d", 130)}, want: "Dedup has 130 characters: must be at most 128, which is 2 less"},
 		{fifo: true, m: &queue.Message{Body: []byte("a"), Group: "g", Dedup: "ü"}, want: "Dedup"},
 		{fifo: true, m: &queue.Message{Body: []byte("a"), Dedup: "d"}, want: "Group is empty"},
 		{fifo: true, m: &queue.Message{Body: []byte("a"), Group: "g", Dedup: "d", Delay: 1}, want: "Delay"},
@@ -166,6 +169,17 @@ func TestSendKeepsOrder(t *testing.T) {
 			require.Error(t, errs[i])
 		}
 		require.Equal(t, 27, server.Queue("orders.fifo").Sent)
+
+		// What is refused before any request isn't overtaken either.
+		msgs = msgs[1:4]
+		for i, m := range msgs {
+			m.Group, m.Dedup = "g1", fmt.Sprint("again", i)
+		}
+		msgs[1].Body = nil
+		errs = failed(t, q.Send(t.Context(), msgs...))
+		require.Len(t, errs, 2)
+		require.ErrorContains(t, errs[1], "empty")
+		require.ErrorContains(t, errs[2], "earlier message of its group")
 	})
 }
 
@@ -240,6 +254,60 @@ func TestDeadLetter(t *testing.T) {
 				}
 				require.Equal(t, c.silent, log.Len() == 0, "%s", log.String())
 			})
+		})
+	}
+}
+
+// Dead letters keep the group of their message: of a FIFO queue with the
+// message's id for deduplication, of a fair queue as its tenant.
+func TestDeadLetterKeepsItsGroup(t *testing.T) {
+	for _, suffix := range []string{"", ".fifo"} {
+		synctest.Test(t, func(t *testing.T) {
+			server := &sqsfake.Server{}
+			var fifo attrs
+			if suffix != "" {
+				fifo = attrs{"FifoQueue": "true"}
+			}
+			q := newQueue(t, server, suffix != "", nil)
+			url, err := server.CreateQueue("dead"+suffix, fifo)
+			require.NoError(t, err)
+			dead, err := sqsqueue.New(server.Client(), url, sqsqueue.Config{})
+			require.NoError(t, err)
+			send(t, q, &queue.Message{Body: []byte("a"), Group: "tenant-7", Dedup: "d"})
+			want := ""
+			if suffix != "" {
+				want = server.Messages(q.URL())[0].ID
+			}
+			running := consume(t, q, func(context.Context, *queue.Message) error { return retry.Permanent(errors.New("no")) }, queue.Config{DeadLetter: dead})
+			time.Sleep(time.Minute)
+			running.stop(t)
+			letters := server.Messages(url)
+			require.Len(t, letters, 1)
+			require.Equal(t, "tenant-7", letters[0].Group)
+			require.Equal(t, want, letters[0].Dedup)
+		})
+	}
+}
+
+// A dead-letter queue may take less than the service does.
+func TestDeadLetterTooLongForItsQueue(t *testing.T) {
+	for size, record := range map[int]bool{262144: false, 262144 - 150: true} {
+		synctest.Test(t, func(t *testing.T) {
+			server := &sqsfake.Server{}
+			url, err := server.CreateQueue("dead", attrs{"MaximumMessageSize": "262144"})
+			require.NoError(t, err)
+			dead, err := sqsqueue.New(server.Client(), url, sqsqueue.Config{})
+			require.NoError(t, err)
+			for n := range 2 { // alone, and among others
+				msgs := messages(1 + n)
+				msgs[0].Body = []byte(strings.Repeat("x", size))
+				msgs[0].Attributes = map[string]string{retry.DeadLetterAttribute: retry.DeadLetter{Reason: "permanent", Error: strings.Repeat("e", 900)}.Encode()}
+				send(t, dead, msgs...)
+			}
+			all := server.Messages("dead")
+			require.Len(t, all, 3)
+			_, has := all[0].Attributes[retry.DeadLetterAttribute]
+			require.Equal(t, record, has)
 		})
 	}
 }

@@ -14,11 +14,12 @@ import (
 )
 
 var (
-	errNil      = errors.New("sqsqueue: message is nil")
-	errReceipt  = errors.New("sqsqueue: message has no Receipt")
-	errTooLong  = fmt.Errorf("it was received %v ago, and can't be hidden for longer", maxVisibility)
-	clockMargin = 500 * time.Millisecond // for requests that take unlike times to the service
+	errNil     = errors.New("sqsqueue: message is nil")
+	errReceipt = errors.New("sqsqueue: message has no Receipt")
+	errTooLong = fmt.Errorf("it was received %v ago, and can't be hidden for longer", maxVisibility)
 )
+
+const clockMargin = 500 * time.Millisecond // for requests that take unlike times to the service
 
 // Ack deletes messages, in requests of ten. A message that is gone already is
 // deleted. One whose receipt the service does not take any more, for it was

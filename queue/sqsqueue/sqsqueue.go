@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/url"
 	"strings"
 	"sync"
@@ -75,6 +76,7 @@ type Queue struct {
 	again  retry.Policy // within a call, after a passing failure
 
 	systemAttributes []types.MessageSystemAttributeName // that receives ask for
+	clientTimeout    time.Duration                      // of the client's HTTP client, as far as that is known; 0: none
 	endpoints        endpoints
 	attempts         attempts  // used on FIFO queues only
 	shorter          sync.Once // tells Logger that receives wait for less than Config.Wait
@@ -94,8 +96,8 @@ var (
 // a consumer from receiving; a request has a time limit; the HTTP client gets
 // a copy of its body, without which the SDK and net/http together can lose the
 // reply of a fast server; and what the SDK's own resolver of endpoints has
-// answered is remembered. A client whose HTTP client has a Timeout needs one
-// longer than Wait.
+// answered is remembered. A client whose HTTP client has a Timeout that is not
+// longer than a receive's wait can send, but its receives are refused.
 func New(client API, queueURL string, cfg Config) (*Queue, error) {
 	if c, ok := client.(*sqs.Client); client == nil || ok && c == nil {
 		return nil, errors.New("sqsqueue: New: client is nil")
@@ -133,12 +135,27 @@ func New(client API, queueURL string, cfg Config) (*Queue, error) {
 			types.MessageSystemAttributeNameAWSTraceHeader,
 		},
 	}
+	if c, ok := client.(*sqs.Client); ok {
+		q.clientTimeout = timeoutOf(c.Options().HTTPClient)
+	}
 	if q.fifo {
 		q.systemAttributes = append(q.systemAttributes,
 			types.MessageSystemAttributeNameMessageDeduplicationId,
 			types.MessageSystemAttributeNameSequenceNumber)
 	}
 	return q, nil
+}
+
+// timeoutOf returns how long an HTTP client lets a request take; 0: as long as it
+// takes, or nobody knows.
+func timeoutOf(c sqs.HTTPClient) time.Duration {
+	switch c := c.(type) {
+	case *http.Client:
+		return c.Timeout
+	case interface{ GetTimeout() time.Duration }: // the SDK's own
+		return c.GetTimeout()
+	}
+	return 0
 }
 
 // URL is the queue's URL, as it was given to [New].
