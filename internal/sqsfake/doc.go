@@ -34,7 +34,9 @@
 // The visibility of a message that is visible again can't be changed
 // (MessageNotInflight). A message move task takes what is visible, and ends when
 // nothing is. Signatures, permissions and request rates are not checked, tags not
-// known, and redrive policies that form a cycle refused.
+// known, and redrive policies that form a cycle refused. FIFO queues look for
+// groups in all that they hold, not in the first 120,000 messages; no tenant of a
+// fair queue is noisy; a move task may take longer than 36 hours.
 //
 // Errors carry the code of the JSON protocol in the body, and that of the older
 // protocol, with its AWS.SimpleQueueService prefix where it has one, in the
