@@ -173,3 +173,31 @@ func TestLiveCostOfIdling(t *testing.T) {
 	count.mu.Unlock()
 	stopIdle(t, running, direct)
 }
+
+// A hundred messages in hand cost ten requests for each half of their lease.
+func TestLiveCostOfHeartbeats(t *testing.T) {
+	direct, through, count := counted(t)
+	t.Parallel()
+	const (
+		n      = 100
+		half   = 3 * time.Second
+		halves = 5
+	)
+	send(t, direct, messages(n)...)
+	running := consume(t, through, works((halves+2)*half), queue.Config{Concurrency: n, Lease: 2 * half})
+	require.Eventually(t, func() bool { return running.Stats().Running == n }, half, 10*time.Millisecond)
+	beats := func() int {
+		count.mu.Lock()
+		defer count.mu.Unlock()
+		return count.calls["ChangeMessageVisibilityBatch"]
+	}
+	before := beats()
+	time.Sleep(halves * half)
+	spent := beats() - before
+	t.Logf("%.1f calls per half lease", float64(spent)/halves)
+	require.Positive(t, spent)
+	require.LessOrEqual(t, spent, 10*(halves+1), "there may be one more of them than halves")
+	require.Eventually(t, func() bool { return running.Stats().Done == n }, 20*time.Second, 10*time.Millisecond)
+	require.EqualValues(t, n, running.Stats().Received, "each was received once")
+	stopIdle(t, running, direct)
+}
