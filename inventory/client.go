@@ -458,12 +458,12 @@ func known(code string) bool {
 // clean makes what somebody else wrote fit for an error's text.
 func clean(s string, limit int, token string) string {
 	s = strings.ReplaceAll(s, token, redaction)
-	return strings.Map(func(r rune) rune {
+	return cut(strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
-			return utf8.RuneError
+			return utf8.RuneError // which may be longer than what it stands for
 		}
 		return r
-	}, cut(s, limit))
+	}, s), limit)
 }
 
 // cut returns the first limit bytes of s, or fewer so as to end with a whole

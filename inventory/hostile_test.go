@@ -193,6 +193,22 @@ func TestSecretsAreNotInErrors(t *testing.T) {
 	require.ErrorContains(t, err, "refused")
 }
 
+// What can't be printed is replaced by something longer, and cut all the same.
+func TestTextsOfErrorsAreBounded(t *testing.T) {
+	_, client := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-Request-Id", strings.Repeat("\xff", 100))
+		w.WriteHeader(422)
+		bells := strings.Repeat(`\u0007`, 1000)
+		_, _ = fmt.Fprintf(w, `{"code":"%s","detail":"%s"}`, bells, bells)
+	}, inventory.Config{})
+	_, err := client.Level(t.Context(), "A")
+	var e *inventory.Error
+	require.ErrorAs(t, err, &e)
+	require.LessOrEqual(t, len(e.Code), 64)
+	require.LessOrEqual(t, len(e.Message), 512)
+	require.LessOrEqual(t, len(e.RequestID), 64)
+}
+
 func TestCertificatesAndNames(t *testing.T) {
 	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)

@@ -239,7 +239,7 @@ func (a *Adaptive) Ready(ctx context.Context, max int, within time.Duration) (in
 		n := a.inForce() - a.inFlight - a.line.acquiring.n
 		if within > 0 {
 			a.rate.sample(time.Now(), a.released)
-			n += a.rate.expected(within)
+			n = a.rate.more(n, within)
 		}
 		return n, never
 	})
@@ -380,6 +380,7 @@ func (a *Adaptive) ReleasePermit(token uint64, err error) {
 	defer a.mu.Unlock()
 	atOnce := a.inFlight
 	current, counts := a.give(token)
+	round := a.round
 	a.released++
 	switch {
 	case answered(err):
@@ -398,13 +399,12 @@ func (a *Adaptive) ReleasePermit(token uint64, err error) {
 		after, _ := RetryAfter(err)
 		if current {
 			a.refused(atOnce, after)
-			counts = false // in no trial that goes on now
 		}
 		a.pause(after)
 	case class == ErrUnavailable && timedOut(err) && current:
-		counts = !a.tooLate() && counts
+		a.tooLate()
 	}
-	if counts {
+	if counts && a.round == round { // its trial goes on
 		a.trial.started-- // it tells nothing of latency at this limit: another one in its place
 	}
 	if a.trial.kind == up && took(token, a.used) < a.used-a.fullAt {
@@ -451,14 +451,13 @@ func (a *Adaptive) refused(atOnce int, after time.Duration) {
 }
 
 // tooLate counts a timeout, or a refusal that the limit has no part in, and
-// lowers the limit if there are too many. It reports whether it did.
-func (a *Adaptive) tooLate() bool {
+// lowers the limit if there are too many.
+func (a *Adaptive) tooLate() {
 	if a.late++; a.late < lateCut {
-		return false
+		return
 	}
 	a.late = 0
 	a.fall(a.inForce() * cutTenths / 10)
-	return true
 }
 
 // fall lowers the limit for an error.

@@ -614,3 +614,27 @@ func TestAdaptiveFirstComeFirstServed(t *testing.T) {
 		require.IsNonDecreasing(t, began, "those that start at the same instant may tell of it in any order")
 	})
 }
+
+// Refusals that no other limit would have prevented, too few to lower it, must
+// not use up the trial that goes on: it would never end, and the limit stay.
+func TestAdaptiveGrowsAfterRefusalsFarBelowTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 8})
+		for i := range 16000 {
+			p := tryAcquire(t, a)
+			time.Sleep(ms)
+			if i%20 == 0 {
+				p.Release(limiter.ErrOverload)
+			} else {
+				p.Release(nil)
+			}
+		}
+		require.Equal(t, 8, a.Limit())
+		for range 500 {
+			permits := fill(a)
+			time.Sleep(ms)
+			releaseAll(permits, nil)
+		}
+		require.Greater(t, a.Limit(), 50)
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -90,9 +91,10 @@ const (
 // After ten minutes without an operation it starts anew. A pause, and waiting
 // for one's turn, are not disuse.
 type AdaptiveRate struct {
-	bucket       *TokenBucket // has its own mutex, locked after mu
-	max, initial float64      // never change
-	base         time.Time    // what times are counted from; never changes
+	bucket       *TokenBucket  // has its own mutex, locked after mu
+	max, initial float64       // never change
+	base         time.Time     // what times are counted from; never changes
+	cancelled    atomic.Uint64 // permits, which the bucket goes on counting
 
 	mu     sync.Mutex // guards all below
 	rate   float64    // without the ramp
@@ -107,7 +109,7 @@ type AdaptiveRate struct {
 	told   time.Duration // until when the rate is what the far side told
 	usedAt time.Duration // when it was last used, or a pause ends if that is later; 0: never
 	lookAt time.Duration // when use was last looked at
-	looked uint64        // the number of the next operation then
+	looked uint64        // the token of the next operation then
 }
 
 // AdaptiveRateConfig configures an [AdaptiveRate].
@@ -224,7 +226,7 @@ func (a *AdaptiveRate) Acquire(ctx context.Context) (Permit, error) {
 	if err != nil {
 		return Permit{}, err
 	}
-	return Permit{r: a, token: p.token}, nil
+	return Permit{r: a, token: a.token(p.token)}, nil
 }
 
 // TryAcquire implements [Limiter].
@@ -234,14 +236,38 @@ func (a *AdaptiveRate) TryAcquire() (Permit, bool) {
 	if !ok {
 		return Permit{}, false
 	}
-	return Permit{r: a, token: p.token}, true
+	return Permit{r: a, token: a.token(p.token)}, true
+}
+
+// The token of a permit is the operation's number in the bucket, and above it
+// how many permits had been cancelled by then. Both wrap.
+const numberBits = 40
+
+func (a *AdaptiveRate) token(number uint64) uint64 {
+	return a.cancelled.Load()<<numberBits | number&(1<<numberBits-1)
+}
+
+// number returns the number of the operation with that token.
+func (a *AdaptiveRate) number(token uint64) uint64 {
+	next := a.bucket.next()
+	return next - (next-token)&(1<<numberBits-1)
+}
+
+// since returns how many operations have started from that token on, but for
+// those that were cancelled.
+func (a *AdaptiveRate) since(token uint64) uint64 {
+	taken := (a.bucket.next() - token) & (1<<numberBits - 1)
+	return taken - min(taken, (a.cancelled.Load()-token>>numberBits)&(1<<(64-numberBits)-1))
 }
 
 // Blocked implements [Limiter].
 func (a *AdaptiveRate) Blocked() (by string, until time.Time) { return a.bucket.Blocked() }
 
 // CancelPermit implements [Releaser].
-func (a *AdaptiveRate) CancelPermit(token uint64) { a.bucket.CancelPermit(token) }
+func (a *AdaptiveRate) CancelPermit(token uint64) {
+	a.cancelled.Add(1)
+	a.bucket.CancelPermit(a.number(token))
+}
 
 // ReleasePermit implements [Releaser].
 func (a *AdaptiveRate) ReleasePermit(token uint64, err error) {
@@ -267,11 +293,11 @@ func (a *AdaptiveRate) accepted(token uint64, now time.Duration) {
 	} else {
 		a.cuts = 0 // not everything is refused: the rate was too high
 	}
-	if a.ramp < 1 && token >= a.from && now-a.rampAt >= rampTime {
+	if a.ramp < 1 && a.number(token) >= a.from && now-a.rampAt >= rampTime {
 		a.ramp, a.rampAt = min(1, 2*a.ramp), now
 		a.apply()
 	}
-	since, starts := now-a.lookAt, a.bucket.next()-a.looked
+	since, starts := now-a.lookAt, a.since(a.looked)
 	if since < lookTime || starts < least || a.ramp < 1 {
 		return
 	}
@@ -305,7 +331,7 @@ func (a *AdaptiveRate) double(since time.Duration, starts float64) {
 // refused lowers the rate, unless the operation started before it was lowered
 // last.
 func (a *AdaptiveRate) refused(token uint64, after, now time.Duration) {
-	if token >= a.from {
+	if a.number(token) >= a.from {
 		left := rateCut
 		over := a.cuts >= outageCuts && a.way > 0 // accepted and then refused: an outage is over, and this is a rate
 		if a.peak > 0 && a.way < recoveryTime.Seconds()/8 && !over {
@@ -338,7 +364,7 @@ func (a *AdaptiveRate) pause(d, now time.Duration) {
 
 // look begins to measure use.
 func (a *AdaptiveRate) look(now time.Duration) {
-	a.lookAt, a.looked = now, a.bucket.next()
+	a.lookAt, a.looked = now, a.token(a.bucket.next())
 }
 
 // set changes the rate.
@@ -357,7 +383,7 @@ func (a *AdaptiveRate) ObservePermit(token uint64, h http.Header) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	// Those that started after this operation are not in what is left.
-	later := float64(a.bucket.next() - token - 1)
+	later := float64(max(a.since(token), 1) - 1)
 	rate, pause, until := quotasOf(h).allow(later)
 	now := time.Since(a.base)
 	if pause > 0 {

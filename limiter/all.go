@@ -69,7 +69,10 @@ func isNil(l Limiter) bool {
 // same reports whether a and b are one limiter. Acquiring one twice at once
 // would wait for itself.
 func same(a, b Limiter) bool {
-	return reflect.TypeOf(a).Comparable() && reflect.TypeOf(b).Comparable() && a == b
+	if k, ok := a.(interface{ is(Limiter) bool }); ok {
+		return k.is(b)
+	}
+	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
 // Share reports whether a and b are the same limiter, or, where they are Alls,

@@ -310,3 +310,16 @@ func TestAllOfForeignMembers(t *testing.T) {
 		require.Equal(t, 1, ready(t, l, 10, 0))
 	})
 }
+
+type labelled struct {
+	limiter.Limiter
+	labels []string
+}
+
+type wrapped struct{ limiter.Limiter }
+
+// The type of wrapped can be compared, but not what is in it.
+func TestAllOfWhatCannotBeCompared(t *testing.T) {
+	l := wrapped{labelled{newSemaphore(t, 2), []string{"a"}}}
+	tryAcquire(t, limiter.All(l, l)).Release(nil)
+}

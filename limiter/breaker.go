@@ -396,7 +396,7 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 		}
 	case HalfOpen:
 		if class != nil {
-			b.openFor = min(2*b.openFor, b.cfg.MaxOpen)
+			b.openFor += min(b.openFor, b.cfg.MaxOpen-b.openFor)
 			b.trip(class, err)
 			return
 		}

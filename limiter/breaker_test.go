@@ -521,3 +521,15 @@ func TestStateString(t *testing.T) {
 	require.Equal(t, "closed open half-open State(7)",
 		fmt.Sprint(limiter.Closed, " ", limiter.Open, " ", limiter.HalfOpen, " ", limiter.State(7)))
 }
+
+func TestBreakerOpenTimeOfCenturies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const centuries = math.MaxInt64/2 + time.Hour // twice that is an overflow
+		b := newBreaker(t, limiter.BreakerConfig{OpenFor: centuries})
+		result(t, b, overload(time.Second))
+		time.Sleep(time.Second)
+		result(t, b, limiter.ErrUnavailable) // the probe
+		require.Greater(t, time.Until(b.Stats().Until), centuries/2)
+		refused(t, b)
+	})
+}

@@ -65,7 +65,8 @@ func Classify(err error) error {
 	case errors.As(err, &dns) && dns.IsNotFound,
 		errors.As(err, &cert), errors.As(err, &authority), errors.As(err, &host), errors.As(err, &invalid):
 		return ErrMisconfigured
-	case errors.As(err, &timeout) && timeout.Timeout(), errors.As(err, &op):
+	case errors.Is(err, context.DeadlineExceeded), // also in a net.Error that does not look so deep
+		errors.As(err, &timeout) && timeout.Timeout(), errors.As(err, &op):
 		return ErrUnavailable
 	}
 	return nil

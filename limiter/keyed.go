@@ -208,6 +208,13 @@ func (e *key[K]) Blocked() (by string, until time.Time) {
 // Idle reports whether the limiter is as good as new; see [Keyed].
 func (e *key[K]) Idle() bool { return e.users.Load() <= 0 && isIdle(e.limiter) }
 
+// is reports whether l is the same key's limiter: it may have been forgotten
+// and made again since one of the two was asked for.
+func (e *key[K]) is(l Limiter) bool {
+	other, ok := l.(*key[K])
+	return ok && e.keyed == other.keyed && e.name == other.name
+}
+
 // inner returns the limiter of the key, for [Tripped].
 func (e *key[K]) inner() Limiter { return e.limiter }
 

@@ -339,3 +339,18 @@ func TestKeyedAllocatesNothingForAKnownKey(t *testing.T) {
 		p.Release(nil)
 	}))
 }
+
+// What was forgotten and made again is still the same limiter: All of both must
+// not wait for itself.
+func TestKeyedIsTheSameWhenMadeAgain(t *testing.T) {
+	k := newKeyed(t, func(string) (limiter.Limiter, error) { return limiter.NewSemaphore(1) })
+	before, other := k.For("x"), k.For("y")
+	for range 3 {
+		fillUp(k)
+	}
+	again := k.For("x")
+	require.NotSame(t, before, again)
+	require.True(t, limiter.Share(before, again))
+	require.False(t, limiter.Share(other, again))
+	tryAcquire(t, limiter.All(before, again)).Release(nil)
+}

@@ -73,6 +73,7 @@ func TestClassify(t *testing.T) {
 		{errors.Join(errPoison, limiter.ErrMisconfigured), limiter.ErrMisconfigured},
 		{context.DeadlineExceeded, limiter.ErrUnavailable},
 		{timeout, limiter.ErrUnavailable},
+		{&url.Error{Op: "Get", URL: "http://x", Err: fmt.Errorf("sign: %w", context.DeadlineExceeded)}, limiter.ErrUnavailable},
 		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, limiter.ErrUnavailable},
 		{&url.Error{Op: "Get", URL: "http://x", Err: &net.OpError{Op: "read", Err: syscall.ECONNRESET}}, limiter.ErrUnavailable},
 		{&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, limiter.ErrMisconfigured},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -374,6 +375,40 @@ func TestAdaptiveRateNeverOver(t *testing.T) {
 				}
 				require.LessOrEqual(t, float64(j+1), room+1e-6, "seed %d: too many starts within %v", seed, to.Sub(from))
 			}
+		}
+	})
+}
+
+// Half of the rate is used, and the other half taken and given back, as an All
+// does where another member refuses.
+func TestAdaptiveRateCancelIsNoUse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000, Initial: 10})
+		for range 300 {
+			for range 9 {
+				acquire(t, a).Cancel()
+			}
+			acquire(t, a).Release(nil)
+			time.Sleep(200 * ms)
+		}
+		require.Equal(t, 10.0, a.Rate())
+	})
+}
+
+// What is left of a quota is not for those who started since and were cancelled.
+func TestAdaptiveRateCancelledAreNotInWhatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000, Initial: 10})
+		for range 2 {
+			p := acquire(t, a)
+			for range 60 {
+				acquire(t, a).Cancel()
+			}
+			for range 10 {
+				acquire(t, a).Release(nil)
+			}
+			p.Observe(http.Header{"Ratelimit": {`"x";r=50;t=20`}})
+			require.Equal(t, 2.0, a.Rate(), "50 but 10, in 20 s")
 		}
 	})
 }

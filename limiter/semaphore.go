@@ -86,7 +86,7 @@ func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (i
 		n := s.limit - s.inUse - s.line.acquiring.n
 		if within > 0 {
 			s.rate.sample(time.Now(), s.released)
-			n += s.rate.expected(within)
+			n = s.rate.more(n, within)
 		}
 		// Only a release, a resize or a waiter that gives up can make it
 		// more, and each of them alerts those who watch.
@@ -206,7 +206,8 @@ func (r *releaseRate) sample(now time.Time, count uint64) {
 	r.at, r.count = now, count
 }
 
-// expected returns how many events to expect within d.
-func (r *releaseRate) expected(d time.Duration) int {
-	return int(min(r.perSecond*d.Seconds(), math.MaxInt32))
+// more returns n and how many events to expect within d, at most math.MaxInt.
+func (r *releaseRate) more(n int, d time.Duration) int {
+	expected := int(min(r.perSecond*d.Seconds(), math.MaxInt32))
+	return min(n, math.MaxInt-expected) + expected
 }

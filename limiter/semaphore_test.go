@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"context"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -239,4 +240,24 @@ func TestSemaphoreReleasedTwice(t *testing.T) {
 	tryAcquire(t, s)
 	tryAcquire(t, s)
 	refused(t, s)
+}
+
+// A limit that is none must not overflow when releases are expected.
+func TestReadyOfALimitThatIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, l := range []limiter.Limiter{
+			newSemaphore(t, math.MaxInt),
+			newAdaptive(t, limiter.AdaptiveConfig{Max: math.MaxInt, Initial: math.MaxInt}),
+		} {
+			for range 10 {
+				p := tryAcquire(t, l)
+				time.Sleep(ms)
+				p.Release(nil)
+			}
+			a := ask(t.Context(), l, 10, time.Hour)
+			synctest.Wait()
+			require.True(t, a().done, "%T", l)
+			require.Equal(t, 10, a().n)
+		}
+	})
 }

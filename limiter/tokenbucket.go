@@ -251,7 +251,16 @@ func (b *TokenBucket) CancelPermit(token uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	// Time is what the bucket takes tokens back in, and it keeps to the burst.
-	b.ahead += min(b.gain(b.history.undo(token)), never-b.ahead)
+	// There are 292 years of that, which a rate of few tokens would use up.
+	back, limit := b.history.undo(token), b.bucket.Limit()
+	now := time.Now()
+	if limit < 1 {
+		b.bucket.SetLimitAt(b.time(now), 1)
+	}
+	b.ahead += min(b.gain(back), never-b.ahead)
+	if limit < 1 {
+		b.bucket.SetLimitAt(b.time(now), limit)
+	}
 	b.line.stir()
 }
 

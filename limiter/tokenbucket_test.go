@@ -321,3 +321,17 @@ func TestTokenBucketExtremeRates(t *testing.T) {
 		}
 	})
 }
+
+// The bucket's time is 292 years, and a token of this rate takes 31 of them.
+func TestTokenBucketCancelAtALowRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, rate := range []float64{1e-9, 1e-12} {
+			b := newBucket(t, rate, 2)
+			for range 1000 {
+				tryAcquire(t, b).Cancel()
+			}
+			require.InDelta(t, 2, b.Stats().Tokens, 1e-6, "rate %v", rate)
+			require.Equal(t, rate, b.Stats().Rate)
+		}
+	})
+}

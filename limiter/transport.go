@@ -27,7 +27,9 @@ import (
 //
 // One permit is one request: [http.Transport] sends some requests again by
 // itself when a connection that was kept open turns out to be broken, and is
-// kept from it here. Such a request fails instead, as ErrUnavailable.
+// kept from it here. Such a request fails instead, as ErrUnavailable. Only a
+// POST, PUT or PATCH that has an Idempotency-Key and no body at all is still
+// sent again.
 //
 // The response and its errors reach the caller as they are. The fields must not
 // change while the Transport is in use; it may be used concurrently.
@@ -91,6 +93,9 @@ func once(req *http.Request) *http.Request {
 	single := *req // a RoundTripper must not change the request
 	single.GetBody = nil
 	switch req.Method {
+	case http.MethodDelete, "PROPFIND", "SEARCH": // sent again with a key only
+		empty = empty && (req.Header["Idempotency-Key"] != nil || req.Header["X-Idempotency-Key"] != nil)
+		fallthrough
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
 		if empty {
 			single.Body = io.NopCloser(http.NoBody)

@@ -286,7 +286,7 @@ func TestTransportSendsOneRequestPerPermit(t *testing.T) {
 		mu.Lock()
 		arrived++
 		n := arrived
-		if len(got) > 0 || r.ContentLength != 0 && r.Method == http.MethodGet {
+		if len(got) > 0 || r.ContentLength != 0 && r.Method != http.MethodPost {
 			bodies++
 		}
 		mu.Unlock()
@@ -299,8 +299,11 @@ func TestTransportSendsOneRequestPerPermit(t *testing.T) {
 	client := &http.Client{Transport: &limiter.Transport{Limiter: rec}}
 	for i := range 20 {
 		method, body := http.MethodGet, io.Reader(nil)
-		if i%4 > 1 {
+		switch {
+		case i%4 > 1:
 			method, body = http.MethodPost, strings.NewReader("x")
+		case i > 10:
+			method = http.MethodDelete
 		}
 		req, err := http.NewRequestWithContext(t.Context(), method, server.URL, body)
 		require.NoError(t, err)

@@ -85,7 +85,7 @@ func (q *Queue) lease(it *item, now, lease time.Duration) {
 	}
 	it.receives++
 	it.received = now
-	it.state, it.due = inFlight, now+lease
+	it.state, it.due = inFlight, later(now, lease)
 	q.inFlight++
 	q.hidden.push(it)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -218,7 +219,7 @@ func (q *Queue) advance() time.Duration {
 	for it := q.hidden.first(); it != nil && it.due <= now; it = q.hidden.first() {
 		q.show(it)
 	}
-	for it := q.oldest(); it != nil && it.sent+q.cfg.Retention <= now; it = q.oldest() {
+	for it := q.oldest(); it != nil && later(it.sent, q.cfg.Retention) <= now; it = q.oldest() {
 		q.drop(it)
 		q.counts.Expired++
 	}
@@ -257,7 +258,7 @@ func (q *Queue) setAlarm(now time.Duration) {
 		}
 	}
 	if it := q.oldest(); it != nil && !q.senders.empty() {
-		if expiry := it.sent + q.cfg.Retention; next < 0 || expiry < next {
+		if expiry := later(it.sent, q.cfg.Retention); next < 0 || expiry < next {
 			next = expiry
 		}
 	}
@@ -270,6 +271,14 @@ func (q *Queue) setAlarm(now time.Duration) {
 	} else {
 		q.timer.Reset(next - now)
 	}
+}
+
+// later returns t and d, which is not negative, or the end of time.
+func later(t, d time.Duration) time.Duration {
+	if sum := t + d; sum >= t {
+		return sum
+	}
+	return math.MaxInt64
 }
 
 // tick is the alarm: it runs on a goroutine of its own, and ends.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -318,5 +319,29 @@ func TestInFlightCap(t *testing.T) {
 		require.Equal(t, []string{"15"}, bodies(waiting.msgs))
 		require.Len(t, receive(t, q, 10, time.Minute), 1, "the delay of the Nack is over")
 		require.Equal(t, [3]int{14, 0, 15}, depth(q))
+	})
+}
+
+func TestDurationsWithoutEnd(t *testing.T) {
+	const forever = time.Duration(math.MaxInt64)
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{Retention: forever, MaxLease: forever, Wait: forever})
+		time.Sleep(time.Second)
+		sendN(t, q, 3)
+		require.Equal(t, [3]int{3, 0, 0}, depth(q), "kept")
+
+		receive(t, q, 1, forever)
+		extended, put := receive(t, q, 1, time.Minute), receive(t, q, 1, time.Minute)
+		require.NoError(t, q.Extend(t.Context(), time.Hour, extended...))
+		require.NoError(t, q.Nack(t.Context(), forever, put...))
+		require.Equal(t, [3]int{0, 0, 3}, depth(q), "hidden")
+
+		p := startPoll(t.Context(), q, 1)
+		time.Sleep(59 * time.Minute)
+		synctest.Wait()
+		require.False(t, p.returned())
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, bodies(extended), bodies(p.msgs))
 	})
 }

@@ -91,7 +91,7 @@ func (q *Queue) receive(o queue.ReceiveOptions) ([]*queue.Message, *receiver, er
 	if q.cfg.Wait < 0 {
 		return nil, nil, nil
 	}
-	r := &receiver{opts: o, until: now + q.cfg.Wait, done: make(chan struct{})}
+	r := &receiver{opts: o, until: later(now, q.cfg.Wait), done: make(chan struct{})}
 	q.receivers.pushBack(&r.turn, r)
 	return nil, r, nil
 }

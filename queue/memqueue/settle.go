@@ -103,7 +103,7 @@ func (q *Queue) find(m *queue.Message) (*item, error) {
 // hide changes when an item in flight becomes visible, and returns what it came
 // to. The caller holds mu.
 func (q *Queue) hide(it *item, now, d time.Duration) time.Duration {
-	it.due = min(now+min(d, q.cfg.MaxLease), it.received+q.cfg.MaxLease)
+	it.due = min(later(now, d), later(it.received, q.cfg.MaxLease))
 	if it.due <= now {
 		q.show(it)
 	} else {
