@@ -238,6 +238,12 @@ func TestRedriveSome(t *testing.T) {
 		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: 60, Matched: 20, Kept: 60}, s)
 		require.Equal(t, 60, dead.Stats().Visible)
 
+		cfg.Max = 3
+		s, err = deadletter.Redrive(t.Context(), dead, nil, cfg)
+		require.NoError(t, err)
+		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: 10, Matched: 3, Kept: 10}, s, "no more than it would have sent")
+		require.Equal(t, 60, dead.Stats().Visible)
+
 		cfg.DryRun, cfg.Max = false, 13
 		s, err = deadletter.Redrive(t.Context(), dead, orders, cfg)
 		require.NoError(t, err)
@@ -256,6 +262,42 @@ func TestRedriveSome(t *testing.T) {
 		require.Equal(t, 40, dead.Stats().Visible)
 		require.Len(t, drain(t, orders), 20)
 	})
+}
+
+// Those that are refused do not take the place of others under Max.
+func TestMaxWithRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 8, 0)
+		sink := &picky{Sink: orders, refuse: refuse("m0", "m1", "m2")}
+		s, err := deadletter.Redrive(t.Context(), dead, sink, deadletter.Config{Max: 3, Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: 8, Matched: 8, Redriven: 3, Failed: 3, Kept: 2}, s)
+		require.Equal(t, map[string]int{"m3": 1, "m4": 1, "m5": 1}, bodies(drain(t, orders)))
+	})
+}
+
+// A letter that one receive brings twice is sent once.
+func TestTwiceInOneReceive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 45, 0)
+		s, err := deadletter.Redrive(t.Context(), repeating{dead}, orders, deadletter.Config{Logger: quiet})
+		require.NoError(t, err)
+		require.Equal(t, deadletter.Summary{Run: s.Run, Examined: 45, Matched: 45, Redriven: 45}, s)
+		require.Len(t, drain(t, orders), 45)
+	})
+}
+
+// repeating is a queue that hands out twice what it hands out.
+type repeating struct{ queue.Source }
+
+func (r repeating) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	msgs, err := r.Source.Receive(ctx, o)
+	for _, m := range msgs {
+		msgs = append(msgs, m.Clone())
+	}
+	return msgs, err
 }
 
 // What the destination refuses stays as it was, and is tried once.

@@ -111,11 +111,13 @@ func (h History) Encode() string {
 	if h.Last != (retry.DeadLetter{}) {
 		e.Last = json.RawMessage(h.Last.Encode())
 	}
-	text, err := json.Marshal(e)
-	if err != nil {
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false) // which would make six bytes of each '<' of the record
+	if err := encoder.Encode(e); err != nil {
 		return "{}" // Last.Encode returns JSON, and nothing else can fail
 	}
-	return string(text)
+	return strings.TrimSuffix(text.String(), "\n")
 }
 
 // ParseHistory decodes what [History.Encode] returned. Fields that it does not

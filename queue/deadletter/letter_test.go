@@ -55,6 +55,12 @@ func TestHistoryIsShortAndPlain(t *testing.T) {
 	require.Equal(t, h.Attempts, back.Attempts)
 	require.Zero(t, back.First)
 	require.NotEmpty(t, back.Last.Error)
+
+	for _, c := range []string{"<", "&", `\`, "\u2028", "a"} {
+		page := strings.Repeat(c, 5000)
+		h.Run, h.Last.Reason, h.Last.Error, h.Last.Source, h.Last.MessageID = page, page, page, page, page
+		require.LessOrEqual(t, len(h.Encode()), 5<<10, "%q", c)
+	}
 }
 
 func FuzzParseHistory(f *testing.F) {

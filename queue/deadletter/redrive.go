@@ -55,7 +55,7 @@ type Summary struct {
 	Run string
 
 	Examined int // letters received, each counted once
-	Matched  int // of them those that the filter takes, and that did not come after the redrive began
+	Matched  int // of them those that the filter takes, and that did not come after the redrive began; in a dry run Config.Max at most
 	Newer    int // of them those that came after the redrive began: left alone
 
 	Redriven, Failed, InDoubt, Kept int
@@ -181,7 +181,7 @@ type letter struct {
 }
 
 func (r *redrive) run(ctx context.Context) error {
-	for r.cfg.Max == 0 || r.taken < r.cfg.Max {
+	for !r.full() {
 		if r.cfg.Limiter != nil && !r.cfg.DryRun {
 			if _, err := r.cfg.Limiter.Ready(ctx, 1, 0); err != nil {
 				return r.notAdmitted(ctx, err)
@@ -205,6 +205,9 @@ func (r *redrive) run(ctx context.Context) error {
 	return nil
 }
 
+// full reports whether Config.Max allows no more letters.
+func (r *redrive) full() bool { return r.cfg.Max > 0 && r.taken >= r.cfg.Max }
+
 // examine returns those of the messages that are to be sent.
 func (r *redrive) examine(ctx context.Context, msgs []*queue.Message) []*letter {
 	var due []*letter
@@ -217,6 +220,7 @@ func (r *redrive) examine(ctx context.Context, msgs []*queue.Message) []*letter 
 		case over && sent, l != nil && l.sent:
 			again = append(again, m.ID) // it came back though it was sent
 		case over: // and it stays
+		case slices.Contains(due, l): // twice in one receive
 		case l != nil:
 			due, fresh = append(due, l), true // its lease had ended before its turn
 		default:
@@ -229,7 +233,7 @@ func (r *redrive) examine(ctx context.Context, msgs []*queue.Message) []*letter 
 			case newer:
 				r.summary.Newer++
 				r.finish(l, Kept)
-			case !r.cfg.Filter.Match(l.Letter):
+			case !r.cfg.Filter.Match(l.Letter), r.cfg.DryRun && r.full():
 				r.finish(l, Kept)
 			default:
 				r.summary.Matched++
@@ -257,13 +261,14 @@ func (r *redrive) send(ctx context.Context, due []*letter) error {
 			}
 			return !may
 		})
+		next := due // the others may take the place of those that are refused
 		if r.cfg.Max > 0 {
-			due = due[:max(min(len(due), r.cfg.Max-r.taken), 0)]
+			next = due[:max(min(len(due), r.cfg.Max-r.taken), 0)]
 		}
-		if len(due) == 0 {
+		if len(next) == 0 {
 			return nil
 		}
-		some, permits, err := r.admit(ctx, due)
+		some, permits, err := r.admit(ctx, next)
 		if err != nil {
 			return err
 		}

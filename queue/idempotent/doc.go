@@ -31,8 +31,9 @@
 // of an effect whose process died before it could say so. Two more things break
 // the promise. An effect that comes after the run's context has ended, more than
 // a second later, may meet the next run: honour the context. And a success that
-// could not be recorded, the store being away for longer than five seconds, is
-// not known to later deliveries: those are counted as unrecorded.
+// could not be recorded, the store being away for longer than some five seconds
+// or for what is left of the run's context, is not known to later deliveries:
+// those are counted as unrecorded.
 //
 // # How a delivery goes
 //

@@ -68,8 +68,9 @@ type Config struct {
 
 const (
 	maxKey        = 1024
-	claimMargin   = time.Second     // a claim outlasts its run's deadline by so much
-	recordTimeout = 5 * time.Second // for telling the store how a run ended
+	claimMargin   = time.Second            // a claim outlasts its run's deadline by so much
+	recordTimeout = 5 * time.Second        // for telling the store how a run ended
+	recordPause   = 500 * time.Millisecond // between two attempts to tell it of a success, at most
 )
 
 // A Middleware runs an operation once, however often its messages are
@@ -150,7 +151,7 @@ func (w *Middleware) Wrap(next queue.Handler) queue.Handler {
 		run.claim = Claim{Key: key, Owner: w.owner(), Until: until, Keep: until.Add(w.cfg.Keep), Fresh: m.Attempt == 1}
 		record, err := w.store.Claim(run.Context, run.claim)
 		if err != nil {
-			if limiter.Classify(err) == limiter.ErrUnavailable {
+			if limiter.Classify(err) == limiter.ErrUnavailable || run.Err() != nil {
 				w.release(run, false) // it may have acted, and nobody would know until the claim's end
 			}
 			return fmt.Errorf("idempotent: claim key %q: %w", key, err)
@@ -259,7 +260,13 @@ func (w *Middleware) done(run *runContext, m *queue.Message) {
 	defer ctx.end()
 	err := w.store.Done(ctx, run.claim, run.result)
 	if err != nil && !final(err) {
-		err = retry.Do(ctx, retry.Policy{MaxAttempts: 5, BaseDelay: 50 * time.Millisecond}, func(ctx context.Context) error {
+		waits, policy := context.Context(ctx), retry.Policy{MaxAttempts: 5, BaseDelay: 50 * time.Millisecond}
+		if run.Err() == nil { // a consumer waits for its handler until then, and hardly longer
+			limited, cancel := context.WithDeadline(run, ctx.deadline)
+			defer cancel()
+			waits, policy.MaxAttempts, policy.MaxDelay = limited, -1, recordPause
+		}
+		err = retry.Do(waits, policy, func(context.Context) error {
 			err := w.store.Done(ctx, run.claim, run.result)
 			if final(err) {
 				err = retry.Permanent(err)

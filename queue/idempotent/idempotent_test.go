@@ -387,6 +387,41 @@ func TestUnrecordedSuccessIsAcked(t *testing.T) {
 	})
 }
 
+// away is a store that can't be told of a success for a while.
+type away struct {
+	idempotent.Store
+	until time.Time
+}
+
+func (s away) Done(ctx context.Context, c idempotent.Claim, result []byte) error {
+	if time.Now().Before(s.until) {
+		return limiter.ErrUnavailable
+	}
+	return s.Store.Done(ctx, c, result)
+}
+
+// A store that is away for four seconds costs no second run.
+func TestSuccessWaitsForItsStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := middleware(t, away{memory(t, 10), time.Now().Add(4 * time.Second)}, idempotent.Config{})
+		h := w.Wrap(queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil }))
+		require.NoError(t, h.Handle(t.Context(), message("o", 1)))
+		time.Sleep(time.Hour)
+		require.NoError(t, h.Handle(t.Context(), message("o", 2)))
+		require.Equal(t, idempotent.Stats{Runs: 1, Done: 1}, w.Stats())
+
+		// It is not waited for when the run's own time is over, or its consumer
+		// would take the run for one that does not end.
+		w = middleware(t, silent{memory(t, 10)}, idempotent.Config{})
+		h = w.Wrap(queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil }))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.NoError(t, h.Handle(ctx, message("o", 1)))
+		require.NoError(t, ctx.Err())
+		require.Equal(t, idempotent.Stats{Runs: 1, Unrecorded: 1}, w.Stats())
+	})
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := memory(t, 100)
@@ -477,6 +512,35 @@ func TestClaimThatNobodyKnowsOf(t *testing.T) {
 	s.err = nil
 	require.NoError(t, h.Handle(t.Context(), message("o", 2)))
 	require.Equal(t, idempotent.Stats{Runs: 1}, w.Stats())
+}
+
+// slow is a store whose replies take a second.
+type slow struct{ idempotent.Store }
+
+func (s slow) Claim(ctx context.Context, c idempotent.Claim) (idempotent.Record, error) {
+	r, err := s.Store.Claim(ctx, c)
+	select {
+	case <-time.After(time.Second):
+		return r, err
+	case <-ctx.Done():
+		return idempotent.Record{}, context.Cause(ctx)
+	}
+}
+
+// Nor does one whose reply was not waited for.
+func TestClaimThatIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, cause := range []error{queue.ErrDrainTimeout, queue.ErrLeaseLost, context.Canceled} {
+			store := memory(t, 10)
+			w, other := middleware(t, slow{store}, idempotent.Config{}), middleware(t, store, idempotent.Config{})
+			h := queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil })
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Second/2, func() { cancel(cause) })
+			require.ErrorIs(t, w.Wrap(h).Handle(ctx, message("o", 1)), cause)
+			require.NoError(t, other.Wrap(h).Handle(t.Context(), message("o", 2)))
+			require.Equal(t, idempotent.Stats{Runs: 1}, other.Stats(), "neither busy nor in doubt")
+		}
+	})
 }
 
 // A handler is told of a doubt until a run succeeds, whatever came between.

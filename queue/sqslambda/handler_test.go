@@ -685,6 +685,23 @@ func TestPostponedMessagesAreNoResults(t *testing.T) {
 	})
 }
 
+// A message that is postponed comes back when it should, though it had met trouble
+// before.
+func TestPostponedAfterTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, runs := &sourceQueue{}, 0
+		f := newFunction(t, func(context.Context, *queue.Message) error {
+			if runs++; runs == 1 {
+				return limiter.ErrOverload
+			}
+			return queue.Postpone(5*time.Second, nil)
+		}, sqslambda.Config{Queue: q, OpenBreaker: sqslambda.Error})
+		require.Equal(t, []string{"0"}, returned(t, f, time.Minute, newEvent(1)))
+		require.Equal(t, 2, runs)
+		require.Equal(t, map[string]time.Duration{"0": 5 * time.Second}, q.delays(t))
+	})
+}
+
 // A handler that counts better than the queue decides when a message is
 // exhausted.
 func TestAttemptedCountsInPlaceOfReceives(t *testing.T) {

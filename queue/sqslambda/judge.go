@@ -100,7 +100,7 @@ func (inv *invocation) judge(r *record, err error, overran bool, now time.Time) 
 		return nil
 	}
 	if _, ok := results.IsPostponed(err); ok {
-		inv.source.note(r, func(r *record) { r.judged = true })
+		inv.source.note(r, func(r *record) { r.judged, r.outage, r.overran = true, false, false })
 		return err // it was not run: nothing is learned from it
 	}
 	class := limiter.Classify(err)
