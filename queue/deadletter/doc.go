@@ -64,8 +64,9 @@
 // or early; a letter that the same redrive has sent is known by its history, too.
 //
 // SQS hides a FIFO queue's group behind its first messages in hand. So List sees of
-// each group those that come with the first receive, up to ten, and Redrive those
-// behind a message that stays not at all.
+// each group those that come with the first receive, up to ten. Redrive sends
+// nothing behind a message that could not be sent, and of what is behind one that
+// it leaves alone, as the filter does not take it, only what came with it.
 //
 // At most 100,000 letters can stay behind in a reading ([ErrTooMany]), since SQS
 // gives out no more than 120,000 at a time.

@@ -35,8 +35,8 @@ const (
 	InDoubt Outcome = "in doubt"
 	// Kept: it is still in the dead-letter queue, as it was, and nothing was tried:
 	// the filter does not take it, it came after the redrive began, a message of
-	// its group that comes before it stays, it is a dry run, or the redrive ended
-	// before its turn.
+	// its group that comes before it could not be sent, it is a dry run, or the
+	// redrive ended before its turn.
 	Kept Outcome = "kept"
 )
 
@@ -82,7 +82,8 @@ type Summary struct {
 // whole ([limiter.Classify]) is waited out, for a RetryAfter or with backoff; after
 // eight attempts in a row, or at once for [limiter.ErrMisconfigured], the redrive
 // ends. While a breaker in Config.Limiter holds sends back no attempts are counted.
-// On a FIFO queue a message that stays holds up those of its group behind it.
+// On a FIFO queue a message that could not be sent holds up those of its group
+// behind it; one that is left alone does so with those that did not come with it.
 //
 // What can't be deleted is in both queues, and a redrive that went on would double
 // them all. So it ends when there are ten letters that were sent and can't be deleted,
@@ -147,7 +148,7 @@ type redrive struct {
 	to       queue.Sink
 	open     map[string]*letter // examined and without an outcome, by the message's id
 	over     map[digest]bool    // all that have one: whether to delete it if it comes again, since it was sent
-	stuck    map[string]bool    // groups of which a message stays
+	stuck    map[string]bool    // groups of which a message could not be sent
 	summary  Summary
 	taken    int // letters that count against Config.Max
 	troubles int // in a row
@@ -307,8 +308,8 @@ func (r *redrive) waits() bool {
 	return by == limiter.ByBreaker || by == limiter.ByPause
 }
 
-// may reports whether a letter's turn can come: it is ours, and no message of
-// its group stays before it.
+// may reports whether a letter's turn can come: it is ours, and each message of
+// its group before it that was to be sent has been.
 func (r *redrive) may(l *letter) bool {
 	inOrder := ordered(l.Message)
 	if inOrder && r.stuck[l.Message.Group] {
