@@ -184,8 +184,8 @@ func TestLiveCostOfHeartbeats(t *testing.T) {
 		halves = 5
 	)
 	send(t, direct, messages(n)...)
-	running := consume(t, through, works((halves+2)*half), queue.Config{Concurrency: n, Lease: 2 * half})
-	require.Eventually(t, func() bool { return running.Stats().Running == n }, half, 10*time.Millisecond)
+	running := consume(t, through, works((halves+4)*half), queue.Config{Concurrency: n, Lease: 2 * half})
+	require.Eventually(t, func() bool { return running.Stats().Running == n }, 3*half, 10*time.Millisecond)
 	beats := func() int {
 		count.mu.Lock()
 		defer count.mu.Unlock()

@@ -91,7 +91,7 @@ var (
 // no request. It fails when client is nil, when queueURL is no URL of a queue,
 // and when a field of cfg is out of range; the error names it.
 //
-// The client is used as it is, with some exceptions, made for each request and
+// The client is used as it is, with four exceptions, made for each request and
 // for these only: the SDK does not retry on its own, since its delays would keep
 // a consumer from receiving; a request has a time limit; the HTTP client gets
 // a copy of its body, without which the SDK and net/http together can lose the
