@@ -69,20 +69,20 @@ func (e *engine) dispatch() {
 // if not, after how long it could be (0: when something changes). The caller
 // holds mu.
 func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
-	if e.draining || e.until.Err() != nil || e.counts[running] >= e.slots() {
+	if e.draining || e.until.Err() != nil || e.count[running] >= e.slots() {
 		return false, 0
 	}
 	if e.guard.tripped && e.guard.probeAt.After(now) {
 		return false, e.guard.probeAt.Sub(now)
 	}
+	e.ripen(now)
 	if e.turns.first() != nil {
 		return true, 0
 	}
-	due := e.firstDue()
-	if due.IsZero() {
-		return false, 0
+	if d, ok := e.holds.top(); ok {
+		return false, d.due.Sub(now)
 	}
-	return !due.After(now), max(due.Sub(now), 0)
+	return false, 0
 }
 
 // next takes the message that is to run now, with a permit of its own limiter
@@ -117,7 +117,7 @@ func (e *engine) next() (job, bool) {
 			continue
 		}
 		if d = e.chosen(now); d != nil {
-			d = e.candidateOf(l, now)
+			d = e.head(l, now)
 		}
 		if d == nil { // another has taken it meanwhile
 			e.unlock()
@@ -133,26 +133,33 @@ func (e *engine) next() (job, bool) {
 
 // chosen is the delivery that is to run now, or nil. The caller holds mu.
 func (e *engine) chosen(now time.Time) *delivery {
-	if ok, _ := e.startable(now); !ok {
-		return nil
+	for {
+		if ok, _ := e.startable(now); !ok {
+			return nil
+		}
+		if d := e.head(e.turns.first(), now); d != nil {
+			return d
+		}
 	}
-	return e.candidate(now)
 }
 
-// start makes d run, and gives the turn to the next lane. The caller holds mu.
-func (e *engine) start(d *delivery, now time.Time) job {
-	l := d.lane
-	if d.state == waiting {
-		if e.turns.first() == l {
-			e.turns.drop()
+// head is the lane's delivery that is to run next, or nil. One that has lost its
+// lease ends here. The caller holds mu.
+func (e *engine) head(l *lane, now time.Time) *delivery {
+	for d := l.first(); d != nil; d = l.first() {
+		if d.ours(now) {
+			return d
 		}
-		l.waiting.drop()
+		e.lose(d, now)
 	}
-	e.move(d, running, now)
-	if l.n > 0 && !l.aside {
-		e.turns.add(l)
-	}
-	l.started(now)
+	return nil
+}
+
+// start makes d run. The caller holds mu.
+func (e *engine) start(d *delivery, now time.Time) job {
+	e.ledger.start(d)
+	e.changed(now)
+	d.lane.started(now)
 	e.pace.started(now)
 	d.runs++
 	if d.runs > 1 {

@@ -1,10 +1,6 @@
 package queue
 
-import (
-	"cmp"
-	"slices"
-	"time"
-)
+import "time"
 
 // drain stops receiving and starting, and gives back what has not started.
 func (e *engine) drain() {
@@ -20,18 +16,18 @@ func (e *engine) drain() {
 	e.endStart()
 }
 
-// releaseWaiting gives back everything in hand that does not run: at once what
-// has not started, after the rest of its wait what was held. The caller holds mu.
+// releaseWaiting returns everything in hand that does not run: at once what has
+// not started, after the rest of its wait what was held. The caller holds mu.
 func (e *engine) releaseWaiting(now time.Time) {
-	all := slices.Clone(e.all)
-	slices.SortFunc(all, func(a, b *delivery) int { return cmp.Compare(a.number, b.number) }) // groups go back in order
-	for _, d := range all {
+	for d := e.hand.first; d != nil; { // in the order of arrival, so that groups go back in order
+		next := e.hand.next(d)
 		switch d.state {
-		case waiting:
+		case queued, behind:
 			e.settle(d, settlement{op: opNack, outcome: Released}, now)
-		case held:
+		case held, due:
 			e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)
 		}
+		d = next
 	}
 }
 
@@ -40,7 +36,7 @@ func (e *engine) releaseWaiting(now time.Time) {
 func (e *engine) waitIdle(timeout <-chan time.Time) bool {
 	for {
 		e.mu.Lock()
-		idle := len(e.all) == 0 && e.nPolls == 0
+		idle := e.atRest()
 		e.mu.Unlock()
 		if idle {
 			return true
@@ -58,7 +54,7 @@ func (e *engine) cancelAll() {
 	e.endPolls()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, d := range e.all {
+	for d := e.hand.first; d != nil; d = e.hand.next(d) {
 		if d.state == running {
 			d.cancel(ErrDrainTimeout)
 		}
@@ -70,14 +66,15 @@ func (e *engine) cancelAll() {
 func (e *engine) abandon() (ids []string) {
 	now := time.Now()
 	e.mu.Lock()
-	for _, d := range slices.Clone(e.all) {
-		if d.state != running {
+	for d := e.hand.first; d != nil; {
+		abandoned := d
+		if d = e.hand.next(d); abandoned.state != running {
 			continue
 		}
-		ids = append(ids, d.msg.ID)
-		d.orphaned = true
+		ids = append(ids, abandoned.msg.ID)
+		abandoned.orphaned = true
 		e.orphans++
-		e.end(d, Abandoned, now)
+		e.end(abandoned, Abandoned, now)
 		e.wg.Done() // in place of its goroutine
 	}
 	e.unlock()
@@ -92,9 +89,11 @@ func (e *engine) giveUp() (unsettled int) {
 	e.wg.Wait()
 	now := time.Now()
 	e.mu.Lock()
-	for _, d := range slices.Clone(e.all) {
-		unsettled++
-		e.end(d, LostLease, now)
+	for _, l := range []*list{&e.hand, &e.out} {
+		for l.first != nil {
+			unsettled++
+			e.end(l.first, LostLease, now)
+		}
 	}
 	e.unlock()
 	return unsettled

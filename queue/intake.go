@@ -44,14 +44,14 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{by: ByGuard, until: e.guard.probeAt, wait: in(e.guard.probeAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled, wait: longUnsettled}
-	case e.counts[held] > e.apart && e.counts[held]-e.apart >= e.heldLimit:
+	case e.holding() > e.apart && e.holding()-e.apart >= e.heldLimit:
 		return plan{by: ByHeld}
 	case e.crowded() > e.maxParked():
 		return plan{by: ByParked, wait: longParked}
-	case e.nPolls >= e.pollLimit:
+	case len(e.receiving) >= e.pollLimit:
 		return plan{}
 	}
-	wanted := slots + ahead - e.counts[running] - e.demand(now)
+	wanted := slots + ahead - e.count[running] - e.demand()
 	if wanted < 1 {
 		by := BySlots
 		if e.guard.tripped {
@@ -92,15 +92,13 @@ func (e *engine) blockedUntil(p plan) time.Time {
 	return p.until
 }
 
-// firstDue is when the first of the held deliveries may start, if its lane does
-// not stand aside; zero if there is none. The caller holds mu.
-func (e *engine) firstDue() (t time.Time) {
-	for _, d := range e.holds {
-		if !d.lane.aside && (t.IsZero() || d.due.Before(t)) {
-			t = d.due
-		}
+// firstDue is when the next held delivery may start; zero if there is none. The
+// caller holds mu.
+func (e *engine) firstDue() time.Time {
+	if d, ok := e.holds.top(); ok {
+		return d.due
 	}
-	return t
+	return time.Time{}
 }
 
 // nudgeIntake wakes the intake if there is something new to do. The caller
@@ -122,6 +120,7 @@ func (e *engine) intake() {
 	for {
 		now := time.Now()
 		e.mu.Lock()
+		e.ripen(now)
 		p := e.plan(now)
 		if p.wanted < 1 {
 			e.wantedSince = time.Time{}
@@ -132,7 +131,7 @@ func (e *engine) intake() {
 		if p.wait > 0 {
 			e.wakesAt = now.Add(p.wait)
 		}
-		before := e.demand(now)
+		before := e.demand()
 		until := e.blockedUntil(p)
 		stop := e.draining || e.eof
 		e.mu.Unlock()
@@ -166,8 +165,9 @@ func (e *engine) intake() {
 
 		now = time.Now()
 		e.mu.Lock()
+		e.ripen(now)
 		p = e.plan(now)
-		ask := min(p.ask, n-e.demand(now))
+		ask := min(p.ask, n-e.demand())
 		wait := time.Duration(0)
 		switch {
 		case p.ask == 0: // something has changed meanwhile
@@ -191,17 +191,17 @@ func (e *engine) intake() {
 			continue
 		}
 		short, e.wantedSince = time.Time{}, time.Time{}
-		e.asked += ask
-		e.nPolls++
+		call := e.ask(ask)
 		failures := e.failures
 		e.mu.Unlock()
-		e.calling(func() { e.receive(ask, failures) })
+		e.calling(func() { e.receive(call, failures) })
 	}
 }
 
-// receive makes one call for up to n messages and takes in what it brings.
-// failures is how many had failed in a row when it was decided.
-func (e *engine) receive(n, failures int) {
+// receive makes one call and takes in what it brings. failures is how many had
+// failed in a row when it was decided.
+func (e *engine) receive(p *poll, failures int) {
+	n := p.asked
 	e.tell("", time.Time{})
 	began := time.Now()
 	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait()})
@@ -221,8 +221,7 @@ func (e *engine) receive(n, failures int) {
 	}
 
 	e.mu.Lock()
-	e.nPolls--
-	e.asked -= n
+	e.answered(p)
 	e.stats.ReceiveCalls++
 	deliveries := make([]delivery, len(live))
 	fresh := 0
@@ -231,7 +230,7 @@ func (e *engine) receive(n, failures int) {
 		if e.accept(d, m, own[i], now) {
 			fresh++
 		}
-		if errs[i] != nil && d.state == waiting {
+		if errs[i] != nil && (d.state == queued || d.state == behind) {
 			e.refuse(d, errs[i], now)
 		}
 	}
@@ -364,7 +363,7 @@ func (e *engine) tell(by string, until time.Time) {
 	case ByParked:
 		warn = warn && !news && now.Sub(since) >= longParked
 	}
-	if !news && !warn || by != "" && by != ByDrain && e.nPolls > 0 {
+	if !news && !warn || by != "" && by != ByDrain && len(e.receiving) > 0 {
 		e.mu.Unlock()
 		return
 	}

@@ -111,7 +111,7 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 	case ackIt:
 		e.settle(d, settlement{op: opAck, outcome: Done}, now)
 	case bury:
-		e.move(d, handing, now)
+		e.handOff(d, now)
 	case hold:
 		e.hold(d, now, v.delay, apart)
 	case giveBack:
@@ -198,10 +198,7 @@ func troubled(l limiter.Limiter) bool {
 // taken note of it, or the limits for all have not. When too much is held so,
 // some of it is given back after all, be it this one. The caller holds mu.
 func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart bool) {
-	if apart {
-		d.apart = true
-		e.apart++
-	} else if e.counts[held] == e.apart {
+	if !apart && e.holding() == e.apart {
 		e.heldLimit = e.cfg.MaxHeld
 		if e.heldLimit == 0 {
 			e.heldLimit = e.inHand()
@@ -211,10 +208,18 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart boo
 		d.heldSince = now
 	}
 	d.due, d.since = now.Add(delay), now
-	e.move(d, held, now)
-	e.holds = append(e.holds, d)
-	e.keepBy(d.heldSince.Add(e.cfg.MaxHold))
+	e.ledger.hold(d, apart)
+	e.attend(d)
 	e.shed(now)
+	e.changed(now)
+}
+
+// handOff takes a message out of hand that is to be handed over. The caller
+// holds mu.
+func (e *engine) handOff(d *delivery, now time.Time) {
+	e.ledger.handOver(d)
+	e.attend(d)
+	e.changed(now)
 }
 
 // handOver sends a copy of the message to the dead-letter sink and acks the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -65,19 +66,20 @@ func (e *engine) settle(d *delivery, s settlement, now time.Time) {
 	if s.delay > time.Second {
 		s.delay = (s.delay + time.Second - 1).Truncate(time.Second) // so that delays meet, and share a call
 	}
-	e.move(d, settling, now)
 	d.settle, d.since, d.tries, d.receipt = s, now, 0, ""
+	e.ledger.settle(d)
 	if !d.extending { // else the extension might overtake it; extend goes on from here
 		e.enqueue(d, now)
 	}
 	if e.scattered() {
 		e.wakeFlush.set()
 	}
+	e.changed(now)
 }
 
 // enqueue puts a settling delivery into its batch. The caller holds mu.
 func (e *engine) enqueue(d *delivery, now time.Time) {
-	key := batchKey{op: d.settle.op, delay: d.settle.delay, group: d.group}
+	key := batchKey{op: d.settle.op, delay: d.settle.delay, group: d.groupName()}
 	b := e.pending[key]
 	if b == nil {
 		b = &batch{key: key, since: now}
@@ -118,17 +120,14 @@ func (e *engine) flush() {
 			}
 		}
 		e.mu.Lock()
-		later := e.retrying[:0]
-		for _, d := range e.retrying {
+		for d, ok := e.retrying.top(); ok; d, ok = e.retrying.top() {
 			if d.retryAt.After(now) {
-				later = append(later, d)
 				wakeAt(d.retryAt)
-			} else {
-				e.enqueue(d, now)
+				break
 			}
+			e.retrying.remove(d)
+			e.enqueue(d, now)
 		}
-		clear(e.retrying[len(later):])
-		e.retrying = later
 		for key, b := range e.pending {
 			if ripe := b.since.Add(e.linger(key)); ripe.After(now) {
 				wakeAt(ripe)
@@ -159,10 +158,17 @@ func (e *engine) send(b *batch) {
 }
 
 func (e *engine) sendOne(key batchKey, ds []*delivery) {
-	msgs := make([]*Message, len(ds))
 	e.mu.Lock()
+	// What the queue has handed out again is settled already.
+	ds = slices.DeleteFunc(ds, func(d *delivery) bool { return d.state != settling })
+	if len(ds) == 0 {
+		e.mu.Unlock()
+		return
+	}
+	msgs := make([]*Message, len(ds))
 	for i, d := range ds {
 		msgs[i], d.receipt = d.msg, d.msg.Receipt
+		e.sending(d)
 	}
 	if key.op == opAck {
 		e.stats.AckCalls++
@@ -190,6 +196,8 @@ func (e *engine) sendOne(key batchKey, ds []*delivery) {
 		err := errorOf(err, i)
 		d.receipt = ""
 		switch {
+		case d.state != settling:
+			// The queue has handed it out again meanwhile.
 		case d.resettle:
 			d.resettle = false
 			e.enqueue(d, now)
@@ -215,7 +223,7 @@ func (e *engine) trySettleLater(d *delivery, now time.Time) time.Duration {
 	delay = delay/2 + rand.N(delay/2+1)
 	d.tries++
 	d.retryAt = now.Add(delay)
-	e.retrying = append(e.retrying, d)
+	e.retrying.fix(d)
 	e.flushBy(d.retryAt)
 	return delay
 }
