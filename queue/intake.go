@@ -36,7 +36,7 @@ func (e *engine) plan(now time.Time) plan {
 		look.worth = min(look.worth, max(slots, 1)) // more is never wanted
 	}
 	switch {
-	case e.draining || e.eof || e.fatal != nil:
+	case e.draining || e.eof || e.fatal != nil || e.until.Err() != nil:
 		return plan{by: ByDrain}
 	case e.receiveAt.After(now):
 		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
@@ -202,6 +202,13 @@ func (e *engine) intake() {
 // failed in a row when it was decided.
 func (e *engine) receive(p *poll, failures int) {
 	n := p.asked
+	if e.until.Err() != nil { // since it was decided
+		e.mu.Lock()
+		e.answered(p)
+		e.changed(time.Now())
+		e.unlock()
+		return
+	}
 	e.tell("", time.Time{})
 	began := time.Now()
 	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait()})

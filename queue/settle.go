@@ -28,13 +28,32 @@ type settlement struct {
 // only with their group, so that what goes back goes back in order.
 type batchKey struct {
 	op    settleOp
-	delay time.Duration
+	delay time.Duration // of a nack: the upper end of those that share its call
 	group string
 }
+
+// shared is the upper end of the delays that share a nack's call: whole seconds,
+// and not more than an eighth longer. The call has the longest delay of its
+// messages, so one that shares it with none waits no longer than it must.
+func shared(delay time.Duration) time.Duration {
+	if delay <= 0 {
+		return 0
+	}
+	step := time.Second
+	for delay/step >= 16 {
+		step *= 2
+	}
+	return (delay + step - 1).Truncate(step)
+}
+
+// longestDelay bounds every delay, so that no sum of times overflows. No queue
+// can hide a message for so long.
+const longestDelay = 10 * 365 * 24 * time.Hour
 
 // A batch is the results that wait for the same call.
 type batch struct {
 	key        batchKey
+	delay      time.Duration // of a nack
 	deliveries []*delivery
 	array      [batchSize]*delivery // for deliveries
 	since      time.Time            // when the first one came
@@ -63,9 +82,7 @@ func (e *engine) scattered() bool {
 
 // settle takes d out of hand, to be acked or given back. The caller holds mu.
 func (e *engine) settle(d *delivery, s settlement, now time.Time) {
-	if s.delay > time.Second {
-		s.delay = (s.delay + time.Second - 1).Truncate(time.Second) // so that delays meet, and share a call
-	}
+	s.delay = min(s.delay, longestDelay)
 	d.settle, d.since, d.tries, d.receipt = s, now, 0, ""
 	e.ledger.settle(d)
 	if !d.extending { // else the extension might overtake it; extend goes on from here
@@ -79,7 +96,7 @@ func (e *engine) settle(d *delivery, s settlement, now time.Time) {
 
 // enqueue puts a settling delivery into its batch. The caller holds mu.
 func (e *engine) enqueue(d *delivery, now time.Time) {
-	key := batchKey{op: d.settle.op, delay: d.settle.delay, group: d.groupName()}
+	key := batchKey{op: d.settle.op, delay: shared(d.settle.delay), group: d.groupName()}
 	b := e.pending[key]
 	if b == nil {
 		b = &batch{key: key, since: now}
@@ -88,6 +105,7 @@ func (e *engine) enqueue(d *delivery, now time.Time) {
 		e.flushBy(now.Add(e.linger(key)))
 	}
 	b.deliveries = append(b.deliveries, d)
+	b.delay = max(b.delay, d.settle.delay)
 	if len(b.deliveries) == batchSize && key.group == "" {
 		e.sendSoon(b)
 	}
@@ -151,13 +169,14 @@ func (e *engine) flush() {
 // than fits into one; those go one after the other, in order.
 func (e *engine) send(b *batch) {
 	for len(b.deliveries) > batchSize {
-		e.sendOne(b.key, b.deliveries[:batchSize])
+		e.sendOne(b, b.deliveries[:batchSize])
 		b.deliveries = b.deliveries[batchSize:]
 	}
-	e.sendOne(b.key, b.deliveries)
+	e.sendOne(b, b.deliveries)
 }
 
-func (e *engine) sendOne(key batchKey, ds []*delivery) {
+func (e *engine) sendOne(b *batch, ds []*delivery) {
+	key := b.key
 	e.mu.Lock()
 	// What the queue has handed out again is settled already.
 	ds = slices.DeleteFunc(ds, func(d *delivery) bool { return d.state != settling })
@@ -183,11 +202,11 @@ func (e *engine) sendOne(key batchKey, ds []*delivery) {
 	if key.op == opAck {
 		err = e.src.Ack(ctx, msgs...)
 	} else {
-		err = e.src.Nack(ctx, key.delay, msgs...)
+		err = e.src.Nack(ctx, b.delay, msgs...)
 	}
 	cancel()
 	now := time.Now()
-	call(e.cfg.Trace.Settled, SettledInfo{Op: key.op.String(), Delay: key.delay, Messages: msgs, Took: now.Sub(began), Err: err})
+	call(e.cfg.Trace.Settled, SettledInfo{Op: key.op.String(), Delay: b.delay, Messages: msgs, Took: now.Sub(began), Err: err})
 
 	var unsettled error
 	retryIn := time.Duration(0)
