@@ -198,7 +198,7 @@ type hearing struct {
 
 func (h *hearing) Ready(context.Context, int, time.Duration) (int, error) { return 1, nil }
 func (h *hearing) TryAcquire() (limiter.Permit, bool)                     { return limiter.Permit{}, false }
-func (h *hearing) Blocked() (string, time.Time)                           { return "", time.Time{} }
+func (h *hearing) Blocked() limiter.Block                                 { return limiter.Block{} }
 
 func (h *hearing) Acquire(ctx context.Context) (limiter.Permit, error) {
 	if ctx.Err() != nil {

@@ -297,17 +297,17 @@ func (a *Adaptive) take() (retry time.Duration, ok bool) {
 	return 0, true
 }
 
-// Blocked implements [Limiter]. When a place will be given back is not known.
-func (a *Adaptive) Blocked() (by string, until time.Time) {
+// Blocked implements [Limiter]. When a slot will come free is not known.
+func (a *Adaptive) Blocked() Block {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case time.Until(a.paused) > 0:
-		return ByPause, a.paused
+		return Block{Reason: ByPause, Until: a.paused}
 	case a.inFlight+a.line.acquiring.n >= a.inForce():
-		return ByConcurrency, time.Time{}
+		return Block{Reason: ByConcurrency}
 	}
-	return "", time.Time{}
+	return Block{}
 }
 
 // use takes note that it is used now, and whether all of it is.

@@ -261,7 +261,7 @@ func (a *AdaptiveRate) since(token uint64) uint64 {
 }
 
 // Blocked implements [Limiter].
-func (a *AdaptiveRate) Blocked() (by string, until time.Time) { return a.bucket.Blocked() }
+func (a *AdaptiveRate) Blocked() Block { return a.bucket.Blocked() }
 
 // CancelPermit implements [Releaser].
 func (a *AdaptiveRate) CancelPermit(token uint64) {

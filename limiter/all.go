@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -250,22 +249,18 @@ func (a *all) Idle() bool {
 
 // Blocked implements [Limiter]: a breaker if one blocks, because then no limit
 // matters, else the member that blocks longest as far as is known.
-func (a *all) Blocked() (by string, until time.Time) {
+func (a *all) Blocked() Block {
+	var block Block
 	for _, m := range a.members {
-		b, u := m.Blocked()
+		b := m.Blocked()
+		open, opener := block.Reason == ByBreaker, b.Reason == ByBreaker
 		switch {
-		case b == "":
-		case isBreaker(by) && !isBreaker(b):
-		case by == "", isBreaker(b) && !isBreaker(by), u.After(until):
-			by, until = b, u
+		case b.Reason == "", open && !opener:
+		case block.Reason == "", opener && !open, b.Until.After(block.Until):
+			block = b
 		}
 	}
-	return by, until
-}
-
-func isBreaker(by string) bool {
-	rest, ok := strings.CutPrefix(by, ByBreaker)
-	return ok && (rest == "" || rest[0] == ' ')
+	return block
 }
 
 // bundle returns an empty bundle.
@@ -373,6 +368,6 @@ func (unlimited) Acquire(ctx context.Context) (Permit, error) {
 	return Permit{}, nil
 }
 
-func (unlimited) Idle() bool                   { return true }
-func (unlimited) TryAcquire() (Permit, bool)   { return Permit{}, true }
-func (unlimited) Blocked() (string, time.Time) { return "", time.Time{} }
+func (unlimited) Idle() bool                 { return true }
+func (unlimited) TryAcquire() (Permit, bool) { return Permit{}, true }
+func (unlimited) Blocked() Block             { return Block{} }

@@ -52,7 +52,6 @@ const (
 // one thing: an ErrOverload with a RetryAfter counts, whichever operation it comes from.
 type Breaker struct {
 	cfg  BreakerConfig // with defaults filled in; never changes
-	by   string        // what Blocked answers
 	base time.Time     // what times in tokens and in recent are counted from
 
 	mu         sync.Mutex // guards all below
@@ -73,8 +72,7 @@ type Breaker struct {
 
 // BreakerConfig configures a [Breaker]. The zero value works.
 type BreakerConfig struct {
-	// Name tells breakers apart in Blocked, which answers "breaker" and the
-	// name. Default: none.
+	// Name tells breakers apart in Blocked. Default: none.
 	Name string
 
 	// MinFailures is how many operations at least must end with
@@ -186,17 +184,13 @@ func NewBreaker(cfg BreakerConfig) (*Breaker, error) {
 	case cfg.MaxOpen < cfg.OpenFor:
 		return nil, refuse("MaxOpen", cfg.MaxOpen, fmt.Sprintf("at least OpenFor, which is %v", cfg.OpenFor))
 	}
-	by := ByBreaker
-	if cfg.Name != "" {
-		by += " " + cfg.Name
-	}
-	return &Breaker{cfg: cfg, by: by, base: time.Now()}, nil
+	return &Breaker{cfg: cfg, base: time.Now()}, nil
 }
 
 // Tripped reports whether l is a breaker that is not closed, or an [All] with
-// one among its members: whether the far side is held to be in trouble, even
-// if an operation could start now as a probe. Of a limiter of another kind it
-// knows what Blocked answers.
+// one among its members: whether an outage goes on, even if an operation
+// could start now as a probe. Of a limiter of another kind it knows what Blocked
+// answers.
 func Tripped(l Limiter) bool {
 	switch l := l.(type) {
 	case *Breaker:
@@ -206,8 +200,7 @@ func Tripped(l Limiter) bool {
 	case interface{ inner() Limiter }:
 		return Tripped(l.inner())
 	}
-	by, _ := l.Blocked()
-	return isBreaker(by)
+	return l.Blocked().Reason == ByBreaker
 }
 
 // State returns the state.
@@ -324,17 +317,17 @@ func (b *Breaker) take() (retry time.Duration, ok bool) {
 }
 
 // Blocked implements [Limiter]. When a probe in flight will end is not known.
-func (b *Breaker) Blocked() (by string, until time.Time) {
+func (b *Breaker) Blocked() Block {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.state == Open && time.Until(b.until) > 0:
-		return b.by, b.until
+		return Block{Reason: ByBreaker, Name: b.cfg.Name, Until: b.until, Cause: b.cause}
 	case b.state == Open && b.line.acquiring.n > 0, // whose head is about to probe
 		b.state == HalfOpen && b.inFlight+b.line.acquiring.n >= b.allowed:
-		return b.by, time.Time{}
+		return Block{Reason: ByBreaker, Name: b.cfg.Name, Cause: b.cause}
 	}
-	return "", time.Time{}
+	return Block{}
 }
 
 // The token of a permit is when the operation started, in microseconds since

@@ -196,7 +196,7 @@ func (e *key[K]) TryAcquire() (Permit, bool) {
 }
 
 // Blocked implements [Limiter].
-func (e *key[K]) Blocked() (by string, until time.Time) {
+func (e *key[K]) Blocked() Block {
 	e, err := e.use()
 	if err != nil {
 		return failed{err}.Blocked()
@@ -233,5 +233,5 @@ func (f failed) Acquire(ctx context.Context) (Permit, error) {
 	return Permit{}, f.err
 }
 
-func (f failed) TryAcquire() (Permit, bool)            { return Permit{}, false }
-func (f failed) Blocked() (by string, until time.Time) { return f.err.Error(), time.Time{} }
+func (f failed) TryAcquire() (Permit, bool) { return Permit{}, false }
+func (f failed) Blocked() Block             { return Block{Reason: ByError, Cause: f.err} }

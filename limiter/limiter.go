@@ -33,19 +33,9 @@ type Limiter interface {
 	TryAcquire() (Permit, bool)
 
 	// Blocked says why no operation could start now, and until when, as far as
-	// that is known (the zero time where it is not). It returns "" when one
-	// could start now. The first word of by is one of the By constants for the
-	// limiters of this package; what follows is a name, for people.
-	Blocked() (by string, until time.Time)
+	// that is known. It returns the zero Block when one could start now.
+	Blocked() Block
 }
-
-// What a limiter of this package answers first in Blocked.
-const (
-	ByConcurrency = "concurrency" // all places are taken
-	ByRate        = "rate"        // no token is left in the bucket
-	ByPause       = "pause"       // paused, by hand or by the far side's Retry-After
-	ByBreaker     = "breaker"     // the far side is in trouble and gets no calls, or one probe at a time
-)
 
 // A Permit is the place that one operation has taken in a limiter. It is a
 // small value: passing it round allocates nothing. The zero Permit does

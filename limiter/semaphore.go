@@ -142,14 +142,14 @@ func (s *Semaphore) TryAcquire() (Permit, bool) {
 	return Permit{r: s}, true
 }
 
-// Blocked implements [Limiter]. When a place will be given back is not known.
-func (s *Semaphore) Blocked() (by string, until time.Time) {
+// Blocked implements [Limiter]. When a slot will come free is not known.
+func (s *Semaphore) Blocked() Block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.inUse >= s.limit {
-		return ByConcurrency, time.Time{}
+		return Block{Reason: ByConcurrency}
 	}
-	return "", time.Time{}
+	return Block{}
 }
 
 // ReleasePermit implements [Releaser].

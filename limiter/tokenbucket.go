@@ -229,17 +229,17 @@ func (b *TokenBucket) TryAcquire() (Permit, bool) {
 }
 
 // Blocked implements [Limiter].
-func (b *TokenBucket) Blocked() (by string, until time.Time) {
+func (b *TokenBucket) Blocked() Block {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
 	if b.pause(now) > 0 {
-		return ByPause, b.paused
+		return Block{Reason: ByPause, Until: b.paused}
 	}
 	if n, retry := b.count(now, 0); n == 0 {
-		return ByRate, now.Add(retry)
+		return Block{Reason: ByRate, Until: now.Add(retry)}
 	}
-	return "", time.Time{}
+	return Block{}
 }
 
 // ReleasePermit implements [Releaser]. A rate is about starts: how and when an

@@ -128,7 +128,7 @@ type engine struct {
 
 	draining, eof, isFinished bool
 	fatal                     error
-	blockedBy                 string // what Trace was last told
+	blocked                   limiter.Block // what Trace was last told
 	blockedAt                 time.Time
 	warned                    bool // the log's last word is that nothing is received
 }
@@ -343,18 +343,17 @@ func (e *engine) changed(now time.Time) {
 	e.nudgeIntake(now)
 }
 
-// snapshot adds what is going on now. The caller holds mu; by and until are
-// what the limits say.
-func (e *engine) snapshot(s *Stats, by string, until time.Time) {
+// snapshot adds what is going on now. The caller holds mu; limits is what
+// Blocked of the limits reports.
+func (e *engine) snapshot(s *Stats, limits limiter.Block) {
 	s.InHand, s.Unsettled = e.inHand(), e.unsettled()
 	s.Waiting, s.Running, s.Held = e.counts[waiting], e.counts[running], e.counts[held]
 	s.Parked = e.crowded()
 	if e.nPolls > 0 && !e.draining {
 		return
 	}
-	now := time.Now()
-	if p := e.plan(now); p.by != "" {
-		by, until = p.by, e.blockedUntil(p)
+	s.Blocked = limits
+	if p := e.plan(time.Now()); p.by != "" {
+		s.Blocked = limiter.Block{Reason: p.by, Until: e.blockedUntil(p)}
 	}
-	s.BlockedBy, s.BlockedUntil = by, until
 }

@@ -228,7 +228,7 @@ func TestTroubleOfOneKeyIsItsOwn(t *testing.T) {
 		require.LessOrEqual(t, calls, 10, "calls in the trouble: what was running when it began")
 		mu.Unlock()
 		require.NotZero(t, r.Stats().Parked)
-		require.Empty(t, r.Stats().BlockedBy)
+		require.Empty(t, r.Stats().Blocked.Reason)
 		time.Sleep(10 * time.Minute)
 		require.NoError(t, r.drain())
 		require.LessOrEqual(t, calls, 10+12, "probes")
@@ -563,8 +563,8 @@ func TestFullOfParkedMessagesIsSaid(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
 		s := r.Stats()
-		require.Equal(t, queue.ByParked, s.BlockedBy, "%+v", s)
-		require.Equal(t, stopped, s.BlockedUntil)
+		require.Equal(t, queue.ByParked, s.Blocked.Reason, "%+v", s)
+		require.Equal(t, stopped, s.Blocked.Until)
 		require.Less(t, s.Parked, 120)
 		require.Zero(t, s.Done)
 		require.LessOrEqual(t, s.Received, int64(5*300), "receives: half of the attempts and one")
@@ -675,7 +675,7 @@ type untold struct {
 	_ []int
 }
 
-func (untold) Blocked() (string, time.Time) { return "", time.Time{} }
+func (untold) Blocked() limiter.Block { return limiter.Block{} }
 
 // Of a thousand tenants one sends nine tenths of the messages. The others wait
 // as long as they do without it, or nearly so.

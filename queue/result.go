@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
@@ -188,9 +187,7 @@ func (e *engine) reportGuard() {
 // troubled reports whether l has taken note of trouble at the far side: whether
 // a breaker is not closed, or it pauses. A limiter that is only used up has not.
 func troubled(l limiter.Limiter) bool {
-	by, _ := l.Blocked()
-	why, _, _ := strings.Cut(by, " ")
-	return why == limiter.ByPause || limiter.Tripped(l)
+	return l.Blocked().Reason == limiter.ByPause || limiter.Tripped(l)
 }
 
 // hold keeps a message in hand until the far side may be better. Trouble that
