@@ -100,7 +100,7 @@ const (
 // that something is out of stock: a far side that answers so works. How long
 // such an answer takes says nothing of how long the work does, so only
 // successes raise the limit itself. Our own cancellation is no answer, nor is a
-// panic under [Do], and they tell nothing. (A [Breaker] is stricter: it asks
+// run that abstains ([Permit.Abstain]), and nothing is learned from them. (A [Breaker] is stricter: it asks
 // whether the far side is in trouble, where an early refusal of a request proves
 // little, so errors that say nothing neither open it nor help to close it.)
 //
@@ -363,6 +363,15 @@ func (a *Adaptive) give(token uint64) (current, counts bool) {
 	return current, token&counted != 0 && round == a.round
 }
 
+// AbstainPermit implements [Releaser].
+func (a *Adaptive) AbstainPermit(token uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, counts := a.give(token)
+	a.released++
+	a.end(token, counts)
+}
+
 // CancelPermit implements [Releaser].
 func (a *Adaptive) CancelPermit(token uint64) {
 	a.mu.Lock()
@@ -404,11 +413,17 @@ func (a *Adaptive) ReleasePermit(token uint64, err error) {
 	case class == ErrUnavailable && timedOut(err) && current:
 		a.tooLate()
 	}
-	if counts && a.round == round { // its trial goes on
-		a.trial.started-- // it tells nothing of latency at this limit: another one in its place
+	a.end(token, counts && a.round == round) // else its trial is over
+}
+
+// end ends an operation that ran. In the trial, another one takes the place of
+// one that is still counted: it says nothing about latency at this limit.
+func (a *Adaptive) end(token uint64, counted bool) {
+	if counted {
+		a.trial.started--
 	}
 	if a.trial.kind == up && took(token, a.used) < a.used-a.fullAt {
-		a.hold() // more is not needed: all that time there were places left
+		a.hold() // more is not needed: all that time there were slots left
 	}
 	a.line.stir()
 }

@@ -231,6 +231,7 @@ func TestAdaptiveRampGoesUpWithEveryAnswer(t *testing.T) {
 		"out of stock": {func(_ *limiter.Adaptive, p permit) { p.Release(errPoison) }, 18},
 		"success":      {func(_ *limiter.Adaptive, p permit) { p.Release(nil) }, 18},
 		"cancellation": {func(_ *limiter.Adaptive, p permit) { p.Release(context.Canceled) }, 1},
+		"no verdict":   {func(_ *limiter.Adaptive, p permit) { p.Abstain() }, 1},
 		"no start":     {func(_ *limiter.Adaptive, p permit) { p.Cancel() }, 1},
 		"unavailable":  {func(_ *limiter.Adaptive, p permit) { p.Release(limiter.ErrUnavailable) }, 1},
 		"panic": {func(a *limiter.Adaptive, p permit) {

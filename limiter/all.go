@@ -315,6 +315,16 @@ func (b *bundle) ReleasePermit(token uint64, err error) {
 	b.free()
 }
 
+// AbstainPermit implements [Releaser].
+func (b *bundle) AbstainPermit(token uint64) {
+	b.end(token)
+	for i := range b.permits {
+		b.permits[i].Abstain()
+		b.permits[i] = Permit{}
+	}
+	b.free()
+}
+
 // ObservePermit implements [Observer].
 func (b *bundle) ObservePermit(_ uint64, h http.Header) {
 	for _, p := range b.permits {

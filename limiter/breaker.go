@@ -33,8 +33,9 @@ const (
 //     within the Window, and either they were at least Ratio of the results in
 //     it or the last MinFailures came without a success between them.
 //
-// Errors that say nothing of the far side (a bad request, an undecodable body,
-// a panic, our own cancellation) count neither for it nor against it.
+// Errors that say nothing about the downstream (a bad request, an undecodable
+// body, our own cancellation) count neither for it nor against it. Nor does an
+// operation that abstains ([Permit.Abstain]), as [Do] does for a panic.
 //
 // Open, it lets nothing pass. The open time begins with OpenFor, doubles with
 // every probe that fails, up to MaxOpen, and begins anew after the breaker has
@@ -45,8 +46,8 @@ const (
 // and every success lets one more be in flight, so that the load doubles from
 // round to round. When as many may be in flight as were when the breaker
 // opened, and five at least, it closes. Any of the three errors opens it again.
-// A probe that ends with an error that says nothing, or is cancelled, makes
-// room for another.
+// A probe that ends with an error that says nothing, abstains or is cancelled,
+// makes room for another.
 //
 // What was in flight when the breaker opened has no say afterwards, but for
 // one thing: an ErrOverload with a RetryAfter counts, whichever operation it comes from.
@@ -350,6 +351,9 @@ func took(token uint64, now time.Duration) time.Duration {
 func (b *Breaker) current(token uint64) bool {
 	return token>>startBits == b.generation&(1<<(64-startBits)-1)
 }
+
+// AbstainPermit implements [Releaser].
+func (b *Breaker) AbstainPermit(token uint64) { b.CancelPermit(token) }
 
 // CancelPermit implements [Releaser].
 func (b *Breaker) CancelPermit(token uint64) {

@@ -23,8 +23,8 @@ type Limiter interface {
 	Ready(ctx context.Context, max int, within time.Duration) (int, error)
 
 	// Acquire waits, first come first served, until one operation may start,
-	// and takes its place. The caller gives the place back with exactly one of
-	// [Permit.Release] and [Permit.Cancel]. The error is context.Cause(ctx);
+	// and takes a slot. The caller returns it with exactly one of
+	// [Permit.Release], [Permit.Abstain] and [Permit.Cancel]. The error is context.Cause(ctx);
 	// the limiter is then as if Acquire had never been called.
 	Acquire(ctx context.Context) (Permit, error)
 
@@ -37,10 +37,11 @@ type Limiter interface {
 	Blocked() Block
 }
 
-// A Permit is the place that one operation has taken in a limiter. It is a
-// small value: passing it round allocates nothing. The zero Permit does
-// nothing. Give a permit back once; a copy given back again is a mistake that
-// a limiter can't always detect.
+// A Permit is the slot that one operation has taken in a limiter. It is a small
+// value: passing it around allocates nothing. The zero Permit does nothing.
+//
+// Return a permit once, with Release, Abstain or Cancel. Returning a copy again
+// is a mistake that a limiter can't always detect.
 type Permit struct {
 	r     Releaser
 	token uint64
@@ -51,6 +52,8 @@ type Permit struct {
 type Releaser interface {
 	// ReleasePermit is called by [Permit.Release].
 	ReleasePermit(token uint64, err error)
+	// AbstainPermit is called by [Permit.Abstain].
+	AbstainPermit(token uint64)
 	// CancelPermit is called by [Permit.Cancel].
 	CancelPermit(token uint64)
 }
@@ -65,6 +68,16 @@ func NewPermit(r Releaser, token uint64) Permit { return Permit{r: r, token: tok
 func (p Permit) Release(err error) {
 	if p.r != nil {
 		p.r.ReleasePermit(p.token, err)
+	}
+}
+
+// Abstain says that the operation ran, and that how it ended says nothing about
+// the downstream: it panicked, say, or its failure is reported to another
+// limiter. The slot is free again and the start counts, but no limiter takes it
+// for a success or a failure.
+func (p Permit) Abstain() {
+	if p.r != nil {
+		p.r.AbstainPermit(p.token)
 	}
 }
 
@@ -98,15 +111,22 @@ func (p Permit) Observe(h http.Header) {
 }
 
 // Do runs f under a permit of l. It returns f's error, or the error of
-// [Limiter.Acquire] without having called f. The permit is given back even
-// when f panics; the panic goes on.
+// [Limiter.Acquire] without having called f. If f panics or ends its goroutine,
+// the permit is returned with [Permit.Abstain], and the panic goes on.
 func Do(ctx context.Context, l Limiter, f func(ctx context.Context) error) (err error) {
 	p, err := l.Acquire(ctx)
 	if err != nil {
 		return err
 	}
-	err = errPanicked // what the limiter hears if f does not return
-	defer func() { p.Release(err) }()
+	returned := false
+	defer func() {
+		if returned {
+			p.Release(err)
+		} else {
+			p.Abstain()
+		}
+	}()
 	err = f(ctx)
+	returned = true
 	return err
 }

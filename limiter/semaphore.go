@@ -155,6 +155,9 @@ func (s *Semaphore) Blocked() Block {
 // ReleasePermit implements [Releaser].
 func (s *Semaphore) ReleasePermit(uint64, error) { s.giveBack(1) }
 
+// AbstainPermit implements [Releaser].
+func (s *Semaphore) AbstainPermit(uint64) { s.giveBack(1) }
+
 // CancelPermit implements [Releaser].
 func (s *Semaphore) CancelPermit(uint64) { s.giveBack(0) }
 

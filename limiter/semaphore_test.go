@@ -232,6 +232,7 @@ func TestSemaphoreReleasedTwice(t *testing.T) {
 	p := acquire(t, s)
 	p.Release(nil)
 	require.Panics(t, func() { p.Release(nil) })
+	require.Panics(t, func() { p.Abstain() })
 	require.Panics(t, func() { p.Cancel() })
 	require.Equal(t, limiter.SemaphoreStats{Limit: 2}, s.Stats())
 	tryAcquire(t, s)

@@ -246,6 +246,9 @@ func (b *TokenBucket) Blocked() Block {
 // operation ends changes nothing.
 func (b *TokenBucket) ReleasePermit(uint64, error) {}
 
+// AbstainPermit implements [Releaser].
+func (b *TokenBucket) AbstainPermit(uint64) {}
+
 // CancelPermit implements [Releaser].
 func (b *TokenBucket) CancelPermit(token uint64) {
 	b.mu.Lock()

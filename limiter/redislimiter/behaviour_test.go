@@ -602,6 +602,30 @@ func TestDeadProcess(t *testing.T) {
 	})
 }
 
+// An operation that abstains frees its slot, and its start counts.
+func TestAbstain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := newPlaces(t, 1, 1, redislimiter.Config{})
+		for range 10 {
+			p, err := places.all[0].Acquire(t.Context())
+			require.NoError(t, err)
+			p.Abstain()
+		}
+		require.Zero(t, places.all[0].Stats().InUse)
+		closing(t, places.all[0])
+
+		rates := newRates(t, 1, 10, 1, redislimiter.Config{})
+		begin := time.Now()
+		for range 11 {
+			p, err := rates.all[0].Acquire(t.Context())
+			require.NoError(t, err)
+			p.Abstain()
+		}
+		require.GreaterOrEqual(t, time.Since(begin), time.Second-10*ms)
+		closing(t, rates.all[0])
+	})
+}
+
 // Places that others are due are given back when their operations end, and not
 // before.
 func TestPlacesInUseStay(t *testing.T) {

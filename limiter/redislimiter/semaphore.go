@@ -269,6 +269,9 @@ func (s *Semaphore) ReleasePermit(_ uint64, err error) {
 	s.learn(err)
 }
 
+// AbstainPermit implements [limiter.Releaser].
+func (s *Semaphore) AbstainPermit(uint64) { s.giveBack(1) }
+
 // CancelPermit implements [limiter.Releaser].
 func (s *Semaphore) CancelPermit(uint64) { s.giveBack(0) }
 

@@ -328,6 +328,9 @@ func (b *TokenBucket) Blocked() limiter.Block {
 // [TokenBucket.Pause] does.
 func (b *TokenBucket) ReleasePermit(_ uint64, err error) { b.learn(err) }
 
+// AbstainPermit implements [limiter.Releaser].
+func (b *TokenBucket) AbstainPermit(uint64) {}
+
 // CancelPermit implements [limiter.Releaser]: the slot is good for another
 // start, for as long as it would have been.
 func (b *TokenBucket) CancelPermit(token uint64) {
