@@ -252,9 +252,6 @@ func (a *Adaptive) Acquire(ctx context.Context) (Permit, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p, ok := a.tryAcquire(); ok {
-		return p, nil
-	}
 	if err := a.line.join(ctx, &a.mu, a.take); err != nil {
 		return Permit{}, err
 	}
@@ -265,10 +262,6 @@ func (a *Adaptive) Acquire(ctx context.Context) (Permit, error) {
 func (a *Adaptive) TryAcquire() (Permit, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.tryAcquire()
-}
-
-func (a *Adaptive) tryAcquire() (Permit, bool) {
 	if a.line.acquiring.n > 0 {
 		return Permit{}, false
 	}

@@ -221,6 +221,9 @@ func (a *AdaptiveRate) Ready(ctx context.Context, max int, within time.Duration)
 
 // Acquire implements [Limiter].
 func (a *AdaptiveRate) Acquire(ctx context.Context) (Permit, error) {
+	if ctx.Err() != nil { // else it would count as use
+		return Permit{}, context.Cause(ctx)
+	}
 	a.wake()
 	p, err := a.bucket.Acquire(ctx)
 	if err != nil {

@@ -114,6 +114,9 @@ type bundle struct {
 func (a *all) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = asked(max, within)
 	for {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
 		n, inLine, err := a.least(ctx, max, within)
 		if err != nil {
 			return 0, err
@@ -179,7 +182,7 @@ func (a *all) Acquire(ctx context.Context) (Permit, error) {
 		return Permit{}, context.Cause(ctx)
 	}
 	if p, ok := a.TryAcquire(); ok {
-		return p, nil
+		return unlessEnded(ctx, p)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -204,6 +207,10 @@ func (a *all) Acquire(ctx context.Context) (Permit, error) {
 		if err == nil {
 			b.permits[refuser] = p
 			refused = b.tryAcquire(refuser)
+			if refused < 0 && ctx.Err() != nil {
+				b.cancel()
+				err = context.Cause(ctx)
+			}
 		}
 		a.mu.Lock()
 		switch {
@@ -215,6 +222,16 @@ func (a *all) Acquire(ctx context.Context) (Permit, error) {
 		}
 		a.refuser = refused
 	}
+}
+
+// unlessEnded returns p unless ctx has ended. Members that are only tried don't
+// ask for the context, which may have ended before there was a slot.
+func unlessEnded(ctx context.Context, p Permit) (Permit, error) {
+	if ctx.Err() != nil {
+		p.Cancel()
+		return Permit{}, context.Cause(ctx)
+	}
+	return p, nil
 }
 
 // TryAcquire implements [Limiter].

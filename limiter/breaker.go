@@ -267,10 +267,6 @@ func (b *Breaker) Acquire(ctx context.Context) (Permit, error) {
 		return Permit{}, context.Cause(ctx)
 	}
 	b.mu.Lock()
-	if p, ok := b.tryAcquire(); ok {
-		b.unlock()
-		return p, nil
-	}
 	err := b.line.join(ctx, &b.mu, b.take)
 	var p Permit
 	if err == nil {
@@ -283,12 +279,7 @@ func (b *Breaker) Acquire(ctx context.Context) (Permit, error) {
 // TryAcquire implements [Limiter].
 func (b *Breaker) TryAcquire() (Permit, bool) {
 	b.mu.Lock()
-	p, ok := b.tryAcquire()
-	b.unlock()
-	return p, ok
-}
-
-func (b *Breaker) tryAcquire() (Permit, bool) {
+	defer b.unlock()
 	if b.line.acquiring.n > 0 {
 		return Permit{}, false
 	}

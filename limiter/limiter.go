@@ -18,14 +18,15 @@ type Limiter interface {
 	// promises nothing: another caller may be first. A consumer asks it before
 	// it receives, so that no message is leased only to wait. Operations that
 	// already wait in Acquire are counted off. A max below 1 counts as 1, a
-	// negative within as 0. The error is context.Cause(ctx), and nothing else
-	// makes it fail.
+	// negative within as 0. Once ctx has ended it fails with context.Cause(ctx),
+	// even if an operation could start, and nothing else makes it fail.
 	Ready(ctx context.Context, max int, within time.Duration) (int, error)
 
 	// Acquire waits, first come first served, until one operation may start,
 	// and takes a slot. The caller returns it with exactly one of
-	// [Permit.Release], [Permit.Abstain] and [Permit.Cancel]. The error is context.Cause(ctx);
-	// the limiter is then as if Acquire had never been called.
+	// [Permit.Release], [Permit.Abstain] and [Permit.Cancel]. A context that has
+	// ended before an operation could start gets no permit. The error is
+	// context.Cause(ctx); the limiter is then as if Acquire had never been called.
 	Acquire(ctx context.Context) (Permit, error)
 
 	// TryAcquire takes a place if one is free now and nobody waits for it. It

@@ -100,6 +100,10 @@ func (s *Semaphore) Acquire(ctx context.Context) (Permit, error) {
 		return Permit{}, context.Cause(ctx)
 	}
 	s.mu.Lock()
+	if ctx.Err() != nil { // before there was a slot, perhaps
+		s.mu.Unlock()
+		return Permit{}, context.Cause(ctx)
+	}
 	if s.inUse < s.limit {
 		s.inUse++
 		s.mu.Unlock()

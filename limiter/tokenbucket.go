@@ -204,11 +204,6 @@ func (b *TokenBucket) Acquire(ctx context.Context) (Permit, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.line.acquiring.n == 0 {
-		if _, ok := b.take(); ok {
-			return b.permit(), nil
-		}
-	}
 	if err := b.line.join(ctx, &b.mu, b.take); err != nil {
 		return Permit{}, err
 	}

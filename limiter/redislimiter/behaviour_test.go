@@ -626,6 +626,48 @@ func TestAbstain(t *testing.T) {
 	})
 }
 
+// A late context calls then once, after its Err was asked for the first time.
+type late struct {
+	context.Context
+	then func()
+}
+
+func (c *late) Err() error {
+	err := c.Context.Err()
+	if then := c.then; then != nil {
+		c.then = nil
+		then()
+	}
+	return err
+}
+
+// A context that has ended before a slot came free gets no permit.
+func TestAContextThatHasEndedGetsNoPermit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := newPlaces(t, 1, 1, redislimiter.Config{}).all[0]
+		held, err := places.Acquire(t.Context())
+		require.NoError(t, err)
+		rates := newRates(t, 1, 10, 1, redislimiter.Config{}).all[0]
+		warm(t, rates)
+		rates.Pause(time.Now().Add(time.Hour))
+		for l, free := range map[limiter.Limiter]func(){
+			places: func() { held.Release(nil) },
+			rates:  func() { rates.Resume(); time.Sleep(200 * ms) },
+		} {
+			_, ok := l.TryAcquire()
+			require.False(t, ok, "%T", l)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			_, err := l.Acquire(&late{Context: ctx, then: func() { cancel(errGaveUp); free() }})
+			require.Equal(t, errGaveUp, err, "%T", l)
+			_, err = l.Ready(ctx, 1, 0)
+			require.Equal(t, errGaveUp, err, "%T: though one could start", l)
+		}
+		require.Zero(t, places.Stats().InUse)
+		closing(t, places)
+		closing(t, rates)
+	})
+}
+
 // Places that others are due are given back when their operations end, and not
 // before.
 func TestPlacesInUseStay(t *testing.T) {

@@ -210,6 +210,9 @@ func (s *Semaphore) Acquire(ctx context.Context) (limiter.Permit, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if ctx.Err() != nil { // before there was a slot, perhaps
+		return limiter.Permit{}, context.Cause(ctx)
+	}
 	now := s.now()
 	s.lastUse = now
 	if s.line.waiting == 0 {

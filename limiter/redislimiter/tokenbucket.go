@@ -260,6 +260,9 @@ func (b *TokenBucket) Acquire(ctx context.Context) (limiter.Permit, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if ctx.Err() != nil { // before there was a slot, perhaps
+		return limiter.Permit{}, context.Cause(ctx)
+	}
 	now := b.now()
 	b.lastUse = now
 	if b.line.waiting == 0 {
