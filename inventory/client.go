@@ -268,14 +268,18 @@ func (c *Client) attempt(ctx context.Context, r *call) error {
 	case err != nil:
 		return fmt.Errorf("inventory: %s: wait for the limiter: %w", subject(r.op, r.sku), err)
 	}
-	verdict := errPanicked // what the limiter hears if send does not return
-	defer func() { permit.Release(verdict) }()
-	verdict = c.send(ctx, r, permit)
-	return verdict
+	returned := false
+	defer func() {
+		if returned {
+			permit.Release(err)
+		} else {
+			permit.Abstain() // the transport or the token source panicked
+		}
+	}()
+	err = c.send(ctx, r, permit)
+	returned = true
+	return err
 }
-
-// errPanicked says nothing about the API.
-var errPanicked = errors.New("inventory: a transport or token source panicked")
 
 // ended returns the error of a call whose caller's context has ended. The
 // context's own error is in it beside the cause.

@@ -198,7 +198,7 @@ type hearing struct {
 
 func (h *hearing) Ready(context.Context, int, time.Duration) (int, error) { return 1, nil }
 func (h *hearing) TryAcquire() (limiter.Permit, bool)                     { return limiter.Permit{}, false }
-func (h *hearing) Blocked() (string, time.Time)                           { return "", time.Time{} }
+func (h *hearing) Blocked() limiter.Block                                 { return limiter.Block{} }
 
 func (h *hearing) Acquire(ctx context.Context) (limiter.Permit, error) {
 	if ctx.Err() != nil {
@@ -216,7 +216,12 @@ func (h *hearing) ReleasePermit(_ uint64, err error) {
 	h.heard = append(h.heard, err)
 }
 
+func (h *hearing) AbstainPermit(uint64) { h.ReleasePermit(0, errAbstained) }
+
 func (h *hearing) CancelPermit(uint64) { h.ReleasePermit(0, errors.New("cancelled")) }
+
+// errAbstained stands in heard for a permit that was returned without a verdict.
+var errAbstained = errors.New("abstained")
 
 func (h *hearing) last(t *testing.T) error {
 	h.mu.Lock()
@@ -283,7 +288,7 @@ func TestPanickingTransportGivesItsPermitBack(t *testing.T) {
 		Transport: roundTripper(func(*http.Request) (*http.Response, error) { panic("boom") }),
 	})
 	require.Panics(t, func() { _, _ = client.Level(t.Context(), "A") })
-	require.NoError(t, limiter.Classify(h.last(t)))
+	require.Equal(t, errAbstained, h.last(t))
 }
 
 func TestTimeout(t *testing.T) {

@@ -100,7 +100,7 @@ const (
 // that something is out of stock: a far side that answers so works. How long
 // such an answer takes says nothing of how long the work does, so only
 // successes raise the limit itself. Our own cancellation is no answer, nor is a
-// panic under [Do], and they tell nothing. (A [Breaker] is stricter: it asks
+// run that abstains ([Permit.Abstain]), and nothing is learned from them. (A [Breaker] is stricter: it asks
 // whether the far side is in trouble, where an early refusal of a request proves
 // little, so errors that say nothing neither open it nor help to close it.)
 //
@@ -252,9 +252,6 @@ func (a *Adaptive) Acquire(ctx context.Context) (Permit, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p, ok := a.tryAcquire(); ok {
-		return p, nil
-	}
 	if err := a.line.join(ctx, &a.mu, a.take); err != nil {
 		return Permit{}, err
 	}
@@ -265,10 +262,6 @@ func (a *Adaptive) Acquire(ctx context.Context) (Permit, error) {
 func (a *Adaptive) TryAcquire() (Permit, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.tryAcquire()
-}
-
-func (a *Adaptive) tryAcquire() (Permit, bool) {
 	if a.line.acquiring.n > 0 {
 		return Permit{}, false
 	}
@@ -297,17 +290,17 @@ func (a *Adaptive) take() (retry time.Duration, ok bool) {
 	return 0, true
 }
 
-// Blocked implements [Limiter]. When a place will be given back is not known.
-func (a *Adaptive) Blocked() (by string, until time.Time) {
+// Blocked implements [Limiter]. When a slot will come free is not known.
+func (a *Adaptive) Blocked() Block {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
 	case time.Until(a.paused) > 0:
-		return ByPause, a.paused
+		return Block{Reason: ByPause, Until: a.paused}
 	case a.inFlight+a.line.acquiring.n >= a.inForce():
-		return ByConcurrency, time.Time{}
+		return Block{Reason: ByConcurrency}
 	}
-	return "", time.Time{}
+	return Block{}
 }
 
 // use takes note that it is used now, and whether all of it is.
@@ -363,6 +356,15 @@ func (a *Adaptive) give(token uint64) (current, counts bool) {
 	return current, token&counted != 0 && round == a.round
 }
 
+// AbstainPermit implements [Releaser].
+func (a *Adaptive) AbstainPermit(token uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, counts := a.give(token)
+	a.released++
+	a.end(token, counts)
+}
+
 // CancelPermit implements [Releaser].
 func (a *Adaptive) CancelPermit(token uint64) {
 	a.mu.Lock()
@@ -404,11 +406,17 @@ func (a *Adaptive) ReleasePermit(token uint64, err error) {
 	case class == ErrUnavailable && timedOut(err) && current:
 		a.tooLate()
 	}
-	if counts && a.round == round { // its trial goes on
-		a.trial.started-- // it tells nothing of latency at this limit: another one in its place
+	a.end(token, counts && a.round == round) // else its trial is over
+}
+
+// end ends an operation that ran. In the trial, another one takes the place of
+// one that is still counted: it says nothing about latency at this limit.
+func (a *Adaptive) end(token uint64, counted bool) {
+	if counted {
+		a.trial.started--
 	}
 	if a.trial.kind == up && took(token, a.used) < a.used-a.fullAt {
-		a.hold() // more is not needed: all that time there were places left
+		a.hold() // more is not needed: all that time there were slots left
 	}
 	a.line.stir()
 }

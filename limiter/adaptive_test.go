@@ -231,6 +231,7 @@ func TestAdaptiveRampGoesUpWithEveryAnswer(t *testing.T) {
 		"out of stock": {func(_ *limiter.Adaptive, p permit) { p.Release(errPoison) }, 18},
 		"success":      {func(_ *limiter.Adaptive, p permit) { p.Release(nil) }, 18},
 		"cancellation": {func(_ *limiter.Adaptive, p permit) { p.Release(context.Canceled) }, 1},
+		"no verdict":   {func(_ *limiter.Adaptive, p permit) { p.Abstain() }, 1},
 		"no start":     {func(_ *limiter.Adaptive, p permit) { p.Cancel() }, 1},
 		"unavailable":  {func(_ *limiter.Adaptive, p permit) { p.Release(limiter.ErrUnavailable) }, 1},
 		"panic": {func(a *limiter.Adaptive, p permit) {
@@ -366,22 +367,19 @@ func TestAdaptiveReadyAndBlocked(t *testing.T) {
 		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 10, Initial: 3})
 		require.Equal(t, 3, ready(t, a, 10, 0))
 		require.Equal(t, 2, ready(t, a, 2, 0))
-		by, _ := a.Blocked()
-		require.Empty(t, by)
+		require.Zero(t, a.Blocked())
 		permits := fill(a)
-		by, until := a.Blocked()
-		require.Equal(t, limiter.ByConcurrency, by)
-		require.Zero(t, until)
+		require.Equal(t, limiter.Block{Reason: limiter.ByConcurrency}, a.Blocked())
 		waits := ask(t.Context(), a, 10, 0)
 		require.False(t, waits().done)
 		permits[0].Release(nil)
 		require.Equal(t, 1, waits().n)
 
 		permits[1].Release(overload(30 * time.Second))
-		by, until = a.Blocked()
-		require.Equal(t, limiter.ByPause, by)
-		require.Equal(t, 30*time.Second, time.Until(until))
-		require.Equal(t, until, a.Stats().PausedUntil)
+		block := a.Blocked()
+		require.Equal(t, limiter.ByPause, block.Reason)
+		require.Equal(t, 30*time.Second, time.Until(block.Until))
+		require.Equal(t, block.Until, a.Stats().PausedUntil)
 		permits[2].Release(nil)
 		start := time.Now()
 		waits = ask(t.Context(), a, 10, 5*time.Second)

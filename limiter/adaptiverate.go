@@ -71,10 +71,10 @@ const (
 // longer, to seven tenths of what it was before, and goes on from there along
 // the curve. So it is back within minutes, however long the outage was.
 //
-// An error that says nothing of the far side, such as one about the request, is
-// an answer, and counts as acceptance. Our own cancellation is none, nor is a
-// panic under [Do]; they tell nothing, and neither do [ErrUnavailable] and
-// [ErrMisconfigured].
+// An error that says nothing about the downstream, such as one about the request,
+// is an answer, and counts as acceptance. Our own cancellation is none, nor is a
+// run that abstains ([Permit.Abstain]). Nothing is learned from these, nor from
+// [ErrUnavailable] and [ErrMisconfigured].
 //
 // An ErrOverload with a [RetryAfter] pauses everybody for that long, whichever
 // operation it comes from. The rate is an eighth of what it was after a pause,
@@ -221,6 +221,9 @@ func (a *AdaptiveRate) Ready(ctx context.Context, max int, within time.Duration)
 
 // Acquire implements [Limiter].
 func (a *AdaptiveRate) Acquire(ctx context.Context) (Permit, error) {
+	if ctx.Err() != nil { // else it would count as use
+		return Permit{}, context.Cause(ctx)
+	}
 	a.wake()
 	p, err := a.bucket.Acquire(ctx)
 	if err != nil {
@@ -261,7 +264,14 @@ func (a *AdaptiveRate) since(token uint64) uint64 {
 }
 
 // Blocked implements [Limiter].
-func (a *AdaptiveRate) Blocked() (by string, until time.Time) { return a.bucket.Blocked() }
+func (a *AdaptiveRate) Blocked() Block { return a.bucket.Blocked() }
+
+// AbstainPermit implements [Releaser].
+func (a *AdaptiveRate) AbstainPermit(uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.use(time.Since(a.base))
+}
 
 // CancelPermit implements [Releaser].
 func (a *AdaptiveRate) CancelPermit(token uint64) {

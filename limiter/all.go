@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -115,6 +114,9 @@ type bundle struct {
 func (a *all) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = asked(max, within)
 	for {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
 		n, inLine, err := a.least(ctx, max, within)
 		if err != nil {
 			return 0, err
@@ -180,7 +182,7 @@ func (a *all) Acquire(ctx context.Context) (Permit, error) {
 		return Permit{}, context.Cause(ctx)
 	}
 	if p, ok := a.TryAcquire(); ok {
-		return p, nil
+		return unlessEnded(ctx, p)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -205,6 +207,10 @@ func (a *all) Acquire(ctx context.Context) (Permit, error) {
 		if err == nil {
 			b.permits[refuser] = p
 			refused = b.tryAcquire(refuser)
+			if refused < 0 && ctx.Err() != nil {
+				b.cancel()
+				err = context.Cause(ctx)
+			}
 		}
 		a.mu.Lock()
 		switch {
@@ -216,6 +222,16 @@ func (a *all) Acquire(ctx context.Context) (Permit, error) {
 		}
 		a.refuser = refused
 	}
+}
+
+// unlessEnded returns p unless ctx has ended. Members that are only tried don't
+// ask for the context, which may have ended before there was a slot.
+func unlessEnded(ctx context.Context, p Permit) (Permit, error) {
+	if ctx.Err() != nil {
+		p.Cancel()
+		return Permit{}, context.Cause(ctx)
+	}
+	return p, nil
 }
 
 // TryAcquire implements [Limiter].
@@ -250,22 +266,18 @@ func (a *all) Idle() bool {
 
 // Blocked implements [Limiter]: a breaker if one blocks, because then no limit
 // matters, else the member that blocks longest as far as is known.
-func (a *all) Blocked() (by string, until time.Time) {
+func (a *all) Blocked() Block {
+	var block Block
 	for _, m := range a.members {
-		b, u := m.Blocked()
+		b := m.Blocked()
+		open, opener := block.Reason == ByBreaker, b.Reason == ByBreaker
 		switch {
-		case b == "":
-		case isBreaker(by) && !isBreaker(b):
-		case by == "", isBreaker(b) && !isBreaker(by), u.After(until):
-			by, until = b, u
+		case b.Reason == "", open && !opener:
+		case block.Reason == "", opener && !open, b.Until.After(block.Until):
+			block = b
 		}
 	}
-	return by, until
-}
-
-func isBreaker(by string) bool {
-	rest, ok := strings.CutPrefix(by, ByBreaker)
-	return ok && (rest == "" || rest[0] == ' ')
+	return block
 }
 
 // bundle returns an empty bundle.
@@ -315,6 +327,16 @@ func (b *bundle) ReleasePermit(token uint64, err error) {
 	b.end(token)
 	for i := range b.permits {
 		b.permits[i].Release(err)
+		b.permits[i] = Permit{}
+	}
+	b.free()
+}
+
+// AbstainPermit implements [Releaser].
+func (b *bundle) AbstainPermit(token uint64) {
+	b.end(token)
+	for i := range b.permits {
+		b.permits[i].Abstain()
 		b.permits[i] = Permit{}
 	}
 	b.free()
@@ -373,6 +395,6 @@ func (unlimited) Acquire(ctx context.Context) (Permit, error) {
 	return Permit{}, nil
 }
 
-func (unlimited) Idle() bool                   { return true }
-func (unlimited) TryAcquire() (Permit, bool)   { return Permit{}, true }
-func (unlimited) Blocked() (string, time.Time) { return "", time.Time{} }
+func (unlimited) Idle() bool                 { return true }
+func (unlimited) TryAcquire() (Permit, bool) { return Permit{}, true }
+func (unlimited) Blocked() Block             { return Block{} }

@@ -26,8 +26,7 @@ func TestAllOfFew(t *testing.T) {
 	require.Equal(t, 7, n)
 	acquire(t, none).Release(nil)
 	tryAcquire(t, none).Cancel()
-	by, _ := none.Blocked()
-	require.Empty(t, by)
+	require.Zero(t, none.Blocked())
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errGaveUp)
 	_, err = none.Acquire(ctx)
@@ -272,22 +271,16 @@ func TestAllBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b, x := newSemaphore(t, 1), newBucket(t, 1, 1), newBreaker(t, limiter.BreakerConfig{Name: "x"})
 		l := limiter.All(s, b, x)
-		by, until := l.Blocked()
-		require.Empty(t, by)
-		require.Zero(t, until)
+		require.Zero(t, l.Blocked())
 		tryAcquire(t, s)
-		by, until = l.Blocked()
-		require.Equal(t, limiter.ByConcurrency, by)
-		require.Zero(t, until)
+		require.Equal(t, limiter.Block{Reason: limiter.ByConcurrency}, l.Blocked())
 		b.Pause(time.Now().Add(time.Hour))
-		by, until = l.Blocked()
-		require.Equal(t, limiter.ByPause, by)
-		require.Equal(t, time.Now().Add(time.Hour), until)
+		require.Equal(t, limiter.Block{Reason: limiter.ByPause, Until: time.Now().Add(time.Hour)}, l.Blocked())
 		result(t, x, overload(time.Minute))
 		for _, l := range []limiter.Limiter{l, limiter.All(x, b, s), limiter.All(b, x, s)} {
-			by, until = l.Blocked()
-			require.Equal(t, "breaker x", by)
-			require.Equal(t, time.Now().Add(time.Minute), until)
+			require.Equal(t, limiter.Block{
+				Reason: limiter.ByBreaker, Name: "x", Until: time.Now().Add(time.Minute), Cause: overload(time.Minute),
+			}, l.Blocked())
 		}
 	})
 }

@@ -33,8 +33,9 @@ const (
 //     within the Window, and either they were at least Ratio of the results in
 //     it or the last MinFailures came without a success between them.
 //
-// Errors that say nothing of the far side (a bad request, an undecodable body,
-// a panic, our own cancellation) count neither for it nor against it.
+// Errors that say nothing about the downstream (a bad request, an undecodable
+// body, our own cancellation) count neither for it nor against it. Nor does an
+// operation that abstains ([Permit.Abstain]), as [Do] does for a panic.
 //
 // Open, it lets nothing pass. The open time begins with OpenFor, doubles with
 // every probe that fails, up to MaxOpen, and begins anew after the breaker has
@@ -45,14 +46,13 @@ const (
 // and every success lets one more be in flight, so that the load doubles from
 // round to round. When as many may be in flight as were when the breaker
 // opened, and five at least, it closes. Any of the three errors opens it again.
-// A probe that ends with an error that says nothing, or is cancelled, makes
-// room for another.
+// A probe that ends with an error that says nothing, abstains or is cancelled,
+// makes room for another.
 //
 // What was in flight when the breaker opened has no say afterwards, but for
 // one thing: an ErrOverload with a RetryAfter counts, whichever operation it comes from.
 type Breaker struct {
 	cfg  BreakerConfig // with defaults filled in; never changes
-	by   string        // what Blocked answers
 	base time.Time     // what times in tokens and in recent are counted from
 
 	mu         sync.Mutex // guards all below
@@ -73,8 +73,7 @@ type Breaker struct {
 
 // BreakerConfig configures a [Breaker]. The zero value works.
 type BreakerConfig struct {
-	// Name tells breakers apart in Blocked, which answers "breaker" and the
-	// name. Default: none.
+	// Name tells breakers apart in Blocked. Default: none.
 	Name string
 
 	// MinFailures is how many operations at least must end with
@@ -186,17 +185,13 @@ func NewBreaker(cfg BreakerConfig) (*Breaker, error) {
 	case cfg.MaxOpen < cfg.OpenFor:
 		return nil, refuse("MaxOpen", cfg.MaxOpen, fmt.Sprintf("at least OpenFor, which is %v", cfg.OpenFor))
 	}
-	by := ByBreaker
-	if cfg.Name != "" {
-		by += " " + cfg.Name
-	}
-	return &Breaker{cfg: cfg, by: by, base: time.Now()}, nil
+	return &Breaker{cfg: cfg, base: time.Now()}, nil
 }
 
 // Tripped reports whether l is a breaker that is not closed, or an [All] with
-// one among its members: whether the far side is held to be in trouble, even
-// if an operation could start now as a probe. Of a limiter of another kind it
-// knows what Blocked answers.
+// one among its members: whether an outage goes on, even if an operation
+// could start now as a probe. Of a limiter of another kind it knows what Blocked
+// answers.
 func Tripped(l Limiter) bool {
 	switch l := l.(type) {
 	case *Breaker:
@@ -206,8 +201,7 @@ func Tripped(l Limiter) bool {
 	case interface{ inner() Limiter }:
 		return Tripped(l.inner())
 	}
-	by, _ := l.Blocked()
-	return isBreaker(by)
+	return l.Blocked().Reason == ByBreaker
 }
 
 // State returns the state.
@@ -273,10 +267,6 @@ func (b *Breaker) Acquire(ctx context.Context) (Permit, error) {
 		return Permit{}, context.Cause(ctx)
 	}
 	b.mu.Lock()
-	if p, ok := b.tryAcquire(); ok {
-		b.unlock()
-		return p, nil
-	}
 	err := b.line.join(ctx, &b.mu, b.take)
 	var p Permit
 	if err == nil {
@@ -289,12 +279,7 @@ func (b *Breaker) Acquire(ctx context.Context) (Permit, error) {
 // TryAcquire implements [Limiter].
 func (b *Breaker) TryAcquire() (Permit, bool) {
 	b.mu.Lock()
-	p, ok := b.tryAcquire()
-	b.unlock()
-	return p, ok
-}
-
-func (b *Breaker) tryAcquire() (Permit, bool) {
+	defer b.unlock()
 	if b.line.acquiring.n > 0 {
 		return Permit{}, false
 	}
@@ -324,17 +309,17 @@ func (b *Breaker) take() (retry time.Duration, ok bool) {
 }
 
 // Blocked implements [Limiter]. When a probe in flight will end is not known.
-func (b *Breaker) Blocked() (by string, until time.Time) {
+func (b *Breaker) Blocked() Block {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.state == Open && time.Until(b.until) > 0:
-		return b.by, b.until
+		return Block{Reason: ByBreaker, Name: b.cfg.Name, Until: b.until, Cause: b.cause}
 	case b.state == Open && b.line.acquiring.n > 0, // whose head is about to probe
 		b.state == HalfOpen && b.inFlight+b.line.acquiring.n >= b.allowed:
-		return b.by, time.Time{}
+		return Block{Reason: ByBreaker, Name: b.cfg.Name, Cause: b.cause}
 	}
-	return "", time.Time{}
+	return Block{}
 }
 
 // The token of a permit is when the operation started, in microseconds since
@@ -357,6 +342,9 @@ func took(token uint64, now time.Duration) time.Duration {
 func (b *Breaker) current(token uint64) bool {
 	return token>>startBits == b.generation&(1<<(64-startBits)-1)
 }
+
+// AbstainPermit implements [Releaser].
+func (b *Breaker) AbstainPermit(token uint64) { b.CancelPermit(token) }
 
 // CancelPermit implements [Releaser].
 func (b *Breaker) CancelPermit(token uint64) {

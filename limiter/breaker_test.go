@@ -32,9 +32,7 @@ func opened(t testing.TB, b *limiter.Breaker) time.Duration {
 	t.Helper()
 	s := b.Stats()
 	require.Equal(t, limiter.Open, s.State)
-	by, until := b.Blocked()
-	require.Equal(t, limiter.ByBreaker, by)
-	require.Equal(t, s.Until, until)
+	require.Equal(t, limiter.Block{Reason: limiter.ByBreaker, Until: s.Until, Cause: s.Cause}, b.Blocked())
 	return time.Until(s.Until)
 }
 
@@ -84,8 +82,7 @@ func TestBreakerOpensAtOnce(t *testing.T) {
 				b := newBreaker(t, limiter.BreakerConfig{})
 				results(t, b, 1000, nil)
 				require.Equal(t, limiter.BreakerStats{State: limiter.Closed}, b.Stats())
-				by, _ := b.Blocked()
-				require.Empty(t, by)
+				require.Zero(t, b.Blocked())
 				result(t, b, test.err)
 				if test.exact > 0 {
 					require.Equal(t, test.exact, opened(t, b))
@@ -184,6 +181,7 @@ func TestBreakerIgnoresWhatIsNotTheFarSide(t *testing.T) {
 			require.Panics(t, func() {
 				_ = limiter.Do(t.Context(), b, func(context.Context) error { panic("handler") })
 			})
+			tryAcquire(t, b).Abstain()
 			tryAcquire(t, b).Cancel()
 		}
 		require.Equal(t, limiter.BreakerStats{State: limiter.Closed}, b.Stats())
@@ -192,6 +190,7 @@ func TestBreakerIgnoresWhatIsNotTheFarSide(t *testing.T) {
 		for range 9 {
 			result(t, b, limiter.ErrUnavailable)
 			results(t, b, 100, errPoison)
+			tryAcquire(t, b).Abstain()
 		}
 		result(t, b, limiter.ErrUnavailable)
 		require.Equal(t, limiter.Open, b.State())
@@ -235,8 +234,7 @@ func TestBreakerRampsUp(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBreaker(t, limiter.BreakerConfig{})
 			trip(t, b, inFlight)
-			by, _ := b.Blocked()
-			require.Empty(t, by, "a probe could start")
+			require.Zero(t, b.Blocked(), "a probe could start")
 			for round := 1; round < max(5, inFlight); round *= 2 {
 				var probes []permit
 				for range round {
@@ -246,9 +244,7 @@ func TestBreakerRampsUp(t *testing.T) {
 				require.Equal(t, limiter.HalfOpen, b.State())
 				require.Equal(t, round, b.Stats().Allowed)
 				require.Equal(t, round, b.Stats().InFlight)
-				by, until := b.Blocked()
-				require.Equal(t, limiter.ByBreaker, by)
-				require.Zero(t, until)
+				require.Equal(t, limiter.Block{Reason: limiter.ByBreaker, Cause: b.Stats().Cause}, b.Blocked())
 				for _, p := range probes {
 					p.Release(nil)
 				}
@@ -427,8 +423,7 @@ func TestBreakerReady(t *testing.T) {
 		b := newBreaker(t, limiter.BreakerConfig{Name: "inventory"})
 		require.Equal(t, 100, ready(t, b, 100, 0))
 		result(t, b, overload(10*time.Second))
-		by, _ := b.Blocked()
-		require.Equal(t, "breaker inventory", by)
+		require.Equal(t, "inventory", b.Blocked().Name)
 		soon, now := ask(t.Context(), b, 100, 40*ms), ask(t.Context(), b, 100, 0)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		never := ask(ctx, b, 100, 0)

@@ -50,9 +50,10 @@
 //
 // # Asking and taking
 //
-// [Limiter.Acquire] waits for a place and takes it; the [Permit] gives it back,
-// with Release when the operation ran, with Cancel when it did not. [Do] does
-// all of it. [Limiter.Ready] only asks: it waits until an operation could start
+// [Limiter.Acquire] waits for a slot and takes it. The [Permit] returns it: with
+// Release when the operation ran, with Abstain when it ran and says nothing about
+// the downstream, with Cancel when it did not start. [Do] does all of it.
+// [Limiter.Ready] only asks: it waits until an operation could start
 // soon, and takes nothing. A consumer of a queue asks it before it receives,
 // because a message that is received only to wait uses up its lease.
 //

@@ -27,9 +27,6 @@ var (
 	ErrMisconfigured = errors.New("limiter: the far side refuses us until someone acts")
 )
 
-// errPanicked stands for an operation that panicked: no verdict on the far side.
-var errPanicked = errors.New("limiter: the operation panicked")
-
 // Classify reports what err says about the far side: [ErrOverload],
 // [ErrUnavailable], [ErrMisconfigured], or nil when it says nothing, as a
 // success, a bad request, an undecodable body or our own cancellation do.
@@ -72,12 +69,11 @@ func Classify(err error) error {
 	return nil
 }
 
-// answered reports whether an operation that ended with err was answered by a
-// far side that works, though perhaps not with what was hoped for: whether that
-// did the work, to a limiter that learns from it. Where we gave up ourselves, or
-// panicked, nobody knows.
+// answered reports whether the downstream answered an operation that ended with
+// err, though perhaps not with what was hoped for. To a limiter that learns from
+// it, the downstream then did the work. Where we gave up ourselves, nobody knows.
 func answered(err error) bool {
-	return Classify(err) == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, errPanicked)
+	return Classify(err) == nil && !errors.Is(err, context.Canceled)
 }
 
 // RetryAfter returns how long the far side asked to be left alone: the first

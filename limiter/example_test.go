@@ -97,8 +97,8 @@ func ExampleTokenBucket_Pause() {
 		panic(err)
 	}
 	b.Pause(time.Now().Add(time.Hour))
-	by, until := b.Blocked()
-	fmt.Println(by, time.Until(until).Round(time.Minute))
+	block := b.Blocked()
+	fmt.Println(block.Reason, time.Until(block.Until).Round(time.Minute))
 	b.Resume()
 	n, err := b.Ready(context.Background(), 10, 20*time.Millisecond)
 	fmt.Println(n, err) // three that are there, and two that come within 20 ms
@@ -130,8 +130,7 @@ func ExampleNewBreaker() {
 	}
 	_ = call(errors.New("no such item")) // says nothing about the far side
 	_ = call(&tooManyRequests{retryAfter: 30 * time.Millisecond})
-	by, _ := b.Blocked()
-	fmt.Println("blocked by:", by)
+	fmt.Println("blocked by:", b.Blocked().Reason, b.Blocked().Name)
 	for range 4 { // the first waits for 30 ms, as it was told
 		_ = call(nil)
 	}
@@ -159,8 +158,7 @@ func ExampleAll() {
 		_, _ = both.TryAcquire()
 	}
 	_, ok := both.TryAcquire()
-	by, _ := both.Blocked()
-	fmt.Println("a third:", ok, "because of", by)
+	fmt.Println("a third:", ok, "because of", both.Blocked().Reason)
 	fmt.Println("places in use:", places.Stats().InUse) // nothing held for the third
 	// Output:
 	// ready: 2 <nil>
@@ -201,9 +199,7 @@ func ExampleTransport() {
 	}
 	fmt.Println(res.Status)
 	_ = res.Body.Close() // gives the permit back, with what the response said
-
-	_, until := b.Blocked()
-	fmt.Println(b.State(), "for", time.Until(until).Round(time.Second))
+	fmt.Println(b.State(), "for", time.Until(b.Blocked().Until).Round(time.Second))
 	// Output:
 	// 429 Too Many Requests
 	// open for 1m0s

@@ -169,7 +169,7 @@ func isIdle(l Limiter) bool {
 func (e *key[K]) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	e, err := e.use()
 	if err != nil {
-		return 0, err
+		return failed{err}.Ready(ctx, max, within)
 	}
 	defer e.done()
 	return e.limiter.Ready(ctx, max, within)
@@ -179,7 +179,7 @@ func (e *key[K]) Ready(ctx context.Context, max int, within time.Duration) (int,
 func (e *key[K]) Acquire(ctx context.Context) (Permit, error) {
 	e, err := e.use()
 	if err != nil {
-		return Permit{}, err
+		return failed{err}.Acquire(ctx)
 	}
 	defer e.done()
 	return e.limiter.Acquire(ctx)
@@ -196,7 +196,7 @@ func (e *key[K]) TryAcquire() (Permit, bool) {
 }
 
 // Blocked implements [Limiter].
-func (e *key[K]) Blocked() (by string, until time.Time) {
+func (e *key[K]) Blocked() Block {
 	e, err := e.use()
 	if err != nil {
 		return failed{err}.Blocked()
@@ -233,5 +233,5 @@ func (f failed) Acquire(ctx context.Context) (Permit, error) {
 	return Permit{}, f.err
 }
 
-func (f failed) TryAcquire() (Permit, bool)            { return Permit{}, false }
-func (f failed) Blocked() (by string, until time.Time) { return f.err.Error(), time.Time{} }
+func (f failed) TryAcquire() (Permit, bool) { return Permit{}, false }
+func (f failed) Blocked() Block             { return Block{Reason: ByError, Cause: f.err} }

@@ -18,14 +18,15 @@ type Limiter interface {
 	// promises nothing: another caller may be first. A consumer asks it before
 	// it receives, so that no message is leased only to wait. Operations that
 	// already wait in Acquire are counted off. A max below 1 counts as 1, a
-	// negative within as 0. The error is context.Cause(ctx), and nothing else
-	// makes it fail.
+	// negative within as 0. Once ctx has ended it fails with context.Cause(ctx),
+	// even if an operation could start, and nothing else makes it fail.
 	Ready(ctx context.Context, max int, within time.Duration) (int, error)
 
 	// Acquire waits, first come first served, until one operation may start,
-	// and takes its place. The caller gives the place back with exactly one of
-	// [Permit.Release] and [Permit.Cancel]. The error is context.Cause(ctx);
-	// the limiter is then as if Acquire had never been called.
+	// and takes a slot. The caller returns it with exactly one of
+	// [Permit.Release], [Permit.Abstain] and [Permit.Cancel]. A context that has
+	// ended before an operation could start gets no permit. The error is
+	// context.Cause(ctx); the limiter is then as if Acquire had never been called.
 	Acquire(ctx context.Context) (Permit, error)
 
 	// TryAcquire takes a place if one is free now and nobody waits for it. It
@@ -33,24 +34,15 @@ type Limiter interface {
 	TryAcquire() (Permit, bool)
 
 	// Blocked says why no operation could start now, and until when, as far as
-	// that is known (the zero time where it is not). It returns "" when one
-	// could start now. The first word of by is one of the By constants for the
-	// limiters of this package; what follows is a name, for people.
-	Blocked() (by string, until time.Time)
+	// that is known. It returns the zero Block when one could start now.
+	Blocked() Block
 }
 
-// What a limiter of this package answers first in Blocked.
-const (
-	ByConcurrency = "concurrency" // all places are taken
-	ByRate        = "rate"        // no token is left in the bucket
-	ByPause       = "pause"       // paused, by hand or by the far side's Retry-After
-	ByBreaker     = "breaker"     // the far side is in trouble and gets no calls, or one probe at a time
-)
-
-// A Permit is the place that one operation has taken in a limiter. It is a
-// small value: passing it round allocates nothing. The zero Permit does
-// nothing. Give a permit back once; a copy given back again is a mistake that
-// a limiter can't always detect.
+// A Permit is the slot that one operation has taken in a limiter. It is a small
+// value: passing it around allocates nothing. The zero Permit does nothing.
+//
+// Return a permit once, with Release, Abstain or Cancel. Returning a copy again
+// is a mistake that a limiter can't always detect.
 type Permit struct {
 	r     Releaser
 	token uint64
@@ -61,6 +53,8 @@ type Permit struct {
 type Releaser interface {
 	// ReleasePermit is called by [Permit.Release].
 	ReleasePermit(token uint64, err error)
+	// AbstainPermit is called by [Permit.Abstain].
+	AbstainPermit(token uint64)
 	// CancelPermit is called by [Permit.Cancel].
 	CancelPermit(token uint64)
 }
@@ -75,6 +69,16 @@ func NewPermit(r Releaser, token uint64) Permit { return Permit{r: r, token: tok
 func (p Permit) Release(err error) {
 	if p.r != nil {
 		p.r.ReleasePermit(p.token, err)
+	}
+}
+
+// Abstain says that the operation ran, and that how it ended says nothing about
+// the downstream: it panicked, say, or its failure is reported to another
+// limiter. The slot is free again and the start counts, but no limiter takes it
+// for a success or a failure.
+func (p Permit) Abstain() {
+	if p.r != nil {
+		p.r.AbstainPermit(p.token)
 	}
 }
 
@@ -108,15 +112,22 @@ func (p Permit) Observe(h http.Header) {
 }
 
 // Do runs f under a permit of l. It returns f's error, or the error of
-// [Limiter.Acquire] without having called f. The permit is given back even
-// when f panics; the panic goes on.
+// [Limiter.Acquire] without having called f. If f panics or ends its goroutine,
+// the permit is returned with [Permit.Abstain], and the panic goes on.
 func Do(ctx context.Context, l Limiter, f func(ctx context.Context) error) (err error) {
 	p, err := l.Acquire(ctx)
 	if err != nil {
 		return err
 	}
-	err = errPanicked // what the limiter hears if f does not return
-	defer func() { p.Release(err) }()
+	returned := false
+	defer func() {
+		if returned {
+			p.Release(err)
+		} else {
+			p.Abstain()
+		}
+	}()
 	err = f(ctx)
+	returned = true
 	return err
 }

@@ -68,26 +68,38 @@ func (w *waiter) poke() {
 	}
 }
 
-// join waits in line for take to succeed. Only the head of the line calls it:
-// take reports success, or after how long it is worth another try. The caller
-// holds mu, and holds it again when join returns. The error is
+// join has take succeed, at once if nobody waits, else when it is the caller's
+// turn in line. Only the first in line calls take, which reports success, or after
+// how long another try is worth it. It is never called once ctx has ended.
+//
+// The caller holds mu, and holds it again when join returns. The error is
 // context.Cause(ctx).
 func (l *line) join(ctx context.Context, mu *sync.Mutex, take func() (retry time.Duration, ok bool)) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	retry := never
+	if l.acquiring.n == 0 {
+		var ok bool
+		if retry, ok = take(); ok {
+			return nil
+		}
+	}
 	w := l.enter(&l.acquiring)
 	defer l.leave(&l.acquiring, w)
 	for {
-		retry := never
-		if l.acquiring.head == w {
-			var ok bool
-			if retry, ok = take(); ok {
-				return nil
-			}
-		}
 		mu.Unlock()
 		w.wait(ctx, retry)
 		mu.Lock()
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		retry = never
+		if l.acquiring.head == w {
+			var ok bool
+			if retry, ok = take(); ok {
+				return nil
+			}
 		}
 	}
 }

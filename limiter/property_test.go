@@ -143,7 +143,7 @@ func (w *world) operation(ctx context.Context, r *rand.Rand, l limiter.Limiter, 
 			return err
 		}
 	}
-	cancel := r.IntN(6) == 0
+	cancel, abstain := r.IntN(6) == 0, r.IntN(6) == 0
 	w.mu.Lock()
 	if places {
 		w.inFlight++
@@ -163,9 +163,12 @@ func (w *world) operation(ctx context.Context, r *rand.Rand, l limiter.Limiter, 
 		w.inFlight--
 	}
 	w.mu.Unlock()
-	if cancel {
+	switch {
+	case cancel:
 		p.Cancel()
-	} else {
+	case abstain:
+		p.Abstain()
+	default:
 		p.Release([]error{nil, nil, errPoison, limiter.ErrUnavailable, overload(5 * ms)}[r.IntN(5)])
 	}
 	return nil
@@ -279,9 +282,12 @@ func TestFirstComeFirstServed(t *testing.T) {
 				}
 				starts[i] = time.Now()
 				time.Sleep(upTo(r, 50*ms))
-				if r.IntN(4) == 0 {
+				switch r.IntN(8) {
+				case 0, 1:
 					p.Cancel()
-				} else {
+				case 2:
+					p.Abstain()
+				default:
 					p.Release([]error{nil, overload(50 * ms)}[r.IntN(2)])
 				}
 			})
@@ -392,6 +398,8 @@ func TestBreakerGuardsTheFarSide(t *testing.T) {
 						p.Cancel()
 					case 1:
 						p.Release(errPoison)
+					case 2:
+						p.Abstain()
 					default:
 						p.Release(farSide(r))
 					}

@@ -251,6 +251,7 @@ func TestAdaptiveRateWhatTellsNothing(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000, Initial: 10})
 		for range 100 {
 			acquire(t, a).Release(context.Canceled)
+			acquire(t, a).Abstain()
 			require.Panics(t, func() {
 				_ = limiter.Do(t.Context(), a, func(context.Context) error { panic("handler") })
 			})

@@ -100,6 +100,10 @@ func (s *Semaphore) Acquire(ctx context.Context) (Permit, error) {
 		return Permit{}, context.Cause(ctx)
 	}
 	s.mu.Lock()
+	if ctx.Err() != nil { // before there was a slot, perhaps
+		s.mu.Unlock()
+		return Permit{}, context.Cause(ctx)
+	}
 	if s.inUse < s.limit {
 		s.inUse++
 		s.mu.Unlock()
@@ -142,18 +146,21 @@ func (s *Semaphore) TryAcquire() (Permit, bool) {
 	return Permit{r: s}, true
 }
 
-// Blocked implements [Limiter]. When a place will be given back is not known.
-func (s *Semaphore) Blocked() (by string, until time.Time) {
+// Blocked implements [Limiter]. When a slot will come free is not known.
+func (s *Semaphore) Blocked() Block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.inUse >= s.limit {
-		return ByConcurrency, time.Time{}
+		return Block{Reason: ByConcurrency}
 	}
-	return "", time.Time{}
+	return Block{}
 }
 
 // ReleasePermit implements [Releaser].
 func (s *Semaphore) ReleasePermit(uint64, error) { s.giveBack(1) }
+
+// AbstainPermit implements [Releaser].
+func (s *Semaphore) AbstainPermit(uint64) { s.giveBack(1) }
 
 // CancelPermit implements [Releaser].
 func (s *Semaphore) CancelPermit(uint64) { s.giveBack(0) }

@@ -33,16 +33,13 @@ func TestSemaphoreIsFirstComeFirstServed(t *testing.T) {
 		}
 		c.joinAll(t.Context(), s, 20)
 		require.Equal(t, limiter.SemaphoreStats{Limit: 1, InUse: 1, Waiting: 20}, s.Stats())
-		by, until := s.Blocked()
-		require.Equal(t, limiter.ByConcurrency, by)
-		require.Zero(t, until)
+		require.Equal(t, limiter.Block{Reason: limiter.ByConcurrency}, s.Blocked())
 		p.Release(nil)
 		c.wg.Wait()
 		require.IsIncreasing(t, c.order)
 		require.Len(t, c.order, 20)
 		require.Equal(t, limiter.SemaphoreStats{Limit: 1}, s.Stats())
-		by, _ = s.Blocked()
-		require.Empty(t, by)
+		require.Zero(t, s.Blocked())
 	})
 }
 
@@ -235,6 +232,7 @@ func TestSemaphoreReleasedTwice(t *testing.T) {
 	p := acquire(t, s)
 	p.Release(nil)
 	require.Panics(t, func() { p.Release(nil) })
+	require.Panics(t, func() { p.Abstain() })
 	require.Panics(t, func() { p.Cancel() })
 	require.Equal(t, limiter.SemaphoreStats{Limit: 2}, s.Stats())
 	tryAcquire(t, s)

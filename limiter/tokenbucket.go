@@ -204,11 +204,6 @@ func (b *TokenBucket) Acquire(ctx context.Context) (Permit, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.line.acquiring.n == 0 {
-		if _, ok := b.take(); ok {
-			return b.permit(), nil
-		}
-	}
 	if err := b.line.join(ctx, &b.mu, b.take); err != nil {
 		return Permit{}, err
 	}
@@ -229,22 +224,25 @@ func (b *TokenBucket) TryAcquire() (Permit, bool) {
 }
 
 // Blocked implements [Limiter].
-func (b *TokenBucket) Blocked() (by string, until time.Time) {
+func (b *TokenBucket) Blocked() Block {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
 	if b.pause(now) > 0 {
-		return ByPause, b.paused
+		return Block{Reason: ByPause, Until: b.paused}
 	}
 	if n, retry := b.count(now, 0); n == 0 {
-		return ByRate, now.Add(retry)
+		return Block{Reason: ByRate, Until: now.Add(retry)}
 	}
-	return "", time.Time{}
+	return Block{}
 }
 
 // ReleasePermit implements [Releaser]. A rate is about starts: how and when an
 // operation ends changes nothing.
 func (b *TokenBucket) ReleasePermit(uint64, error) {}
+
+// AbstainPermit implements [Releaser].
+func (b *TokenBucket) AbstainPermit(uint64) {}
 
 // CancelPermit implements [Releaser].
 func (b *TokenBucket) CancelPermit(token uint64) {

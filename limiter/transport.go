@@ -56,24 +56,25 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	held := &hold{permit: permit, verdict: errPanicked}
-	answered := false
+	returned := false
 	defer func() {
-		if !answered {
-			held.release(nil)
+		if !returned {
+			permit.Abstain() // Base panicked
 		}
 	}()
 	res, err := t.base().RoundTrip(once(req))
 	if err != nil {
-		held.verdict = cutOff(err)
+		returned = true
+		permit.Release(cutOff(err))
 		return res, err
 	}
 	permit.Observe(res.Header)
-	held.verdict = ResponseError(res)
+	held := &hold{permit: permit, verdict: ResponseError(res)}
+	returned = true
 	if res.Body == nil || res.Body == http.NoBody {
+		held.release(nil)
 		return res, nil
 	}
-	answered = true
 	b := &body{ReadCloser: res.Body, held: held}
 	res.Body = b
 	if w, ok := b.ReadCloser.(io.Writer); ok {

@@ -53,14 +53,14 @@ func NewConsumer(src Source, h Handler, cfg Config) (*Consumer, error) {
 
 // Stats returns a snapshot of the consumer's counts.
 func (c *Consumer) Stats() Stats {
-	by, until := c.limits.Blocked()
+	block := c.limits.Blocked()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.stats
 	if e := c.active; e != nil {
-		e.snapshot(&s, by, until)
+		e.snapshot(&s, block)
 	} else {
-		s.BlockedBy = ByIdle
+		s.Blocked = limiter.Block{Reason: ByIdle}
 	}
 	return s
 }

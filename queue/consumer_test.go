@@ -165,7 +165,7 @@ func TestRunsOnceAtATime(t *testing.T) {
 		synctest.Wait()
 		require.ErrorContains(t, r.Run(t.Context()), "already running")
 		require.NoError(t, r.drain())
-		require.Equal(t, queue.ByIdle, r.Stats().BlockedBy)
+		require.Equal(t, queue.ByIdle, r.Stats().Blocked.Reason)
 
 		fill(t, q, 3)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -536,7 +536,7 @@ func TestUnconfirmedResultsStopTheReceives(t *testing.T) {
 		r := start(t, src, queue.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, sleeper(constant(time.Millisecond)))
 		time.Sleep(10 * time.Second)
 		s := r.Stats()
-		require.Equal(t, queue.ByUnsettled, s.BlockedBy)
+		require.Equal(t, queue.ByUnsettled, s.Blocked.Reason)
 		require.LessOrEqual(t, s.Unsettled, 100+10*10, "the bound, and what was in hand or asked for when it was reached: at most a full receive for each slot")
 		require.Zero(t, s.Done)
 		time.Sleep(time.Minute)
@@ -563,7 +563,7 @@ func TestResultsThatWaitForAMomentAreNotWorthALine(t *testing.T) {
 		cfg := queue.Config{
 			Logger: slog.New(slog.NewTextHandler(&log, nil)),
 			Trace: &queue.Trace{Blocked: func(i queue.BlockedInfo) {
-				if i.By == queue.ByUnsettled {
+				if i.Block.Reason == queue.ByUnsettled {
 					blocked++
 				}
 			}},
@@ -601,8 +601,8 @@ func TestABrokenDeployDoesNotEmptyTheQueueIntoTheDeadLetters(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		s := r.Stats()
 		require.LessOrEqual(t, len(dead.Messages()), 20)
-		require.Equal(t, queue.ByGuard, s.BlockedBy)
-		require.False(t, s.BlockedUntil.IsZero())
+		require.Equal(t, queue.ByGuard, s.Blocked.Reason)
+		require.False(t, s.Blocked.Until.IsZero())
 		require.Less(t, s.Retried, int64(50), "one message at a time, less and less often")
 
 		broken.Store(false)
@@ -730,7 +730,7 @@ func TestADrainGivesBackWhatHasNotStarted(t *testing.T) {
 		s := r.Stats()
 		require.Zero(t, s.Waiting)
 		require.Equal(t, s.Running, s.InHand)
-		require.Equal(t, queue.ByDrain, s.BlockedBy)
+		require.Equal(t, queue.ByDrain, s.Blocked.Reason)
 		require.Equal(t, 100-int(s.Done)-s.InHand-s.Unsettled, q.Stats().Visible, "at once")
 		require.NoError(t, r.wait())
 		require.LessOrEqual(t, time.Since(began), 4*time.Second)
@@ -896,7 +896,7 @@ func TestASourceInTroubleIsWaitedOut(t *testing.T) {
 			down.Store(true)
 			time.Sleep(time.Hour)
 			s := r.Stats()
-			require.Equal(t, queue.ByErrors, s.BlockedBy)
+			require.Equal(t, queue.ByErrors, s.Blocked.Reason)
 			require.Less(t, s.ReceiveCalls, int64(500), "an hour of backoff")
 			down.Store(false)
 			fill(t, q, 5)
@@ -913,7 +913,7 @@ func TestASourceThatDoesNotWaitIsNotHammered(t *testing.T) {
 		r := start(t, q, queue.Config{}, sleeper(constant(0)))
 		time.Sleep(time.Minute)
 		require.Less(t, r.Stats().ReceiveCalls, int64(100))
-		require.Equal(t, queue.ByErrors, r.Stats().BlockedBy)
+		require.Equal(t, queue.ByErrors, r.Stats().Blocked.Reason)
 		require.NoError(t, r.drain())
 	})
 }
@@ -958,8 +958,8 @@ func TestTraceTellsEveryStep(t *testing.T) {
 				Settled:      func(i queue.SettledInfo) { note("settled " + i.Op) },
 				Extended:     func(i queue.ExtendedInfo) { note("extended") },
 				Ended:        func(i queue.EndedInfo) { note("ended " + string(i.Outcome)) },
-				Blocked:      func(i queue.BlockedInfo) { note("blocked by " + i.By) },
-				Unblocked:    func(i queue.UnblockedInfo) { note("unblocked from " + i.By) },
+				Blocked:      func(i queue.BlockedInfo) { note("blocked by " + string(i.Block.Reason)) },
+				Unblocked:    func(i queue.UnblockedInfo) { note("unblocked from " + string(i.Block.Reason)) },
 				Error:        func(i queue.ErrorInfo) { note("error " + i.Op) },
 			},
 		}, func(_ context.Context, m *queue.Message) error {

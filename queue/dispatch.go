@@ -107,7 +107,7 @@ func (e *engine) next() (job, bool) {
 		own, admitted := l.own.TryAcquire()
 		var until time.Time
 		if !admitted {
-			_, until = l.own.Blocked()
+			until = l.own.Blocked().Until
 		}
 		now = time.Now()
 		e.mu.Lock()

@@ -95,7 +95,7 @@
 // tried again with backoff; they are counted in [Stats], told to
 // [Config].Trace, and logged. A failed receive never holds up what is in hand,
 // and a result that can't be confirmed is tried again beside the others; when
-// too many are unconfirmed, nothing is received. Stats.BlockedBy says at any
+// too many are unconfirmed, nothing is received. Stats.Blocked says at any
 // moment what keeps the consumer from receiving.
 //
 // # Shutdown

@@ -1,10 +1,14 @@
 package queue
 
-import "time"
+import (
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
 
 // drain stops receiving and starting, and gives back what has not started.
 func (e *engine) drain() {
-	e.tell(ByDrain, time.Time{})
+	e.tell(limiter.Block{Reason: ByDrain})
 	now := time.Now()
 	e.mu.Lock()
 	e.draining = true

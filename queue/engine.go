@@ -54,7 +54,7 @@ type engine struct {
 
 	draining, eof, isFinished bool
 	fatal                     error
-	blockedBy                 string // what Trace was last told
+	blocked                   limiter.Block // what Trace was last told
 	blockedAt                 time.Time
 	warned                    bool // the log's last word is that nothing is received
 	steps                     int  // counted for the audit
@@ -262,19 +262,19 @@ func (e *engine) audited() {
 	}
 }
 
-// snapshot adds what is going on now. The caller holds mu; by and until are
-// what the limits say.
-func (e *engine) snapshot(s *Stats, by string, until time.Time) {
+// snapshot adds what is going on now. The caller holds mu; limits is what
+// Blocked of the limits reports.
+func (e *engine) snapshot(s *Stats, limits limiter.Block) {
 	s.InHand, s.Unsettled = e.inHand(), e.unsettled()
 	s.Waiting, s.Running, s.Held = e.waiting(), e.count[running], e.holding()
 	s.Parked = e.crowded()
 	if len(e.receiving) > 0 && !e.draining {
 		return
 	}
+	s.Blocked = limits
 	now := time.Now()
 	e.ripen(now)
 	if p := e.plan(now); p.by != "" {
-		by, until = p.by, e.blockedUntil(p)
+		s.Blocked = limiter.Block{Reason: p.by, Until: e.blockedUntil(p)}
 	}
-	s.BlockedBy, s.BlockedUntil = by, until
 }

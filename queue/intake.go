@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
@@ -16,9 +15,9 @@ import (
 type plan struct {
 	wanted int // messages that are wanted
 	ask    int
-	by     string        // what blocks receiving; "" if nothing does
-	until  time.Time     // until when, if that is known
-	wait   time.Duration // look again after this; 0: when something changes
+	by     limiter.Reason // what blocks receiving; "" if nothing does
+	until  time.Time      // until when, if that is known
+	wait   time.Duration  // look again after this; 0: when something changes
 	look   outlook
 }
 
@@ -139,15 +138,15 @@ func (e *engine) intake() {
 			return
 		}
 		if p.ask == 0 {
-			e.tell(p.by, until)
+			e.tell(limiter.Block{Reason: p.by, Until: until})
 			if !e.wakeIntake.sleep(e.starts, timer, p.wait) {
 				return
 			}
 			continue
 		}
 
-		if by, until := e.limits.Blocked(); by != "" {
-			e.tell(by, until)
+		if block := e.limits.Blocked(); block.Reason != "" {
+			e.tell(block)
 		}
 		// What is in hand and due will take its permits first, so the limits are
 		// asked for that and for what is wanted on top of it.
@@ -209,7 +208,7 @@ func (e *engine) receive(p *poll, failures int) {
 		e.unlock()
 		return
 	}
-	e.tell("", time.Time{})
+	e.tell(limiter.Block{})
 	began := time.Now()
 	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait()})
 	now := time.Now()
@@ -358,11 +357,12 @@ func (e *engine) idle(now time.Time) {
 func (e *engine) pollsFor(ahead int) int { return (e.cfg.Concurrency+ahead)/batchSize + 1 }
 
 // tell reports a change of what blocks receiving to Trace and log.
-func (e *engine) tell(by string, until time.Time) {
+func (e *engine) tell(block limiter.Block) {
 	now := time.Now()
 	e.mu.Lock()
-	was, since, warned := e.blockedBy, e.blockedAt, e.warned
-	news := by != was
+	was, since, warned := e.blocked, e.blockedAt, e.warned
+	by := block.Reason
+	news := by != was.Reason || block.Name != was.Name
 	warn := worthALine(by) && !warned
 	switch by { // what is so for a moment now and then
 	case ByUnsettled:
@@ -375,7 +375,7 @@ func (e *engine) tell(by string, until time.Time) {
 		return
 	}
 	if news {
-		e.blockedBy, e.blockedAt = by, now
+		e.blocked, e.blockedAt = block, now
 	}
 	e.mu.Unlock()
 	// Probing an open breaker unblocks for a moment; that is not worth a line.
@@ -385,25 +385,27 @@ func (e *engine) tell(by string, until time.Time) {
 		e.warned = warn
 		e.mu.Unlock()
 	}
-	if news && was != "" {
-		call(e.cfg.Trace.Unblocked, UnblockedInfo{By: was, After: now.Sub(since)})
+	if news && was.Reason != "" {
+		call(e.cfg.Trace.Unblocked, UnblockedInfo{Block: was, After: now.Sub(since)})
 	}
 	if news && by != "" {
-		call(e.cfg.Trace.Blocked, BlockedInfo{By: by, Until: until})
+		call(e.cfg.Trace.Blocked, BlockedInfo{Block: block})
 	}
 	switch {
-	case warn && until.IsZero():
-		e.cfg.Logger.Warn("queue: receiving nothing", "consumer", e.cfg.Name, "blocked_by", by)
 	case warn:
-		e.cfg.Logger.Warn("queue: receiving nothing", "consumer", e.cfg.Name, "blocked_by", by, "until", until)
+		args := []any{"consumer", e.cfg.Name, "blocked_by", limiter.Block{Reason: by, Name: block.Name}.String()}
+		if !block.Until.IsZero() {
+			args = append(args, "until", block.Until)
+		}
+		e.cfg.Logger.Warn("queue: receiving nothing", args...)
 	case again:
 		e.cfg.Logger.Info("queue: receiving again", "consumer", e.cfg.Name)
 	}
 }
 
-// worthALine tells trouble from the ordinary working of limits.
-func worthALine(by string) bool {
-	return strings.HasPrefix(by, limiter.ByBreaker) || by == ByHeld || by == ByParked || by == ByUnsettled || by == ByGuard
+// worthALine reports whether by is more than the ordinary working of limits.
+func worthALine(by limiter.Reason) bool {
+	return by == limiter.ByBreaker || by == ByHeld || by == ByParked || by == ByUnsettled || by == ByGuard
 }
 
 // failed reports a call that failed and will be tried again.

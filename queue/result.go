@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
@@ -139,9 +138,9 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 }
 
 // giveBackPermits lets the limiters learn from a run; from a postponed one there
-// is nothing to learn. It reports whether err is trouble that the message's own
-// limiter has taken note of. Such trouble is the key's, and not told to the
-// limits for all: one key's 429 would have their breaker stop every key.
+// is nothing to learn. It reports whether the message's own limiter has taken
+// note of err as an outage or a pause. That is the key's alone, and the limits
+// for all abstain: one key's 429 would have their breaker stop every key.
 func giveBackPermits(j job, shared limiter.Permit, err error) (own bool) {
 	if _, postponed := results.IsPostponed(err); postponed {
 		j.own.Cancel()
@@ -150,12 +149,10 @@ func giveBackPermits(j job, shared limiter.Permit, err error) (own bool) {
 	}
 	j.own.Release(err)
 	if own = j.d.lane.own != nil && limiter.Classify(err) != nil && troubled(j.d.lane.own); own {
-		// It did run, so it is not cancelled, which would give its rate token
-		// back; nor did it succeed. Without the chain of err it says nothing
-		// of the far side.
-		err = fmt.Errorf("queue: trouble of the message's own limiter: %v", err)
+		shared.Abstain()
+	} else {
+		shared.Release(err)
 	}
-	shared.Release(err)
 	return own
 }
 
@@ -188,9 +185,7 @@ func (e *engine) reportGuard() {
 // troubled reports whether l has taken note of trouble at the far side: whether
 // a breaker is not closed, or it pauses. A limiter that is only used up has not.
 func troubled(l limiter.Limiter) bool {
-	by, _ := l.Blocked()
-	why, _, _ := strings.Cut(by, " ")
-	return why == limiter.ByPause || limiter.Tripped(l)
+	return l.Blocked().Reason == limiter.ByPause || limiter.Tripped(l)
 }
 
 // hold keeps a message in hand until the far side may be better. Trouble that

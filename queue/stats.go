@@ -1,6 +1,6 @@
 package queue
 
-import "time"
+import "github.com/rampmeter/rampmeter/limiter"
 
 // An Outcome is what became of a delivery. Each delivery has exactly one.
 type Outcome string
@@ -43,27 +43,27 @@ type Stats struct {
 	Parked    int // of the waiting and the held, those that only a limiter of their own keeps from running
 	Unsettled int // finished, with the ack, the nack or the hand-off to the dead-letter sink still to be confirmed
 
-	// BlockedBy says why no receive is under way: "" while one is, or is about
-	// to be; otherwise what [limiter.Limiter].Blocked answers ("breaker …",
-	// "rate …"), or one of the By constants of this package. BlockedUntil is
-	// until when, where that is known.
-	BlockedBy    string
-	BlockedUntil time.Time
+	// Blocked says why no receive is under way, and until when where that is
+	// known. It is zero while one is, or is about to be. Otherwise it is what
+	// [limiter.Limiter].Blocked reports, or its Reason is one of the By constants
+	// of this package.
+	Blocked limiter.Block
 
 	ReceiveCalls, EmptyReceives, AckCalls, NackCalls, ExtendCalls, DeadLetterCalls int64
 	Errors                                                                         int64 // calls that failed, in whole or in part
 }
 
-// What keeps a consumer from receiving, beside its limiters.
+// What keeps a consumer from receiving, in addition to the reasons of its
+// limiters.
 const (
-	BySlots     = "handler slots"     // Config.Concurrency handlers run
-	ByHeld      = "held messages"     // too many messages wait out trouble at the far side
-	ByParked    = "parked messages"   // too many messages wait for limiters of their own
-	ByUnsettled = "unsettled results" // the source does not confirm acks and nacks
-	ByGuard     = "dead-letter guard" // most results would be dead-lettered
-	ByErrors    = "receive errors"    // the source fails, or returns nothing new without waiting
-	ByDrain     = "drain"             // the consumer is stopping, or its source has ended
-	ByIdle      = "not running"       // Run has not been called, or has returned
+	BySlots     limiter.Reason = "handler slots"     // Config.Concurrency handlers run
+	ByHeld      limiter.Reason = "held messages"     // too many messages wait for the end of an outage or a pause
+	ByParked    limiter.Reason = "parked messages"   // too many messages wait for limiters of their own
+	ByUnsettled limiter.Reason = "unsettled results" // the source does not confirm acks and nacks
+	ByGuard     limiter.Reason = "dead-letter guard" // most results would be dead-lettered
+	ByErrors    limiter.Reason = "receive errors"    // the source fails, or returns nothing new without waiting
+	ByDrain     limiter.Reason = "drain"             // the consumer is stopping, or its source has ended
+	ByIdle      limiter.Reason = "not running"       // Run has not been called, or has returned
 )
 
 func (s *Stats) add(o Outcome) {

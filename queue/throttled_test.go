@@ -1,9 +1,11 @@
 package queue_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -145,8 +147,8 @@ func TestAHeldMessageIsNobodyElses(t *testing.T) {
 		require.NoError(t, two.drain())
 		require.Equal(t, 3, s.InHand, "%+v", s)
 		require.Positive(t, s.Held)
-		require.NotEmpty(t, s.BlockedBy)
-		require.WithinDuration(t, began.Add(10*time.Minute), s.BlockedUntil, time.Second)
+		require.NotEmpty(t, s.Blocked.Reason)
+		require.WithinDuration(t, began.Add(10*time.Minute), s.Blocked.Until, time.Second)
 		require.Zero(t, idle.Received)
 		require.EqualValues(t, 3, one.Stats().Done)
 		require.EqualValues(t, 3, q.Stats().Received)
@@ -252,5 +254,45 @@ func TestOneMessagesDelayPausesNobody(t *testing.T) {
 		require.NoError(t, r.drain())
 		require.EqualValues(t, 100, r.Stats().Done)
 		require.LessOrEqual(t, others, 11*time.Second)
+	})
+}
+
+// What blocks is the same in Stats, in Trace and in the log, with the breaker's
+// name and the error that opened it.
+func TestBlockedNamesTheBreakerAndItsCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		var mu sync.Mutex // guards the two
+		var blocked, unblocked []limiter.Block
+		note := func(to *[]limiter.Block, b limiter.Block) {
+			mu.Lock()
+			defer mu.Unlock()
+			*to = append(*to, b)
+		}
+		breaker, err := limiter.NewBreaker(limiter.BreakerConfig{Name: "inventory"})
+		require.NoError(t, err)
+		p, ok := breaker.TryAcquire()
+		require.True(t, ok)
+		cause := stamped{limiter.ErrOverload, time.Minute}
+		p.Release(cause)
+		want := limiter.Block{Reason: limiter.ByBreaker, Name: "inventory", Until: time.Now().Add(time.Minute), Cause: cause}
+
+		q := newQueue(t, memqueue.Config{})
+		fill(t, q, 1)
+		r := start(t, q, queue.Config{
+			Limiter: breaker, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Trace: &queue.Trace{
+				Blocked:   func(i queue.BlockedInfo) { note(&blocked, i.Block) },
+				Unblocked: func(i queue.UnblockedInfo) { note(&unblocked, i.Block) },
+			},
+		}, sleeper(constant(time.Millisecond)))
+		time.Sleep(time.Second)
+		require.Equal(t, want, r.Stats().Blocked)
+		time.Sleep(2 * time.Minute)
+		require.NoError(t, r.drain())
+		require.Equal(t, want, blocked[0])
+		require.Equal(t, want, unblocked[0])
+		require.Contains(t, log.String(), `blocked_by="breaker inventory" until=`)
+		require.Equal(t, limiter.Block{Reason: queue.ByIdle}, r.Stats().Blocked)
 	})
 }

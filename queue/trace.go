@@ -3,6 +3,7 @@ package queue
 import (
 	"time"
 
+	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -89,13 +90,12 @@ type EndedInfo struct {
 
 // BlockedInfo says what keeps the consumer from receiving.
 type BlockedInfo struct {
-	By    string    // see [Stats.BlockedBy]
-	Until time.Time // zero: not known
+	Block limiter.Block // see [Stats].Blocked
 }
 
 // UnblockedInfo says that the consumer may receive again.
 type UnblockedInfo struct {
-	By    string
+	Block limiter.Block // what had blocked it
 	After time.Duration // how long it was blocked
 }
 

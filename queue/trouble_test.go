@@ -104,7 +104,7 @@ func TestTheRerunOfAHeldMessageMakesRoomForOthers(t *testing.T) {
 			return nil
 		})
 		time.Sleep(30 * time.Second) // the last poll has ended
-		by := r.Stats().BlockedBy
+		by := r.Stats().Blocked.Reason
 		require.NoError(t, q.Send(t.Context(), &queue.Message{Body: []byte("other")}))
 		time.Sleep(2 * time.Hour)
 		require.NoError(t, r.drain())
@@ -277,7 +277,7 @@ func TestWhatBlocksIsSaidAlsoWithMessagesInHand(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.NoError(t, r.drain())
 		require.Equal(t, 1, s.Waiting)
-		require.NotEmpty(t, s.BlockedBy, "nothing is being received, and nobody says why: %+v", s)
+		require.NotEmpty(t, s.Blocked.Reason, "nothing is being received, and nobody says why: %+v", s)
 		require.EqualValues(t, 3, r.Stats().Done)
 	})
 }

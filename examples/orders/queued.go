@@ -112,8 +112,8 @@ func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progres
 		stats := consumer.Stats()
 		open := queues.Open()
 		text := quantities("stored", int(stats.Done), "in the queue", open)
-		if by := stats.BlockedBy; by != "" && by != queue.ByIdle {
-			text += ", waits: " + stats.BlockedBy
+		if b := stats.Blocked; b.Reason != "" && b.Reason != queue.ByIdle {
+			text += ", waits: " + limiter.Block{Reason: b.Reason, Name: b.Name}.String()
 		}
 		return max(taken.count()-open, 0), text // an order may be in the queue and not yet confirmed
 	})

@@ -161,11 +161,9 @@ func TestTryAcquireNeverWaits(t *testing.T) {
 		_, ok := a.TryAcquire()
 		require.False(t, ok, "%s: nothing is in hand at rest", kind)
 		require.Equal(t, begin, time.Now())
-		by, _ := a.Blocked()
-		require.Equal(t, kind+" x", by)
+		require.Equal(t, kind+" x", a.Blocked().String())
 		time.Sleep(10 * ms)
-		by, _ = a.Blocked()
-		require.Empty(t, by, kind)
+		require.Zero(t, a.Blocked(), kind)
 		p, ok := a.TryAcquire()
 		require.True(t, ok, "%s: it was asked for in the background", kind)
 		p.Release(nil)
@@ -241,12 +239,9 @@ func TestPauseOfTheFleet(t *testing.T) {
 		require.NoError(t, err)
 		at := time.Now()
 		p.Release(overload(3 * time.Second))
-		by, until := a.Blocked()
-		require.Equal(t, "pause x", by)
-		require.Equal(t, at.Add(3*time.Second), until)
+		require.Equal(t, limiter.Block{Reason: limiter.ByPause, Name: "x", Until: at.Add(3 * time.Second)}, a.Blocked())
 		time.Sleep(time.Second)
-		by, _ = b.Blocked()
-		require.Equal(t, "pause x", by)
+		require.Equal(t, limiter.ByPause, b.Blocked().Reason)
 		time.Sleep(9 * time.Second)
 		require.Zero(t, far.between(at.Add(410*ms), at.Add(3*time.Second)), kind)
 		require.NotZero(t, far.between(at.Add(3*time.Second), at.Add(3200*ms)), kind)
@@ -259,8 +254,7 @@ func TestPauseOfTheFleet(t *testing.T) {
 		b.Resume()
 		time.Sleep(time.Second)
 		require.NotZero(t, far.between(at, time.Now()), kind)
-		by, _ = a.Blocked()
-		require.NotEqual(t, "pause x", by)
+		require.NotEqual(t, limiter.ByPause, a.Blocked().Reason)
 		cancel()
 		wg.Wait()
 	})
@@ -280,8 +274,7 @@ func TestPauseForEver(t *testing.T) {
 				require.False(t, ok, "%v", until)
 				time.Sleep(100 * ms)
 				for _, l := range []closer{a, b} {
-					by, _ := l.Blocked()
-					require.Equal(t, "pause x", by, "%v", until)
+					require.Equal(t, limiter.ByPause, l.Blocked().Reason, "%v", until)
 				}
 			}
 			b.Resume()
@@ -553,8 +546,7 @@ func TestClose(t *testing.T) {
 			require.GreaterOrEqual(t, time.Since(begin), 3*time.Second, "it waits for what is in flight")
 		}
 		closing(t, a)
-		by, _ := a.Blocked()
-		require.Equal(t, "closed x", by)
+		require.Equal(t, redislimiter.ByClosed, a.Blocked().Reason)
 		_, ok := a.TryAcquire()
 		require.False(t, ok)
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errGaveUp)
@@ -607,6 +599,72 @@ func TestDeadProcess(t *testing.T) {
 		closing(t, f.all[0])
 		closing(t, f.all[1])
 		require.Panics(t, func() { f.all[0].ReleasePermit(0, nil) })
+	})
+}
+
+// An operation that abstains frees its slot, and its start counts.
+func TestAbstain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := newPlaces(t, 1, 1, redislimiter.Config{})
+		for range 10 {
+			p, err := places.all[0].Acquire(t.Context())
+			require.NoError(t, err)
+			p.Abstain()
+		}
+		require.Zero(t, places.all[0].Stats().InUse)
+		closing(t, places.all[0])
+
+		rates := newRates(t, 1, 10, 1, redislimiter.Config{})
+		begin := time.Now()
+		for range 11 {
+			p, err := rates.all[0].Acquire(t.Context())
+			require.NoError(t, err)
+			p.Abstain()
+		}
+		require.GreaterOrEqual(t, time.Since(begin), time.Second-10*ms)
+		closing(t, rates.all[0])
+	})
+}
+
+// A late context calls then once, after its Err was asked for the first time.
+type late struct {
+	context.Context
+	then func()
+}
+
+func (c *late) Err() error {
+	err := c.Context.Err()
+	if then := c.then; then != nil {
+		c.then = nil
+		then()
+	}
+	return err
+}
+
+// A context that has ended before a slot came free gets no permit.
+func TestAContextThatHasEndedGetsNoPermit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		places := newPlaces(t, 1, 1, redislimiter.Config{}).all[0]
+		held, err := places.Acquire(t.Context())
+		require.NoError(t, err)
+		rates := newRates(t, 1, 10, 1, redislimiter.Config{}).all[0]
+		warm(t, rates)
+		rates.Pause(time.Now().Add(time.Hour))
+		for l, free := range map[limiter.Limiter]func(){
+			places: func() { held.Release(nil) },
+			rates:  func() { rates.Resume(); time.Sleep(200 * ms) },
+		} {
+			_, ok := l.TryAcquire()
+			require.False(t, ok, "%T", l)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			_, err := l.Acquire(&late{Context: ctx, then: func() { cancel(errGaveUp); free() }})
+			require.Equal(t, errGaveUp, err, "%T", l)
+			_, err = l.Ready(ctx, 1, 0)
+			require.Equal(t, errGaveUp, err, "%T: though one could start", l)
+		}
+		require.Zero(t, places.Stats().InUse)
+		closing(t, places)
+		closing(t, rates)
 	})
 }
 

@@ -6,13 +6,16 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// What Blocked answers first, beside limiter.ByRate, limiter.ByConcurrency and
-// limiter.ByPause. The limiter's name follows in all of them.
+// The reasons in Blocked that only this package has, in addition to
+// limiter.ByRate, limiter.ByConcurrency and limiter.ByPause. The Block's Name is
+// that of the limiter in all of them.
 const (
-	ByOutage = "outage" // Redis can't be reached, and this process has no share to go on with
-	ByClosed = "closed" // Close was called
+	ByOutage limiter.Reason = "outage" // Redis can't be reached, and this process has no share to go on with
+	ByClosed limiter.Reason = "closed" // Close was called
 )
 
 // maxName is how long a name may be, in bytes.

@@ -70,8 +70,7 @@ func ExampleNewSemaphore() {
 		panic(err)
 	}
 	_, third := places.TryAcquire()
-	by, _ := places.Blocked()
-	fmt.Println(third, by)
+	fmt.Println(third, places.Blocked())
 	a.Release(nil)
 	b.Release(nil)
 	fmt.Println(places.Close(ctx))

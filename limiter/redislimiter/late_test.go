@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/limiter/redislimiter"
 )
 
@@ -257,8 +258,7 @@ func TestLateCallEndsNoPause(t *testing.T) {
 	p.deliver(t, call)
 	b, _ := postedSemaphore(t, m, 10)
 	hears(t, b)
-	by, _ := b.Blocked()
-	require.Equal(t, "pause late", by)
+	require.Equal(t, limiter.ByPause, b.Blocked().Reason)
 	permit.Release(nil)
 	closing(t, a)
 	closing(t, b)

@@ -61,8 +61,8 @@ type link struct {
 	name string
 	id   string
 	cfg  Config
-	base time.Time // what local times are counted from
-	by   struct{ pause, outage, closed, limit string }
+	base time.Time      // what local times are counted from
+	by   limiter.Reason // what blocks when the limit is used up
 
 	mu       sync.Mutex // guards all below, and what the limiter has of its own
 	line     line
@@ -136,11 +136,9 @@ type setting struct {
 	done  chan error // takes one
 }
 
-func (l *link) init(what, name, by string, cfg Config, declared store.Limit, self caller) {
+func (l *link) init(what, name string, by limiter.Reason, cfg Config, declared store.Limit, self caller) {
 	l.what, l.name, l.id, l.cfg, l.base = what, name, newID(), cfg, time.Now()
-	l.by.pause, l.by.outage = limiter.ByPause+" "+name, ByOutage+" "+name
-	l.by.closed, l.by.limit = ByClosed+" "+name, by+" "+name
-	l.declared, l.self = declared, self
+	l.by, l.declared, l.self = by, declared, self
 	l.told.Limit = declared
 	l.wake = make(chan struct{}, 1)
 }
@@ -189,16 +187,16 @@ func (l *link) pausedUntil(now time.Duration) time.Time {
 }
 
 // blocked answers Blocked for what is not the limit itself.
-func (l *link) blocked(now time.Duration) (by string, until time.Time, ok bool) {
+func (l *link) blocked(now time.Duration) limiter.Block {
 	switch {
 	case l.closed:
-		return l.by.closed, time.Time{}, true
+		return limiter.Block{Reason: ByClosed, Name: l.name}
 	case l.paused > now:
-		return l.by.pause, l.time(l.paused), true
+		return limiter.Block{Reason: limiter.ByPause, Name: l.name, Until: l.time(l.paused)}
 	case l.away(now) && !l.sharing(now):
-		return l.by.outage, time.Time{}, true
+		return limiter.Block{Reason: ByOutage, Name: l.name, Cause: l.err}
 	}
-	return "", time.Time{}, false
+	return limiter.Block{}
 }
 
 // pause stops this process now, and the fleet with the next call.

@@ -51,11 +51,10 @@ func TestTokenBucketOutage(t *testing.T) {
 					s := b.Stats()
 					require.Equal(t, redislimiter.Away, s.State)
 					require.Error(t, s.Err)
-					by, _ := b.Blocked()
 					switch {
 					case mode == redislimiter.Closed || i == n:
 						require.Zero(t, s.Share)
-						require.Equal(t, "outage x", by)
+						require.Equal(t, redislimiter.ByOutage, b.Blocked().Reason)
 					default:
 						require.Equal(t, n, s.Processes)
 						require.InDelta(t, rate/n, s.Share, 0.001)

@@ -126,8 +126,7 @@ func TestNoServerAtAll(t *testing.T) {
 	_, err = b.Acquire(ctx)
 	require.Equal(t, errGaveUp, err)
 	require.Equal(t, redislimiter.Away, b.Stats().State)
-	by, _ := b.Blocked()
-	require.Equal(t, "outage x", by)
+	require.Equal(t, redislimiter.ByOutage, b.Blocked().Reason)
 	closing(t, b)
 }
 

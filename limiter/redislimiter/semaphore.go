@@ -210,6 +210,9 @@ func (s *Semaphore) Acquire(ctx context.Context) (limiter.Permit, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if ctx.Err() != nil { // before there was a slot, perhaps
+		return limiter.Permit{}, context.Cause(ctx)
+	}
 	now := s.now()
 	s.lastUse = now
 	if s.line.waiting == 0 {
@@ -247,20 +250,18 @@ func (s *Semaphore) TryAcquire() (limiter.Permit, bool) {
 	return limiter.Permit{}, false
 }
 
-// Blocked implements [limiter.Limiter]: "concurrency" while no place is in hand
-// that is free, which is so at rest too; "pause", "outage" or "closed". The name
-// follows.
-func (s *Semaphore) Blocked() (by string, until time.Time) {
+// Blocked implements [limiter.Limiter]: [limiter.ByConcurrency] while this
+// process holds no free slot, which is also so at rest; [limiter.ByPause],
+// [ByOutage] or [ByClosed].
+func (s *Semaphore) Blocked() limiter.Block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	if by, until, ok := s.blocked(now); ok {
-		return by, until
+	b := s.blocked(now)
+	if b.Reason == "" && s.inUse >= s.places(now) {
+		b = limiter.Block{Reason: s.by, Name: s.name}
 	}
-	if s.inUse >= s.places(now) {
-		return s.by.limit, time.Time{}
-	}
-	return "", time.Time{}
+	return b
 }
 
 // ReleasePermit implements [limiter.Releaser]. An error that is
@@ -270,6 +271,9 @@ func (s *Semaphore) ReleasePermit(_ uint64, err error) {
 	s.giveBack(1)
 	s.learn(err)
 }
+
+// AbstainPermit implements [limiter.Releaser].
+func (s *Semaphore) AbstainPermit(uint64) { s.giveBack(1) }
 
 // CancelPermit implements [limiter.Releaser].
 func (s *Semaphore) CancelPermit(uint64) { s.giveBack(0) }

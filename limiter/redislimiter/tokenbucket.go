@@ -260,6 +260,9 @@ func (b *TokenBucket) Acquire(ctx context.Context) (limiter.Permit, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if ctx.Err() != nil { // before there was a slot, perhaps
+		return limiter.Permit{}, context.Cause(ctx)
+	}
 	now := b.now()
 	b.lastUse = now
 	if b.line.waiting == 0 {
@@ -301,23 +304,25 @@ func (b *TokenBucket) TryAcquire() (limiter.Permit, bool) {
 	return limiter.Permit{}, false
 }
 
-// Blocked implements [limiter.Limiter]: "rate" while no slot is in hand that can
-// be used now, which is so at rest too; "pause", "outage" or "closed". The name
-// follows.
-func (b *TokenBucket) Blocked() (by string, until time.Time) {
+// Blocked implements [limiter.Limiter]: [limiter.ByRate] while this process holds
+// no slot that can be used now, which is also so at rest; [limiter.ByPause],
+// [ByOutage] or [ByClosed].
+func (b *TokenBucket) Blocked() limiter.Block {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	if by, until, ok := b.blocked(now); ok {
-		return by, until
+	if block := b.blocked(now); block.Reason != "" {
+		return block
 	}
-	if n, retry := b.count(now, 0); n == 0 {
-		if retry == never {
-			return b.by.limit, time.Time{}
-		}
-		return b.by.limit, b.time(now + retry)
+	n, retry := b.count(now, 0)
+	if n > 0 {
+		return limiter.Block{}
 	}
-	return "", time.Time{}
+	block := limiter.Block{Reason: b.by, Name: b.name}
+	if retry < never {
+		block.Until = b.time(now + retry)
+	}
+	return block
 }
 
 // ReleasePermit implements [limiter.Releaser]. A rate is about starts: how and
@@ -325,6 +330,9 @@ func (b *TokenBucket) Blocked() (by string, until time.Time) {
 // [limiter.ErrOverload] with a [limiter.RetryAfter], which pauses the fleet as
 // [TokenBucket.Pause] does.
 func (b *TokenBucket) ReleasePermit(_ uint64, err error) { b.learn(err) }
+
+// AbstainPermit implements [limiter.Releaser].
+func (b *TokenBucket) AbstainPermit(uint64) {}
 
 // CancelPermit implements [limiter.Releaser]: the slot is good for another
 // start, for as long as it would have been.

@@ -11,7 +11,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
@@ -300,12 +299,7 @@ func (r *redrive) send(ctx context.Context, due []*letter) error {
 // waits reports whether the limiter has heard of the trouble, and admits nothing
 // until it is over.
 func (r *redrive) waits() bool {
-	if r.cfg.Limiter == nil {
-		return false
-	}
-	by, _ := r.cfg.Limiter.Blocked()
-	by, _, _ = strings.Cut(by, " ")
-	return by == limiter.ByBreaker || by == limiter.ByPause
+	return r.cfg.Limiter != nil && r.cfg.Limiter.Blocked().Reason.Outage()
 }
 
 // may reports whether a letter's turn can come: it is ours, and each message of

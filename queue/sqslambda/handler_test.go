@@ -329,7 +329,7 @@ type watched struct {
 	asked func()
 }
 
-func (w *watched) Blocked() (string, time.Time) {
+func (w *watched) Blocked() limiter.Block {
 	w.asked()
 	return w.Limiter.Blocked()
 }

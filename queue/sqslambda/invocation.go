@@ -183,21 +183,14 @@ func (inv *invocation) trace() *queue.Trace {
 		}
 	}
 	t.Blocked = func(i queue.BlockedInfo) {
-		if shut(i.By) {
-			inv.alarm(false, i.Until)
+		if i.Block.Reason.Outage() {
+			inv.alarm(false, i.Block.Until)
 		}
 		if f := inv.cfg.Trace.Blocked; f != nil {
 			f(i)
 		}
 	}
 	return &t
-}
-
-// shut reports whether what a limiter says of itself is that the far side must
-// not be called, rather than that all it takes is in use: an open breaker, or a
-// limit that is paused for as long as a Retry-After said.
-func shut(by string) bool {
-	return strings.HasPrefix(by, limiter.ByBreaker) || strings.HasPrefix(by, limiter.ByPause)
 }
 
 // alarm notes that the far side is in trouble, and until when if that is known.
@@ -271,8 +264,8 @@ func (inv *invocation) giveBack(ctx context.Context, delay time.Duration, some [
 	trouble := inv.stopped.outage()
 	inv.mu.Unlock()
 	remaining := time.Duration(0)
-	if by, until := inv.limits.Blocked(); shut(by) && !until.IsZero() {
-		remaining = time.Until(until)
+	if b := inv.limits.Blocked(); b.Reason.Outage() && !b.Until.IsZero() {
+		remaining = time.Until(b.Until)
 	}
 	away := make(map[int]time.Duration) // by receives: what comes back together is hidden by one call
 	calls := make(map[time.Duration][]*queue.Message)

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"sync"
 	"time"
 
@@ -219,8 +218,7 @@ func (w *worker) status() Status {
 	if w.consumer != nil {
 		stats := w.consumer.Stats()
 		s.Done += stats.Done
-		s.Running, s.Waits = stats.Running, stats.BlockedBy
-		s.Waits, _, _ = strings.Cut(s.Waits, " ")
+		s.Running, s.Waits = stats.Running, string(stats.Blocked.Reason)
 	}
 	return s
 }
