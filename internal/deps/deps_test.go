@@ -32,17 +32,18 @@ var allowed = map[string][]string{
 	"queue/memqueue":                  {module + "/queue"},
 	"queue/queuetest":                 {module + "/queue"},
 	"queue/sqsqueue": {
-		module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/retry",
+		module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/queue/internal/sqsmessage", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/endpoints", "github.com/aws/smithy-go/transport/http",
 	},
 	"queue/sqslambda": {
-		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results", module + "/retry",
-		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
+		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results",
+		module + "/queue/internal/sqsmessage", module + "/retry", "github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
-	"queue/internal/drain":   {},
-	"queue/internal/outage":  {},
-	"queue/internal/results": {},
+	"queue/internal/drain":      {},
+	"queue/internal/outage":     {},
+	"queue/internal/results":    {},
+	"queue/internal/sqsmessage": {module + "/queue", module + "/retry", "github.com/aws/aws-sdk-go-v2/service/sqs/types"},
 	"internal/sqsfake": {
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", // for the ready client
 	},
