@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -158,7 +159,7 @@ func (e *engine) intake() {
 		}
 		if err != nil { // only a foreign limiter fails for another reason
 			e.failed("ready", err, time.Second)
-			if !sleep(e.starts, time.Second) {
+			if !sleep.For(e.starts, time.Second) {
 				return
 			}
 			continue

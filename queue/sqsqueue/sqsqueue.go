@@ -178,15 +178,3 @@ func seconds(d time.Duration) int32 {
 func ended(ctx context.Context, op string) error {
 	return fmt.Errorf("sqsqueue: %s: %w", op, context.Cause(ctx))
 }
-
-// sleep waits for d and reports whether ctx has not ended meanwhile.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
-}
