@@ -32,7 +32,8 @@ var allowed = map[string][]string{
 	"queue/memqueue":                  {module + "/queue"},
 	"queue/queuetest":                 {module + "/internal/sleep", module + "/queue"},
 	"queue/sqsqueue": {
-		module + "/internal/sleep", module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/queue/internal/sqsmessage", module + "/retry",
+		module + "/internal/awserr", module + "/internal/sleep", module + "/limiter", module + "/queue",
+		module + "/queue/internal/outage", module + "/queue/internal/sqsmessage", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/endpoints", "github.com/aws/smithy-go/transport/http",
 	},
@@ -57,7 +58,8 @@ var allowed = map[string][]string{
 	"inventory/inventorytest": {module + "/inventory"},
 	"internal/deps":           {},
 	"internal/farside":        {},
-	"internal/dynamoerr":      {module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
+	"internal/awserr":         {module + "/limiter"},
+	"internal/dynamoerr":      {module + "/internal/awserr", module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
 	"internal/readme":         {},
 	"internal/sleep":          {},
 }
