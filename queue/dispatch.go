@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -51,7 +52,7 @@ func (e *engine) dispatch() {
 		}
 		if err != nil { // only a foreign limiter fails for another reason
 			e.failed("acquire", err, time.Second)
-			if !sleep(e.starts, time.Second) {
+			if !sleep.For(e.starts, time.Second) {
 				return
 			}
 			continue

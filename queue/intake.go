@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -156,7 +157,7 @@ func (e *engine) intake() {
 		}
 		if err != nil { // only a foreign limiter fails for another reason
 			e.failed("ready", err, time.Second)
-			if !sleep(e.starts, time.Second) {
+			if !sleep.For(e.starts, time.Second) {
 				return
 			}
 			continue

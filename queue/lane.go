@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -134,7 +135,7 @@ const longestRefusal = 100 * time.Millisecond
 // awaitLane waits until the lane's limiter admits again, and then lets the lane
 // have turns.
 func (e *engine) awaitLane(ctx context.Context, l *lane, pause time.Duration) {
-	if pause > 0 && !sleep(ctx, pause) {
+	if pause > 0 && !sleep.For(ctx, pause) {
 		return
 	}
 	for failures := 0; ; {
@@ -151,7 +152,7 @@ func (e *engine) awaitLane(ctx context.Context, l *lane, pause time.Duration) {
 		if failures++; failures > maxUnasked {
 			e.refuseLane(l, err)
 		}
-		if !sleep(ctx, time.Second) {
+		if !sleep.For(ctx, time.Second) {
 			return
 		}
 	}

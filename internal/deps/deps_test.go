@@ -20,9 +20,9 @@ const module = "github.com/rampmeter/rampmeter"
 // standard library. A package that is not here may not exist.
 var allowed = map[string][]string{
 	"limiter":          {"golang.org/x/time/rate"},
-	"retry":            {"github.com/cenkalti/backoff/v4"},
-	"queue":            {module + "/limiter", module + "/retry", module + "/queue/internal/drain", module + "/queue/internal/results"},
-	"queue/deadletter": {module + "/limiter", module + "/queue", module + "/retry"},
+	"retry":            {module + "/internal/sleep", "github.com/cenkalti/backoff/v4"},
+	"queue":            {module + "/internal/sleep", module + "/limiter", module + "/retry", module + "/queue/internal/drain", module + "/queue/internal/results"},
+	"queue/deadletter": {module + "/internal/sleep", module + "/limiter", module + "/queue", module + "/retry"},
 	"queue/idempotent": {module + "/limiter", module + "/queue", module + "/queue/internal/results", module + "/retry"},
 	"queue/idempotent/dynamostore": {
 		module + "/internal/dynamoerr", module + "/limiter", module + "/queue/idempotent", module + "/retry",
@@ -30,23 +30,27 @@ var allowed = map[string][]string{
 	},
 	"queue/idempotent/idempotenttest": {module + "/limiter", module + "/queue", module + "/queue/idempotent", module + "/queue/memqueue"},
 	"queue/memqueue":                  {module + "/queue"},
-	"queue/queuetest":                 {module + "/queue"},
+	"queue/queuetest":                 {module + "/internal/sleep", module + "/queue"},
 	"queue/sqsqueue": {
-		module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/retry",
+		module + "/internal/awserr", module + "/internal/sleep", module + "/limiter", module + "/queue",
+		module + "/queue/internal/outage", module + "/queue/internal/sqsmessage", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/endpoints", "github.com/aws/smithy-go/transport/http",
 	},
 	"queue/sqslambda": {
-		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results", module + "/retry",
-		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
+		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results",
+		module + "/queue/internal/sqsmessage", module + "/retry", "github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
-	"queue/internal/drain":   {},
-	"queue/internal/outage":  {},
-	"queue/internal/results": {},
+	"queue/internal/drain":      {},
+	"queue/internal/outage":     {},
+	"queue/internal/results":    {},
+	"queue/internal/sqsmessage": {module + "/queue", module + "/retry", "github.com/aws/aws-sdk-go-v2/service/sqs/types"},
 	"internal/sqsfake": {
+		module + "/internal/sleep",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", // for the ready client
 	},
 	"internal/lambdalocal": {
+		module + "/internal/sleep",
 		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-lambda-go/lambdacontext",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
@@ -54,8 +58,10 @@ var allowed = map[string][]string{
 	"inventory/inventorytest": {module + "/inventory"},
 	"internal/deps":           {},
 	"internal/farside":        {},
-	"internal/dynamoerr":      {module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
+	"internal/awserr":         {module + "/limiter"},
+	"internal/dynamoerr":      {module + "/internal/awserr", module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
 	"internal/readme":         {},
+	"internal/sleep":          {},
 }
 
 // mayTest names the packages that are made for tests and may import testing.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/retry"
@@ -107,7 +108,7 @@ func (s *sweep) receive(ctx context.Context) ([]*queue.Message, error) {
 			if !ok || errors.Is(err, limiter.ErrMisconfigured) {
 				return nil, fmt.Errorf("deadletter: %s: receive: %w", s.op, err)
 			}
-			if !sleep(ctx, delay) {
+			if !sleep.For(ctx, delay) {
 				return nil, s.ended(ctx)
 			}
 		case len(msgs) == 0:
@@ -346,16 +347,4 @@ func answered(err error, n int) (done int) {
 		}
 	}
 	return done
-}
-
-// sleep waits for d and reports whether ctx has not ended meanwhile.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
 }

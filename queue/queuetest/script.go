@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/queue"
 )
 
@@ -129,7 +130,7 @@ func (s *ScriptedSource) Receive(ctx context.Context, o queue.ReceiveOptions) ([
 		case fail:
 			return nil, step.err
 		case pause:
-			_ = sleep(ctx, step.pause) // the next round sees whether ctx has ended
+			sleep.For(ctx, step.pause) // the next round sees whether ctx has ended
 		case block:
 			<-ctx.Done()
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqslambda"
@@ -71,7 +72,7 @@ func TestAGroupEndsWithItsFirstFailure(t *testing.T) {
 					mu.Lock()
 					ran = append(ran, m.ID)
 					mu.Unlock()
-					sleep(ctx, time.Second)
+					sleep.For(ctx, time.Second)
 					switch {
 					case slices.Contains(strings.Fields(c.dead), m.ID):
 						return retry.Permanent(errors.New("?"))
@@ -328,7 +329,7 @@ func randomInvocations(t *testing.T, seed uint64) {
 		result := []error{
 			nil, nil, nil, errors.New("?"), limiter.ErrUnavailable, limiter.ErrOverload, limited{time.Duration(draw(5000)) * time.Millisecond}, retry.Permanent(errors.New("?")),
 		}[draw(8)]
-		if !sleep(ctx, time.Duration(draw(pause+1))*time.Millisecond) {
+		if !sleep.For(ctx, time.Duration(draw(pause+1))*time.Millisecond) {
 			result = ctx.Err()
 		}
 		mu.Lock()

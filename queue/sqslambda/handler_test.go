@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqslambda"
@@ -171,7 +172,7 @@ func TestNothingIsStartedThatCantEndInTime(t *testing.T) {
 		var started, ended atomic.Int32
 		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
 			started.Add(1)
-			if !sleep(ctx, 2*time.Second) {
+			if !sleep.For(ctx, 2*time.Second) {
 				return ctx.Err()
 			}
 			ended.Add(1)
@@ -260,7 +261,7 @@ func TestSomethingIsAlwaysTried(t *testing.T) {
 		var started atomic.Int32
 		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
 			started.Add(1)
-			if !sleep(ctx, takes) {
+			if !sleep.For(ctx, takes) {
 				return ctx.Err()
 			}
 			return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 )
@@ -149,7 +150,7 @@ func (b *batch) run(ctx context.Context, some []int) {
 		if !ok {
 			return
 		}
-		if !sleep(ctx, delay) {
+		if !sleep.For(ctx, delay) {
 			for _, i := range rest {
 				b.fail(i, fmt.Errorf("%w, after %w", ended(ctx, b.op), b.failed[i]))
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -186,7 +187,7 @@ func (m *mover) latest(ctx context.Context) (*types.ListMessageMoveTasksResultEn
 // the latest one; its handle is listed only while it runs, and the list may be late.
 func (m *mover) wait(ctx context.Context) error {
 	for missing, failures := 0, 0; ; {
-		if !sleep(ctx, movePoll) {
+		if !sleep.For(ctx, movePoll) {
 			return m.cancel(ctx)
 		}
 		task, err := m.latest(ctx)

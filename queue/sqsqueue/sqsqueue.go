@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/sqsmessage"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -30,6 +31,13 @@ const (
 	maxPoll       = 20 * time.Second
 	mostReceives  = 1000 // that a redrive policy can allow
 )
+
+// TraceHeader is the name in [queue.Message.Attributes] of the trace header of
+// AWS X-Ray: "AWS.TraceHeader". It travels as the service's system attribute
+// AWSTraceHeader, and counts neither among the ten attributes nor in the message's
+// size. An attribute that a program has named AWSTraceHeader itself is another one,
+// and keeps that name.
+const TraceHeader = sqsmessage.TraceHeader
 
 // API is what a [Queue] calls of the SDK. An *sqs.Client is one.
 type API interface {
@@ -169,16 +177,4 @@ func seconds(d time.Duration) int32 {
 // ended returns the error of a call whose ctx has ended.
 func ended(ctx context.Context, op string) error {
 	return fmt.Errorf("sqsqueue: %s: %w", op, context.Cause(ctx))
-}
-
-// sleep waits for d and reports whether ctx has not ended meanwhile.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
 }
