@@ -8,8 +8,7 @@ import (
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
-	"github.com/rampmeter/rampmeter/queue/internal/drain"
-	"github.com/rampmeter/rampmeter/retry"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
 // A Consumer receives messages only when its limits say that they can start,
@@ -20,14 +19,16 @@ type Consumer struct {
 	handler Handler
 	cfg     Config
 	limits  limiter.Limiter // Limiter and Gate together: what is asked before a receive
-	patient retry.Policy    // Retry without an end: for holding, and for a dead-letter sink that fails
 
 	// mu guards all below, and all of the engine's state. It is never held
 	// across a call to the source, a limiter, the handler or a trace.
 	mu      sync.Mutex
 	stats   Stats
 	active  *engine // nil: not running
-	orphans int     // handlers that earlier runs have abandoned, and that still take their slots
+	others  judge.Comparison
+	memory  memory
+	rations judge.Guard // has its own lock
+	orphans int         // handlers that earlier runs have abandoned, and that still take their slots
 }
 
 // NewConsumer returns a consumer of src that runs h. The error names every
@@ -43,11 +44,10 @@ func NewConsumer(src Source, h Handler, cfg Config) (*Consumer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queue: NewConsumer: %w", err)
 	}
-	c := &Consumer{src: src, handler: h, cfg: cfg, limits: cfg.Limiter, patient: cfg.Retry}
+	c := &Consumer{src: src, handler: h, cfg: cfg, limits: cfg.Limiter}
 	if cfg.Gate != nil {
 		c.limits = limiter.All(cfg.Limiter, cfg.Gate)
 	}
-	c.patient.MaxAttempts, c.patient.Retryable = -1, nil
 	return c, nil
 }
 
@@ -126,7 +126,12 @@ func (e *engine) run(ctx context.Context) error {
 	}
 	e.drain()
 
-	timeout := drain.Timeout(ctx, e.cfg.DrainTimeout)
+	timeout := e.cfg.DrainTimeout
+	if e.host != nil {
+		if until, ok := e.host.DrainUntil(); ok {
+			timeout = max(time.Until(until), 0)
+		}
+	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	idle := e.waitIdle(timer.C)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
 // A job is one run of a handler.
@@ -72,9 +73,6 @@ func (e *engine) dispatch() {
 func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
 	if e.draining || e.until.Err() != nil || e.count[running] >= e.slots() {
 		return false, 0
-	}
-	if e.guard.tripped && e.guard.probeAt.After(now) {
-		return false, e.guard.probeAt.Sub(now)
 	}
 	e.ripen(now)
 	if e.turns.first() != nil {
@@ -211,21 +209,23 @@ func (e *engine) runJob(j job, permit limiter.Permit, orphaned, more *bool) {
 	var err error
 	returned := false
 	defer func() {
+		var result judge.Result
 		if v := recover(); !returned {
 			if v == nil {
 				v = "runtime.Goexit was called"
 			}
-			err = e.panicked(j, v)
+			result = judge.Result{Err: e.panicked(j, v, debug.Stack()), Panicked: true}
+		} else {
+			result = judge.Read(err, func(v any, stack []byte) error { return e.panicked(j, v, stack) })
 		}
-		*orphaned, *more = e.finish(j, permit, err)
+		*orphaned, *more = e.finish(j, permit, result)
 	}()
 	err = e.handler.Handle(j.ctx, j.m.Clone())
 	returned = true
 }
 
-// panicked is called on the stack of the panic.
-func (e *engine) panicked(j job, v any) error {
-	stack := debug.Stack()
+// panicked makes a panic the error of its message.
+func (e *engine) panicked(j job, v any, stack []byte) error {
 	e.mu.Lock()
 	e.stats.Panics++
 	e.mu.Unlock()

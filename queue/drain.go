@@ -12,7 +12,10 @@ func (e *engine) drain() {
 	now := time.Now()
 	e.mu.Lock()
 	e.draining = true
-	e.releaseWaiting(now)
+	for e.releaseWaiting(now) {
+		e.unlock()
+		e.mu.Lock()
+	}
 	for _, s := range []signal{e.wakeIntake, e.wakeDispatch, e.wakeFlush, e.wakeRun} {
 		s.set()
 	}
@@ -20,18 +23,42 @@ func (e *engine) drain() {
 	e.endStart()
 }
 
-// releaseWaiting returns everything in hand that does not run: at once what has
-// not started, after the rest of its wait what was held. The caller holds mu.
-func (e *engine) releaseWaiting(now time.Time) {
-	for d := e.hand.first; d != nil; { // in the order of arrival, so that groups go back in order
-		next := e.hand.next(d)
-		switch d.state {
-		case queued, behind:
-			e.settle(d, settlement{op: opNack, outcome: Released}, now)
-		case held, due:
-			e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)
+// releaseChunk is how much a drain returns at most before it lets go of mu.
+const releaseChunk = 256
+
+// releaseWaiting returns what is in hand and does not run, and reports whether it
+// has left some of it for the next call. The caller holds mu.
+func (e *engine) releaseWaiting(now time.Time) (more bool) {
+	var kept *delivery // the last one that runs
+	for n := 0; n < releaseChunk; n++ {
+		d := e.hand.first
+		if kept != nil {
+			d = e.hand.next(kept)
 		}
-		d = next
+		switch {
+		case d == nil:
+			return false
+		case d.state == running:
+			kept = d
+		case d.group == nil:
+			e.release(d, now)
+		default: // in order, whichever has been in hand for longest
+			for m := d.group.members.first; m != nil; m = d.group.members.next(m) {
+				e.release(m, now)
+			}
+		}
+	}
+	return true
+}
+
+// release returns a delivery that does not run: at once if it has not started,
+// after the rest of its wait if it was held. The caller holds mu.
+func (e *engine) release(d *delivery, now time.Time) {
+	switch d.state {
+	case queued, behind:
+		e.settle(d, settlement{op: opNack, outcome: Released}, now)
+	case held, due:
+		e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)
 	}
 }
 
@@ -77,6 +104,7 @@ func (e *engine) abandon() (ids []string) {
 		}
 		ids = append(ids, abandoned.msg.ID)
 		abandoned.orphaned = true
+		abandoned.failures++
 		e.orphans++
 		e.end(abandoned, Abandoned, now)
 		e.wg.Done() // in place of its goroutine

@@ -7,6 +7,8 @@ import (
 
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue/internal/audit"
+	"github.com/rampmeter/rampmeter/queue/internal/host"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
 // An engine is one Run of a consumer. Consumer.mu guards its fields below the
@@ -22,8 +24,11 @@ type engine struct {
 	endStart context.CancelFunc
 	endPolls context.CancelFunc
 	endCalls context.CancelFunc
-	spare    chan func()    // to goroutines that have made a call and can make another one
-	finished chan struct{}  // closed when the source has ended and nothing is left
+	spare    chan func()   // to goroutines that have made a call and can make another one
+	finished chan struct{} // closed when the source has ended and nothing is left
+	host     host.Host     // nil: none
+	policy   judge.Policy
+	guard    *judge.Guard   // nil: dead letters are not rationed
 	wg       sync.WaitGroup // every goroutine of the run, but handlers that were abandoned
 
 	// Each loop sleeps on a signal of its own (a channel of capacity 1).
@@ -42,15 +47,16 @@ type engine struct {
 	receiveAt   time.Time // after failures: not before
 	everWorked  bool      // a receive has succeeded
 
-	heldLimit int // how many may be held in the present trouble
-	pace      pace
-	guard     guard
-	pending   map[batchKey]*batch // results waiting to be settled, by call
-	full      *batch              // batches to be sent when mu is let go of, linked
-	ends      []EndedInfo         // what Trace is told then
-	retrying  heap[*delivery]     // results whose call failed, by when it is made again
-	nextKeep  time.Time           // when the lease loop will look again
-	nextFlush time.Time           // when the flush loop will; zero: when it is woken
+	heldLimit  int       // how many may be held in the present outage
+	holdsSince time.Time // since when any have been
+	freshAt    time.Time // when one more fresh message may be received though so many are
+	pace       pace
+	pending    map[batchKey]*batch // results waiting to be settled, by call
+	full       *batch              // batches to be sent when mu is let go of, linked
+	ends       []EndedInfo         // what Trace is told then
+	retrying   heap[*delivery]     // results whose call failed, by when it is made again
+	nextKeep   time.Time           // when the lease loop will look again
+	nextFlush  time.Time           // when the flush loop will; zero: when it is woken
 
 	draining, eof, isFinished bool
 	fatal                     error
@@ -79,7 +85,17 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		},
 		pending:   make(map[batchKey]*batch),
 		pollLimit: 1,
-		guard:     guard{off: c.cfg.NoDeadLetterGuard || c.cfg.DeadLetter == nil},
+		host:      host.FromContext(ctx),
+		policy: judge.Policy{
+			Retry: c.cfg.Retry, MaxHold: c.cfg.MaxHold, MaxOrdered: maxOrdered, GiveUp: giveUp, DeadLetters: c.cfg.DeadLetter != nil,
+		},
+	}
+	switch {
+	case c.cfg.NoDeadLetterGuard || c.cfg.DeadLetter == nil:
+	case e.host != nil:
+		e.guard = e.host.Guard()
+	default:
+		e.guard = &c.rations
 	}
 	e.starts, e.endStart = context.WithCancel(e.base)
 	e.polls, e.endPolls = context.WithCancel(e.base)
@@ -105,6 +121,7 @@ func (e *engine) accept(d *delivery, m *Message, own limiter.Limiter, now time.T
 		e.end(old, old.settle.outcome, now)
 	}
 	d.msg, d.since, d.spare = m, now, e.mayReturn(m)
+	d.failures, d.streak = e.memory.failures(m)
 	first := e.ledger.accept(d, own)
 	e.lease(d, m.LeaseUntil, now)
 	if !m.LeaseUntil.IsZero() && !d.extendAt.Equal(now) && d.extendAt.Equal(m.LeaseUntil) {
@@ -145,6 +162,12 @@ func (e *engine) supersede(d *delivery, m *Message, now time.Time) {
 func (e *engine) end(d *delivery, o Outcome, now time.Time) {
 	from, crowded := d.state, e.unsettled() >= e.maxUnsettled()
 	e.stats.add(o)
+	switch o {
+	case Done, DeadLettered:
+		e.memory.forget(d.msg)
+	default:
+		e.memory.note(d.msg, d.failures, d.streak)
+	}
 	e.retrying.remove(d)
 	next, left := e.ledger.end(d)
 	if next != nil {
@@ -228,11 +251,7 @@ func (e *engine) demand() int {
 
 // slots is how many handlers may run at once.
 func (e *engine) slots() int {
-	slots := max(0, e.cfg.Concurrency-e.orphans)
-	if e.guard.tripped {
-		return min(1, slots)
-	}
-	return slots
+	return max(0, e.cfg.Concurrency-e.orphans)
 }
 
 // changed wakes those who wait for less in hand. The caller holds mu.
@@ -275,6 +294,6 @@ func (e *engine) snapshot(s *Stats, limits limiter.Block) {
 	now := time.Now()
 	e.ripen(now)
 	if p := e.plan(now); p.by != "" {
-		s.Blocked = limiter.Block{Reason: p.by, Until: e.blockedUntil(p)}
+		s.Blocked = outermost(limiter.Block{Reason: p.by, Until: e.blockedUntil(p)}, limits)
 	}
 }

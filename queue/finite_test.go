@@ -11,8 +11,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
-	"github.com/rampmeter/rampmeter/queue/internal/drain"
+	"github.com/rampmeter/rampmeter/queue/internal/host"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -74,7 +76,16 @@ func TestResultsThatStopTheReceivesDontLinger(t *testing.T) {
 	})
 }
 
-// The cause of the end of Run's context may say until when the drain may take.
+// An until is a host that knows when a drain has to end.
+type until struct{ at time.Time }
+
+func (u until) DrainUntil() (time.Time, bool)                  { return u.at, true }
+func (until) Guard() *judge.Guard                              { return nil }
+func (until) Guilt(int, error) judge.Guilt                     { return judge.Innocent }
+func (until) Judged(id string, _ judge.Facts, _ judge.Verdict) {}
+func (until) Blocked(limiter.Block)                            {}
+
+// The host of a Run may say until when its drain may take.
 func TestADrainUntil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, err := queue.NewConsumer(&finite{left: 2}, queue.HandlerFunc(func(ctx context.Context, _ *queue.Message) error {
@@ -82,9 +93,9 @@ func TestADrainUntil(t *testing.T) {
 			return context.Cause(ctx)
 		}), queue.Config{Concurrency: 1, NoLookAhead: true, Logger: quiet, DrainTimeout: time.Hour})
 		require.NoError(t, err)
-		ctx, cancel := context.WithCancelCause(t.Context())
 		began := time.Now()
-		time.AfterFunc(time.Minute, func() { cancel(&drain.Until{Time: began.Add(90 * time.Second)}) })
+		ctx, cancel := context.WithTimeout(host.NewContext(t.Context(), until{began.Add(90 * time.Second)}), time.Minute)
+		defer cancel()
 		require.NoError(t, c.Run(ctx))
 		require.Equal(t, 90*time.Second, time.Since(began))
 		require.EqualValues(t, 1, c.Stats().Released)

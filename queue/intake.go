@@ -20,6 +20,7 @@ type plan struct {
 	until  time.Time      // until when, if that is known
 	wait   time.Duration  // look again after this; 0: when something changes
 	look   outlook
+	probe  bool // it is to see whether fresh messages succeed
 }
 
 // plan decides whether a receive is due, by everything but the limits. The
@@ -31,7 +32,7 @@ func (e *engine) plan(now time.Time) plan {
 	if e.starving() {
 		ahead = look.starved
 	}
-	if e.cfg.NoLookAhead || e.guard.tripped {
+	if e.cfg.NoLookAhead {
 		ahead = 0
 		look.worth = min(look.worth, max(slots, 1)) // more is never wanted
 	}
@@ -40,12 +41,18 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{by: ByDrain}
 	case e.receiveAt.After(now):
 		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
-	case e.guard.tripped && e.guard.probeAt.After(now):
-		return plan{by: ByGuard, until: e.guard.probeAt, wait: in(e.guard.probeAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled, wait: longUnsettled}
 	case e.holding() > e.apart && e.holding()-e.apart >= e.heldLimit:
-		return plan{by: ByHeld}
+		// As many are held as may be. One fresh message now and then shows whether
+		// it is they that fail, and not everything.
+		if e.waiting()+e.asked > 0 {
+			return plan{by: ByHeld}
+		}
+		if e.freshAt.After(now) {
+			return plan{by: ByHeld, wait: in(e.freshAt)}
+		}
+		return plan{wanted: 1, ask: 1, look: look, probe: true}
 	case e.crowded() > e.maxParked():
 		return plan{by: ByParked, wait: longParked}
 	case len(e.receiving) >= e.pollLimit:
@@ -53,11 +60,7 @@ func (e *engine) plan(now time.Time) plan {
 	}
 	wanted := slots + ahead - e.count[running] - e.demand()
 	if wanted < 1 {
-		by := BySlots
-		if e.guard.tripped {
-			by = ByGuard
-		}
-		return plan{by: by}
+		return plan{by: BySlots}
 	}
 	since := e.wantedSince
 	if since.IsZero() {
@@ -101,6 +104,15 @@ func (e *engine) firstDue() time.Time {
 	return time.Time{}
 }
 
+// outermost is what to report of what the consumer itself waits for and of what
+// its limits report: an outage is why it holds messages, and comes first.
+func outermost(own, limits limiter.Block) limiter.Block {
+	if limits.Reason.Outage() && (own.Reason == ByHeld || own.Reason == BySlots || own.Reason == ByParked) {
+		return limits
+	}
+	return own
+}
+
 // nudgeIntake wakes the intake if there is something new to do. The caller
 // holds mu. It is called for every message, so it is cheap, and does not wake
 // the intake for what its timer will wake it for anyway.
@@ -139,7 +151,11 @@ func (e *engine) intake() {
 			return
 		}
 		if p.ask == 0 {
-			e.tell(limiter.Block{Reason: p.by, Until: until})
+			block := limiter.Block{Reason: p.by, Until: until}
+			if p.by == ByHeld {
+				block = outermost(block, e.limits.Blocked())
+			}
+			e.tell(block)
 			if !e.wakeIntake.sleep(e.starts, timer, p.wait) {
 				return
 			}
@@ -168,6 +184,9 @@ func (e *engine) intake() {
 		e.ripen(now)
 		p = e.plan(now)
 		ask := min(p.ask, n-e.demand())
+		if p.probe {
+			ask = 1 // it takes turns with those that are held
+		}
 		wait := time.Duration(0)
 		switch {
 		case p.ask == 0: // something has changed meanwhile
@@ -359,6 +378,9 @@ func (e *engine) pollsFor(ahead int) int { return (e.cfg.Concurrency+ahead)/batc
 
 // tell reports a change of what blocks receiving to Trace and log.
 func (e *engine) tell(block limiter.Block) {
+	if e.host != nil && block.Reason != "" {
+		e.host.Blocked(block)
+	}
 	now := time.Now()
 	e.mu.Lock()
 	was, since, warned := e.blocked, e.blockedAt, e.warned
@@ -406,7 +428,7 @@ func (e *engine) tell(block limiter.Block) {
 
 // worthALine reports whether by is more than the ordinary working of limits.
 func worthALine(by limiter.Reason) bool {
-	return by == limiter.ByBreaker || by == ByHeld || by == ByParked || by == ByUnsettled || by == ByGuard
+	return by == limiter.ByBreaker || by == ByHeld || by == ByParked || by == ByUnsettled
 }
 
 // failed reports a call that failed and will be tried again.

@@ -19,6 +19,7 @@ type lane struct {
 	members int             // deliveries that have not ended
 	fresh   list            // queued ones
 	again   list            // due ones
+	rerun   bool            // the last start was of a due one
 	spares  list            // queued ones that may be returned unrun
 	aside   bool            // own has refused, and a goroutine waits until it admits again
 	crowdAt int             // position in ledger.crowds
@@ -40,10 +41,11 @@ func newLane(own limiter.Limiter) lane {
 // ready counts the deliveries that may start when the lane has its turn.
 func (l *lane) ready() int { return l.fresh.n + l.again.n }
 
-// first is the delivery to start when the lane has its turn, or nil: a due one,
-// or else the one that has waited longest.
+// first is the delivery to start when the lane has its turn, or nil: due ones
+// and fresh ones by turns, so that messages that are refused each time they run
+// again keep the others neither from running nor from showing that all is well.
 func (l *lane) first() *delivery {
-	if l.again.first != nil {
+	if l.again.first != nil && (!l.rerun || l.fresh.first == nil) {
 		return l.again.first
 	}
 	return l.fresh.first

@@ -122,6 +122,12 @@ func (e *engine) lookAfter(now time.Time) (extend []*delivery) {
 // waits for. What waits behind the first of its group goes with it.
 func (e *engine) heldUntil(d *delivery) (time.Time, bool) {
 	switch d.state {
+	case queued, held, due:
+		if d.group != nil {
+			return d.msg.ReceivedAt.Add(maxOrdered), true
+		}
+	}
+	switch d.state {
 	case held, due:
 		return d.heldSince.Add(e.cfg.MaxHold), true
 	case queued:

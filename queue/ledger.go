@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
 // The life of a delivery:
@@ -13,7 +14,7 @@ import (
 //	                  v                      ^
 //	behind -> queued -> running -------------+
 //	                    |     |
-//	                    |     +-> handing over to the dead-letter sink
+//	                    |     +-> handing -> held, if the hand-over failed
 //	                    v             v
 //	                  settling <------+
 //	                    v
@@ -74,6 +75,8 @@ type delivery struct {
 	lost     bool // the lease ended while the handler ran, or the hand-over was under way
 	orphaned bool // Run has returned: the handler's goroutine is on its own
 	err      error
+	failures int          // attempts that the message has failed in, also in earlier deliveries
+	streak   judge.Streak // of failures with the same class
 
 	heldSince time.Time // since the first run after which it was held
 	due       time.Time // held: not before
@@ -195,6 +198,7 @@ func (g *ledger) accept(d *delivery, own limiter.Limiter) (first bool) {
 // start makes a delivery that waits or is due run, and passes the turn on.
 func (g *ledger) start(d *delivery) {
 	l := d.lane
+	l.rerun = d.state == due
 	if g.turns.first() == l {
 		g.turns.drop()
 	}
@@ -336,6 +340,9 @@ func (g *ledger) move(d *delivery, to state) {
 		if to != ended {
 			g.out.push(d)
 		}
+	case !from.inHand() && to.inHand(): // its hand-over failed
+		g.out.remove(d)
+		g.hand.push(d)
 	case to == ended:
 		g.out.remove(d)
 	}

@@ -223,6 +223,7 @@ func (e *engine) sendOne(b *batch, ds []*delivery) {
 		case err == nil:
 			e.end(d, d.settle.outcome, now)
 		case errors.Is(err, ErrLeaseLost) || now.After(e.giveUpAt(d)):
+			e.returnGroup(d, now) // the queue will deliver it again, before those behind it
 			e.end(d, LostLease, now)
 		default:
 			unsettled = err

@@ -60,7 +60,6 @@ const (
 	ByHeld      limiter.Reason = "held messages"     // too many messages wait for the end of an outage or a pause
 	ByParked    limiter.Reason = "parked messages"   // too many messages wait for limiters of their own
 	ByUnsettled limiter.Reason = "unsettled results" // the source does not confirm acks and nacks
-	ByGuard     limiter.Reason = "dead-letter guard" // most results would be dead-lettered
 	ByErrors    limiter.Reason = "receive errors"    // the source fails, or returns nothing new without waiting
 	ByDrain     limiter.Reason = "drain"             // the consumer is stopping, or its source has ended
 	ByIdle      limiter.Reason = "not running"       // Run has not been called, or has returned

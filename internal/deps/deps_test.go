@@ -19,9 +19,12 @@ const module = "github.com/rampmeter/rampmeter"
 // allowed says what each package of the root module may import beside the
 // standard library. A package that is not here may not exist.
 var allowed = map[string][]string{
-	"limiter":          {"golang.org/x/time/rate"},
-	"retry":            {module + "/internal/sleep", "github.com/cenkalti/backoff/v4"},
-	"queue":            {module + "/internal/sleep", module + "/limiter", module + "/retry", module + "/queue/internal/drain", module + "/queue/internal/results"},
+	"limiter": {"golang.org/x/time/rate"},
+	"retry":   {module + "/internal/sleep", "github.com/cenkalti/backoff/v4"},
+	"queue": {
+		module + "/internal/sleep", module + "/limiter", module + "/retry",
+		module + "/queue/internal/audit", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/results",
+	},
 	"queue/deadletter": {module + "/internal/sleep", module + "/limiter", module + "/queue", module + "/retry"},
 	"queue/idempotent": {module + "/limiter", module + "/queue", module + "/queue/internal/results", module + "/retry"},
 	"queue/idempotent/dynamostore": {
@@ -41,7 +44,10 @@ var allowed = map[string][]string{
 		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results",
 		module + "/queue/internal/sqsmessage", module + "/retry", "github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
+	"queue/internal/audit":      {},
 	"queue/internal/drain":      {},
+	"queue/internal/host":       {module + "/limiter", module + "/queue/internal/judge"},
+	"queue/internal/judge":      {module + "/limiter", module + "/queue/internal/results", module + "/retry"},
 	"queue/internal/outage":     {},
 	"queue/internal/results":    {},
 	"queue/internal/sqsmessage": {module + "/queue", module + "/retry", "github.com/aws/aws-sdk-go-v2/service/sqs/types"},
