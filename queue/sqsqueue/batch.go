@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/rampmeter/rampmeter/internal/sleep"
@@ -56,7 +57,7 @@ type outcome struct {
 func (b *batch) outcomes(r reply, ids []string) []outcome {
 	all := make([]outcome, len(ids))
 	set := func(id *string, err *requestError) {
-		if k := slices.Index(ids, deref(id)); k >= 0 {
+		if k := slices.Index(ids, aws.ToString(id)); k >= 0 {
 			all[k] = outcome{named: true, err: err}
 		}
 	}
