@@ -38,6 +38,14 @@ type reply struct {
 	failed []types.BatchResultErrorEntry
 }
 
+func replyOf[T any](done []T, id func(T) *string, failed []types.BatchResultErrorEntry) reply {
+	r := reply{done: make([]*string, len(done)), failed: failed}
+	for i := range done {
+		r.done[i] = id(done[i])
+	}
+	return r
+}
+
 // entryIDs returns the ids of messages in a request.
 func entryIDs(some []int) []string {
 	ids := make([]string, len(some))
