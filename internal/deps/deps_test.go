@@ -44,13 +44,15 @@ var allowed = map[string][]string{
 		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results",
 		module + "/queue/internal/sqsmessage", module + "/retry", "github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
-	"queue/internal/audit":      {},
-	"queue/internal/drain":      {},
-	"queue/internal/host":       {module + "/limiter", module + "/queue/internal/judge"},
-	"queue/internal/judge":      {module + "/limiter", module + "/queue/internal/results", module + "/retry"},
-	"queue/internal/outage":     {},
-	"queue/internal/results":    {},
-	"queue/internal/sqsmessage": {module + "/queue", module + "/retry", "github.com/aws/aws-sdk-go-v2/service/sqs/types"},
+	"queue/internal/audit":   {},
+	"queue/internal/drain":   {},
+	"queue/internal/host":    {module + "/limiter", module + "/queue/internal/judge"},
+	"queue/internal/judge":   {module + "/limiter", module + "/queue/internal/results", module + "/retry"},
+	"queue/internal/outage":  {},
+	"queue/internal/results": {},
+	"queue/internal/sqsmessage": {
+		module + "/queue", module + "/retry", "github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
+	},
 	"internal/sqsfake": {
 		module + "/internal/sleep",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", // for the ready client

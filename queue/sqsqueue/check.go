@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
@@ -324,7 +325,7 @@ func (c *checks) open(ctx context.Context, arn string) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	return New(c.q.client, deref(out.QueueUrl), c.q.cfg)
+	return New(c.q.client, aws.ToString(out.QueueUrl), c.q.cfg)
 }
 
 // A redrivePolicy is what a queue's RedrivePolicy says.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -73,18 +74,11 @@ func explain(op, url string, err error, unsent bool) *requestError {
 
 // explainEntry says what the failure of one entry of a batch means.
 func explainEntry(op, url string, f types.BatchResultErrorEntry) *requestError {
-	api := &smithy.GenericAPIError{Code: deref(f.Code), Message: deref(f.Message), Fault: smithy.FaultServer}
+	api := &smithy.GenericAPIError{Code: aws.ToString(f.Code), Message: aws.ToString(f.Message), Fault: smithy.FaultServer}
 	if f.SenderFault {
 		api.Fault = smithy.FaultClient
 	}
 	return explain(op, url, api, false)
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }
 
 // set sets what the error means.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
@@ -155,7 +156,7 @@ func (m *mover) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if latest != nil && (deref(latest.Status) == "RUNNING" || deref(latest.Status) == "CANCELLING") {
+	if latest != nil && (aws.ToString(latest.Status) == "RUNNING" || aws.ToString(latest.Status) == "CANCELLING") {
 		return fmt.Errorf("sqsqueue: move: queue %s has a task under way that has moved %d messages: wait for its end, or cancel it", m.q.url, latest.ApproximateNumberOfMessagesMoved)
 	}
 	if latest != nil {
@@ -170,7 +171,7 @@ func (m *mover) start(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	m.handle = deref(task.TaskHandle)
+	m.handle = aws.ToString(task.TaskHandle)
 	return nil
 }
 
@@ -202,8 +203,8 @@ func (m *mover) wait(ctx context.Context) error {
 		}
 		failures = 0
 		status := ""
-		if task != nil && (deref(task.TaskHandle) == m.handle || deref(task.TaskHandle) == "" && task.StartedTimestamp > m.before) {
-			status = deref(task.Status)
+		if task != nil && (aws.ToString(task.TaskHandle) == m.handle || aws.ToString(task.TaskHandle) == "" && task.StartedTimestamp > m.before) {
+			status = aws.ToString(task.Status)
 			m.progress.Moved = task.ApproximateNumberOfMessagesMoved
 			if n := task.ApproximateNumberOfMessagesToMove; n != nil {
 				m.progress.Total = *n
@@ -216,7 +217,7 @@ func (m *mover) wait(ctx context.Context) error {
 		case "COMPLETED":
 			return nil
 		case "FAILED":
-			return m.failed(deref(task.FailureReason))
+			return m.failed(aws.ToString(task.FailureReason))
 		case "CANCELLED":
 			return fmt.Errorf("sqsqueue: move: queue %s: somebody has cancelled the task after %d messages", m.q.url, m.progress.Moved)
 		case "":

@@ -63,11 +63,7 @@ func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 		if err != nil {
 			return reply{}, err
 		}
-		r := reply{done: make([]*string, len(out.Successful)), failed: out.Failed}
-		for i := range out.Successful {
-			r.done[i] = out.Successful[i].Id
-		}
-		return r, nil
+		return replyOf(out.Successful, func(e types.SendMessageBatchResultEntry) *string { return e.Id }, out.Failed), nil
 	}
 
 	stuck := make(map[string]bool) // groups that are not to be overtaken

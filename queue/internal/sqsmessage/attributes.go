@@ -5,6 +5,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/rampmeter/rampmeter/queue"
@@ -74,7 +75,7 @@ func Value(v types.MessageAttributeValue) string {
 
 // Size returns what an attribute adds to the size of a message, in bytes.
 func Size(name string, v types.MessageAttributeValue) int {
-	return len(name) + len(deref(v.DataType)) + len(deref(v.StringValue)) + len(v.BinaryValue)
+	return len(name) + len(aws.ToString(v.DataType)) + len(aws.ToString(v.StringValue)) + len(v.BinaryValue)
 }
 
 // attribute returns an attribute of that data type; "" is the one that fits.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/rampmeter/rampmeter/queue"
@@ -33,8 +34,8 @@ const (
 func Decode(m *queue.Message, native *types.Message) {
 	restore(native)
 	system := native.Attributes
-	m.ID = deref(native.MessageId)
-	m.Body = []byte(deref(native.Body))
+	m.ID = aws.ToString(native.MessageId)
+	m.Body = []byte(aws.ToString(native.Body))
 	m.Attributes = attributesOf(native)
 	m.Group = system[groupID]
 	m.Dedup = system[dedupID]
@@ -42,7 +43,7 @@ func Decode(m *queue.Message, native *types.Message) {
 	m.Attempt = number(system[receiveCount])
 	m.SentAt = milliseconds(system[sent])
 	m.FirstReceivedAt = milliseconds(system[firstReceived])
-	m.Receipt = deref(native.ReceiptHandle)
+	m.Receipt = aws.ToString(native.ReceiptHandle)
 	m.Native = native
 }
 
@@ -106,11 +107,4 @@ func timestamp(t time.Time) string {
 		return ""
 	}
 	return strconv.FormatInt(t.UnixMilli(), 10)
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/rampmeter/rampmeter/retry"
@@ -34,7 +35,7 @@ func Displace(attributes map[string]types.MessageAttributeValue, most int) map[s
 	rest := maps.Clone(attributes)
 	displaced := make(map[string]displacedAttribute)
 	for _, name := range names[:len(attributes)-most] {
-		displaced[name] = displacedAttribute{Type: deref(attributes[name].DataType), Value: []byte(Value(attributes[name]))}
+		displaced[name] = displacedAttribute{Type: aws.ToString(attributes[name].DataType), Value: []byte(Value(attributes[name]))}
 		delete(rest, name)
 	}
 	fields := fieldsOf(attributes)
