@@ -77,7 +77,7 @@ type engine struct {
 	*Consumer
 	until    context.Context // Run's own: nothing starts once it is done, even before the drain begins
 	base     context.Context // for handlers: the values of Run's context, without its end
-	starts   context.Context // for waiting on limits
+	starts   context.Context // for waiting on limits, and for receives that can stop without risk
 	polls    context.Context // for receives
 	calls    context.Context // for all other calls
 	endStart context.CancelFunc

@@ -204,7 +204,7 @@ func (e *engine) intake() {
 func (e *engine) receive(n, failures int) {
 	e.tell("", time.Time{})
 	began := time.Now()
-	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait()})
+	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait(), Stop: e.starts.Done()})
 	now := time.Now()
 	took := now.Sub(began)
 	live := msgs[:0]
