@@ -2,12 +2,18 @@ package queue
 
 import (
 	"cmp"
+	"context"
+	"errors"
+	"log/slog"
 	"slices"
 	"time"
+
+	"github.com/rampmeter/rampmeter/queue/internal/drain"
 )
 
-// drain stops receiving and starting, and gives back what has not started.
-func (e *engine) drain() {
+// drain stops receiving and starting, and nacks what has not started. It returns
+// how many handlers and receives are left to wait for.
+func (e *engine) drain() (handlers, receives int) {
 	e.tell(ByDrain, time.Time{})
 	now := time.Now()
 	e.mu.Lock()
@@ -16,11 +22,24 @@ func (e *engine) drain() {
 	for _, s := range []signal{e.wakeIntake, e.wakeDispatch, e.wakeFlush, e.wakeRun} {
 		s.set()
 	}
+	handlers, receives = e.counts[running], e.nPolls
 	e.unlock()
 	e.endStart()
+	return handlers, receives
 }
 
-// releaseWaiting gives back everything in hand that does not run: at once what
+// drainLog is where the beginning and the end of the drain are logged. Nobody
+// waits for the drain of a source that has ended, and a host that sets the time
+// reports it itself.
+func (e *engine) drainLog(ctx context.Context) *slog.Logger {
+	var host *drain.Until
+	if ctx.Err() == nil || errors.As(context.Cause(ctx), &host) {
+		return slog.New(slog.DiscardHandler)
+	}
+	return e.cfg.Logger.With("consumer", e.cfg.Name)
+}
+
+// releaseWaiting nacks everything in hand that does not run: at once what
 // has not started, after the rest of its wait what was held. The caller holds mu.
 func (e *engine) releaseWaiting(now time.Time) {
 	all := slices.Clone(e.all)

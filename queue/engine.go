@@ -349,6 +349,7 @@ func (e *engine) snapshot(s *Stats, by string, until time.Time) {
 	s.InHand, s.Unsettled = e.inHand(), e.unsettled()
 	s.Waiting, s.Running, s.Held = e.counts[waiting], e.counts[running], e.counts[held]
 	s.Parked = e.crowded()
+	s.Receiving = e.nPolls
 	if e.nPolls > 0 && !e.draining {
 		return
 	}

@@ -1,9 +1,11 @@
 package queue_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -74,13 +76,15 @@ func TestResultsThatStopTheReceivesDontLinger(t *testing.T) {
 	})
 }
 
-// The cause of the end of Run's context may say until when the drain may take.
+// The cause of the end of Run's context may say until when the drain may take. A
+// host that does so reports the drain itself.
 func TestADrainUntil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
 		c, err := queue.NewConsumer(&finite{left: 2}, queue.HandlerFunc(func(ctx context.Context, _ *queue.Message) error {
 			<-ctx.Done()
 			return context.Cause(ctx)
-		}), queue.Config{Concurrency: 1, NoLookAhead: true, Logger: quiet, DrainTimeout: time.Hour})
+		}), queue.Config{Concurrency: 1, NoLookAhead: true, Logger: slog.New(slog.NewTextHandler(&log, nil)), DrainTimeout: time.Hour})
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancelCause(t.Context())
 		began := time.Now()
@@ -88,5 +92,6 @@ func TestADrainUntil(t *testing.T) {
 		require.NoError(t, c.Run(ctx))
 		require.Equal(t, 90*time.Second, time.Since(began))
 		require.EqualValues(t, 1, c.Stats().Released)
+		require.Empty(t, log.String())
 	})
 }

@@ -43,6 +43,8 @@ type Stats struct {
 	Parked    int // of the waiting and the held, those that only a limiter of their own keeps from running
 	Unsettled int // finished, with the ack, the nack or the hand-off to the dead-letter sink still to be confirmed
 
+	Receiving int // receives under way
+
 	// BlockedBy says why no receive is under way: "" while one is, or is about
 	// to be; otherwise what [limiter.Limiter].Blocked answers ("breaker …",
 	// "rate …"), or one of the By constants of this package. BlockedUntil is
