@@ -130,8 +130,8 @@ func (e *engine) run(ctx context.Context) error {
 	began, timeout := time.Now(), drain.Timeout(ctx, e.cfg.DrainTimeout)
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
-	log := e.drainLog(ctx)
-	log.Info("queue: draining", "handlers", handlers, "receives", receives, "until", began.Add(timeout))
+	logger := e.drainLog(ctx)
+	logger.Info("queue: draining", "handlers", handlers, "receives", receives, "until", began.Add(timeout))
 	idle := e.waitIdle(timer.C)
 	if !idle {
 		e.cancelAll()
@@ -145,7 +145,7 @@ func (e *engine) run(ctx context.Context) error {
 		e.waitIdle(timer.C)
 	}
 	unsettled := e.giveUp()
-	log.Info("queue: drained", "took", time.Since(began), "abandoned", len(abandoned), "unsettled", unsettled)
+	logger.Info("queue: drained", "took", time.Since(began), "abandoned", len(abandoned), "unsettled", unsettled)
 
 	errs := []error{e.fatal}
 	if len(abandoned) > 0 {
