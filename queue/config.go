@@ -85,12 +85,12 @@ type Config struct {
 
 	// DrainTimeout is how long a drain lets handlers run on, and waits for a
 	// receive that is under way, before it cancels them. The drain of an idle
-	// consumer waits for its long poll; receives are told to wait for no longer
-	// than DrainTimeout less 2 s, but at least 1 s, so that the poll lands in
-	// time. Below 3 s one may be cut off, and below 22 s an idle consumer of SQS
-	// makes more requests. 0 to 24 h is allowed; 0 means the default of 30 s.
-	// Set it some seconds below what the host allows before it kills: Kubernetes'
-	// own default is 30 s as well.
+	// consumer waits for its long poll, unless the source can end it without risk
+	// ([ReceiveOptions].Stop). Receives ask to wait for no longer than DrainTimeout
+	// less 2 s, but at least 1 s, so that the poll lands in time. Below 3 s one may
+	// be cut off, and below 22 s an idle consumer of SQS makes more requests. 0 to
+	// 24 h is allowed; 0 means the default of 30 s. Set it some seconds below what
+	// the host allows before it kills: Kubernetes' own default is 30 s as well.
 	DrainTimeout time.Duration
 
 	// MaxHold is how long a message may stay in hand because of trouble at the
@@ -106,7 +106,8 @@ type Config struct {
 	// messages.
 	NoLookAhead bool
 
-	// Logger gets what an operator must know. Defaults to slog.Default().
+	// Logger gets what an operator must know: nothing while all is well, but for
+	// a line when a drain begins and one when it ends. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Trace gets every step. Defaults to none.
 	Trace *Trace

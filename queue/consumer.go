@@ -67,11 +67,12 @@ func (c *Consumer) Stats() Stats {
 
 // Run consumes until ctx is done, or until the source has ended (io.EOF) and
 // everything in hand has come to its outcome. When ctx is done it drains: no
-// new receive, what has not started is given back at once, running handlers
-// keep their context and their leases for DrainTimeout; then the context is
-// ended with the cause [ErrDrainTimeout], and results are flushed. A receive that is
-// under way is left to land, since the queue may already have handed out
-// messages, and what it brings is given back.
+// new receive, what has not started is nacked at once, running handlers keep
+// their context and their leases for DrainTimeout; then the context is ended with
+// the cause [ErrDrainTimeout], and results are flushed. A receive that is under
+// way ends at once if its source can stop it without risk ([ReceiveOptions].Stop).
+// Otherwise it is left to land, since the queue may already have handed out
+// messages, and what it brings is nacked.
 //
 // Run returns nil after a clean drain, at most DrainTimeout and a second after
 // ctx is done. Otherwise the error says what was left: [*AbandonedError] for
@@ -124,9 +125,9 @@ func (e *engine) run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-e.finished: // the source has ended and nothing is left, or it can't work at all
 	}
-	e.drain()
+	handlers, receives := e.drain()
 
-	timeout := e.cfg.DrainTimeout
+	began, timeout := time.Now(), e.cfg.DrainTimeout
 	if e.host != nil {
 		if until, ok := e.host.DrainUntil(); ok {
 			timeout = max(time.Until(until), 0)
@@ -134,6 +135,8 @@ func (e *engine) run(ctx context.Context) error {
 	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
+	logger := e.drainLog(ctx)
+	logger.Info("queue: draining", "handlers", handlers, "receives", receives, "until", began.Add(timeout))
 	idle := e.waitIdle(timer.C)
 	if !idle {
 		e.cancelAll()
@@ -147,6 +150,7 @@ func (e *engine) run(ctx context.Context) error {
 		e.waitIdle(timer.C)
 	}
 	unsettled := e.giveUp()
+	logger.Info("queue: drained", "took", time.Since(began), "abandoned", len(abandoned), "unsettled", unsettled)
 
 	errs := []error{e.fatal}
 	if len(abandoned) > 0 {

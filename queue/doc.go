@@ -101,13 +101,20 @@
 // # Shutdown
 //
 // When Run's context ends, nothing more is received or started, and what has
-// not started is given back at once. Running handlers keep their context and
-// their leases for Config.DrainTimeout; then their context ends with the cause
-// [ErrDrainTimeout], and Run returns within a second. A receive that is under
-// way is left to land for as long, because the queue may already have handed
-// out messages; so the drain of an idle consumer lasts as long as its long
-// poll. A handler that ignores the end of its context is left behind and named
-// in an [*AbandonedError]; its message is delivered again when its lease ends.
+// not started is nacked at once. Running handlers keep their context and their
+// leases for Config.DrainTimeout; then their context ends with the cause
+// [ErrDrainTimeout], and Run returns within a second. A handler that ignores the
+// end of its context is left behind and named in an [*AbandonedError]; its message
+// is delivered again when its lease ends.
+//
+// A receive that is under way ends at once if the source can stop it without risk
+// ([ReceiveOptions].Stop), so an idle consumer of such a source, memqueue for one,
+// drains at once. A long poll of SQS is left to land, because the queue may already
+// have handed out messages: the drain of an idle consumer then lasts until the poll
+// ends, for up to 20 s, and never longer than DrainTimeout. The log says when a drain
+// begins, what it waits for and until when, and when it has ended. A program restores
+// the default handling of signals once the drain has begun (signal.NotifyContext's
+// stop does), so that a second Ctrl-C ends it at once.
 //
 // # Concurrency
 //

@@ -1,13 +1,16 @@
 package queue
 
 import (
+	"context"
+	"log/slog"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// drain stops receiving and starting, and gives back what has not started.
-func (e *engine) drain() {
+// drain stops receiving and starting, and nacks what has not started. It returns
+// how many handlers and receives are left to wait for.
+func (e *engine) drain() (handlers, receives int) {
 	e.tell(limiter.Block{Reason: ByDrain})
 	now := time.Now()
 	e.mu.Lock()
@@ -19,8 +22,19 @@ func (e *engine) drain() {
 	for _, s := range []signal{e.wakeIntake, e.wakeDispatch, e.wakeFlush, e.wakeRun} {
 		s.set()
 	}
+	handlers, receives = e.count[running], len(e.receiving)
 	e.unlock()
 	e.endStart()
+	return handlers, receives
+}
+
+// drainLog is where the beginning and the end of the drain are logged. Nobody
+// waits for the drain of a source that has ended, and a host reports its own.
+func (e *engine) drainLog(ctx context.Context) *slog.Logger {
+	if ctx.Err() == nil || e.host != nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return e.cfg.Logger.With("consumer", e.cfg.Name)
 }
 
 // releaseChunk is how much a drain returns at most before it lets go of mu.

@@ -18,7 +18,7 @@ type engine struct {
 	*Consumer
 	until    context.Context // Run's own: nothing starts once it is done, even before the drain begins
 	base     context.Context // for handlers: the values of Run's context, without its end
-	starts   context.Context // for waiting on limits
+	starts   context.Context // for waiting on limits, and for receives that can stop without risk
 	polls    context.Context // for receives
 	calls    context.Context // for all other calls
 	endStart context.CancelFunc
@@ -287,6 +287,7 @@ func (e *engine) snapshot(s *Stats, limits limiter.Block) {
 	s.InHand, s.Unsettled = e.inHand(), e.unsettled()
 	s.Waiting, s.Running, s.Held = e.waiting(), e.count[running], e.holding()
 	s.Parked = e.crowded()
+	s.Receiving = len(e.receiving)
 	if len(e.receiving) > 0 && !e.draining {
 		return
 	}

@@ -1,9 +1,11 @@
 package queue_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -85,13 +87,14 @@ func (until) Guilt(int, error) judge.Guilt                     { return judge.In
 func (until) Judged(id string, _ judge.Facts, _ judge.Verdict) {}
 func (until) Blocked(limiter.Block)                            {}
 
-// The host of a Run may say until when its drain may take.
+// The host of a Run may say until when its drain may take, and reports it itself.
 func TestADrainUntil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
 		c, err := queue.NewConsumer(&finite{left: 2}, queue.HandlerFunc(func(ctx context.Context, _ *queue.Message) error {
 			<-ctx.Done()
 			return context.Cause(ctx)
-		}), queue.Config{Concurrency: 1, NoLookAhead: true, Logger: quiet, DrainTimeout: time.Hour})
+		}), queue.Config{Concurrency: 1, NoLookAhead: true, Logger: slog.New(slog.NewTextHandler(&log, nil)), DrainTimeout: time.Hour})
 		require.NoError(t, err)
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(host.NewContext(t.Context(), until{began.Add(90 * time.Second)}), time.Minute)
@@ -99,5 +102,6 @@ func TestADrainUntil(t *testing.T) {
 		require.NoError(t, c.Run(ctx))
 		require.Equal(t, 90*time.Second, time.Since(began))
 		require.EqualValues(t, 1, c.Stats().Released)
+		require.Empty(t, log.String())
 	})
 }

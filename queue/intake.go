@@ -230,7 +230,7 @@ func (e *engine) receive(p *poll, failures int) {
 	}
 	e.tell(limiter.Block{})
 	began := time.Now()
-	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait()})
+	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait(), Stop: e.starts.Done()})
 	now := time.Now()
 	took := now.Sub(began)
 	live := msgs[:0]

@@ -43,6 +43,8 @@ type Stats struct {
 	Parked    int // of the waiting and the held, those that only a limiter of their own keeps from running
 	Unsettled int // finished, with the ack, the nack or the hand-off to the dead-letter sink still to be confirmed
 
+	Receiving int // receives under way
+
 	// Blocked says why no receive is under way, and until when where that is
 	// known. It is zero while one is, or is about to be. Otherwise it is what
 	// [limiter.Limiter].Blocked reports, or its Reason is one of the By constants

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -32,7 +33,6 @@ func main() {
 	concurrency := flag.Int("concurrency", 10, "at most so many `messages` at once")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second ctrl-C ends it at once
 
 	aws, errAWS := config.LoadDefaultConfig(ctx) // AWS_REGION, AWS_PROFILE, ~/.aws/config, ...
 	guests, errGuests := sqsqueue.New(sqs.NewFromConfig(aws), *queueURL, sqsqueue.Config{})
@@ -40,7 +40,7 @@ func main() {
 	bucket, errRate := limiter.NewTokenBucket(*rate, 1)
 	breaker, errBreaker := limiter.NewBreaker(limiter.BreakerConfig{}) // an outage costs no message its attempts
 	exitOn(2, errAWS, errGuests, errDead, errRate, errBreaker)
-	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: limiter.All(breaker, bucket), DeadLetter: dead}
+	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: limiter.All(breaker, bucket), DeadLetter: dead, DrainTimeout: 30 * time.Second}
 	consumer, err := queue.NewConsumer(guests, queue.Decode(json.Unmarshal, greet), cfg)
 	exitOn(2, err)
 	findings, err := guests.Check(ctx, sqsqueue.CheckConfig{Consumer: cfg})
@@ -48,6 +48,11 @@ func main() {
 		log.Println("check:", f) // what about the queues will hurt one day
 	}
 	exitOn(1, err)
+	context.AfterFunc(ctx, func() {
+		stop() // a second Ctrl-C ends the program at once
+		s := consumer.Stats()
+		log.Printf("draining: waiting up to %v for what is under way (handlers: %d, receives: %d); press Ctrl-C again to stop now", cfg.DrainTimeout, s.Running, s.Receiving)
+	})
 	exitOn(1, consumer.Run(ctx))
 }
 

@@ -82,7 +82,8 @@ func newSweep(op string, from queue.Source, cfg Config) *sweep {
 }
 
 // receive returns the next messages, of which it keeps the leases from now on.
-// io.EOF: there are no more. A receive that is under way when ctx ends lands.
+// io.EOF: there are no more. A receive that is under way when ctx ends lands, or
+// is stopped if that is without risk.
 func (s *sweep) receive(ctx context.Context) ([]*queue.Message, error) {
 	for failures := 0; ; {
 		switch {
@@ -94,7 +95,7 @@ func (s *sweep) receive(ctx context.Context) ([]*queue.Message, error) {
 			return nil, fmt.Errorf("deadletter: %s: %w", s.op, ErrTooMany)
 		}
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Wait+grace)
-		msgs, err := s.from.Receive(limited, queue.ReceiveOptions{Max: perCall, Lease: s.cfg.Lease, Wait: s.cfg.Wait})
+		msgs, err := s.from.Receive(limited, queue.ReceiveOptions{Max: perCall, Lease: s.cfg.Lease, Wait: s.cfg.Wait, Stop: ctx.Done()})
 		over := limited.Err() != nil
 		cancel()
 		switch {

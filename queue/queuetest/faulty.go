@@ -54,7 +54,8 @@ const (
 	// a [queue.BatchError], and is made for the others. A Receive is refused.
 	Half
 	// Hang: the call does nothing until its context ends, and fails with its
-	// cause.
+	// cause. As with a server that does not answer, ReceiveOptions.Stop has no
+	// effect.
 	Hang
 )
 
@@ -168,7 +169,8 @@ func (f *Faulty) Calls(op Op) int {
 	return f.calls[op]
 }
 
-// Receive receives from Source, as planned.
+// Receive receives from Source, as planned. Source gets o as it is; what the plan
+// and Latency add does not end when o.Stop is closed.
 func (f *Faulty) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 	var msgs []*queue.Message
 	err := f.call(ctx, OpReceive, nil, func([]*queue.Message) (err error) {

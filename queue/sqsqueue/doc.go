@@ -93,9 +93,10 @@
 //
 // A Queue holds nothing and needs no closing. When the context of a Receive ends
 // the request is cut off, and messages that the service has just handed out come
-// back at the end of their lease; a [queue.Consumer] that drains lets a receive
-// land instead, for its DrainTimeout, and has its receives wait for 2 s less than
-// that at most.
+// back at the end of their lease. So Receive ignores [queue.ReceiveOptions].Stop, and
+// a [queue.Consumer] that drains lets a receive land, for its DrainTimeout; it has
+// its receives wait for 2 s less than that at most. An idle one drains when its long
+// poll ends, after up to 20 s.
 //
 // # Concurrency
 //
