@@ -267,7 +267,7 @@ func TestOneMessageThatAlwaysFailsStopsNobody(t *testing.T) {
 			own, dead := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
 			q := newQueue(t, memqueue.Config{MaxReceives: 100, DeadLetter: own})
 			fill(t, q, 1000)
-			r := start(t, q, queue.Config{DeadLetter: dead}, func(_ context.Context, m *queue.Message) error {
+			r := start(t, q, queue.Config{DeadLetter: dead, Retry: retry.Policy{Jitter: -1}}, func(_ context.Context, m *queue.Message) error {
 				time.Sleep(100 * time.Millisecond)
 				if string(m.Body) == "77" {
 					return stamped{is: limiter.ErrUnavailable}
