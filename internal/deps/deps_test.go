@@ -25,14 +25,14 @@ var allowed = map[string][]string{
 	"queue/deadletter": {module + "/limiter", module + "/queue", module + "/retry"},
 	"queue/idempotent": {module + "/limiter", module + "/queue", module + "/queue/internal/results", module + "/retry"},
 	"queue/idempotent/dynamostore": {
-		module + "/internal/dynamoerr", module + "/limiter", module + "/queue/idempotent", module + "/retry",
+		module + "/internal/awsconns", module + "/internal/dynamoerr", module + "/limiter", module + "/queue/idempotent", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/dynamodb", "github.com/aws/aws-sdk-go-v2/service/dynamodb/types",
 	},
 	"queue/idempotent/idempotenttest": {module + "/limiter", module + "/queue", module + "/queue/idempotent", module + "/queue/memqueue"},
 	"queue/memqueue":                  {module + "/queue"},
 	"queue/queuetest":                 {module + "/queue"},
 	"queue/sqsqueue": {
-		module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/retry",
+		module + "/internal/awsconns", module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/endpoints", "github.com/aws/smithy-go/transport/http",
 	},
@@ -54,6 +54,7 @@ var allowed = map[string][]string{
 	"inventory/inventorytest": {module + "/inventory"},
 	"internal/deps":           {},
 	"internal/farside":        {},
+	"internal/awsconns":       {"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/aws/transport/http"},
 	"internal/dynamoerr":      {module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
 	"internal/readme":         {},
 }
