@@ -36,7 +36,9 @@ import (
 type Transport struct {
 	// Limiter is acquired for each request. Nil: no limit.
 	Limiter Limiter
-	// Base makes the requests. Nil: [http.DefaultTransport].
+	// Base makes the requests. Nil: [http.DefaultTransport], which keeps two idle
+	// connections for a host, so that with more requests in flight most of them
+	// dial. Give it one whose MaxIdleConnsPerHost is the most that are in flight.
 	Base http.RoundTripper
 }
 

@@ -38,8 +38,9 @@ type CheckConfig struct {
 type Finding struct {
 	// Queue is the URL or ARN of the queue that it is about.
 	Queue string
-	// Attribute is the queue's attribute to change, or "Config." and the field of
-	// the consumer's or the queue's configuration.
+	// Attribute is the queue's attribute to change, "Config." and the field of the
+	// consumer's or the queue's configuration, or "HTTPClient." and the field of the
+	// transport that the client makes its requests with.
 	Attribute string
 	// Problem says what is wrong and what will come of it, Fix what to set.
 	Problem, Fix string
@@ -76,6 +77,7 @@ func (q *Queue) Check(ctx context.Context, cfg CheckConfig) ([]Finding, error) {
 	c.leases(a)
 	c.messages(a)
 	c.redrive(ctx, a)
+	c.connections()
 	return c.found, nil
 }
 
