@@ -36,7 +36,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	cancel()
 	retryIn := time.Duration(0)
 	if err != nil {
-		retryIn = e.cfg.Retry.Backoff(m.Attempt)
+		retryIn = e.cfg.Retry.Backoff(max(m.Attempt, j.run))
 		e.failed("dead-letter", err, retryIn)
 	} else {
 		call(e.cfg.Trace.DeadLettered, DeadLetteredInfo{Message: m, Record: record})
@@ -48,6 +48,10 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	e.mu.Lock()
 	e.stats.DeadLetterCalls++
 	d := j.d
+	if err != nil {
+		e.guard.Returned(now)
+		d.failures = max(0, d.failures-1) // it is to fail once more before it gets here again
+	}
 	switch {
 	case d.lost:
 		e.returnGroup(d, now)

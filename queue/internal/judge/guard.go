@@ -58,6 +58,16 @@ func (g *Guard) Allow(now time.Time) (allowed, began bool) {
 	return false, began
 }
 
+// Returned notes that a dead letter that was allowed did not go out.
+func (g *Guard) Returned(now time.Time) {
+	if g == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.gain(now, 1)
+}
+
 func (g *Guard) gain(now time.Time, by float64) {
 	if !g.begun {
 		g.begun, g.stock, g.at = true, guardStock, now
