@@ -97,6 +97,9 @@ func (e *engine) waitIdle(timeout <-chan time.Time) bool {
 // cancelAll ends the receives and the handlers that are still under way.
 func (e *engine) cancelAll() {
 	e.endPolls()
+	if !e.deadline.IsZero() {
+		return // which has ended the handlers' contexts
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for d := e.hand.first; d != nil; d = e.hand.next(d) {

@@ -81,9 +81,9 @@ func TestResultsThatStopTheReceivesDontLinger(t *testing.T) {
 // An until is a host that knows when a drain has to end.
 type until struct{ at time.Time }
 
-func (u until) DrainUntil() (time.Time, bool)                  { return u.at, true }
+func (u until) Deadline() (handlers, run time.Time)            { return u.at, u.at.Add(time.Second) }
 func (until) Guard() *judge.Guard                              { return nil }
-func (until) Guilt(int, error) judge.Guilt                     { return judge.Innocent }
+func (until) Guilt(int, judge.Facts) judge.Guilt               { return judge.Innocent }
 func (until) Judged(id string, _ judge.Facts, _ judge.Verdict) {}
 func (until) Blocked(limiter.Block)                            {}
 

@@ -14,7 +14,7 @@ import (
 type Policy struct {
 	Retry       retry.Policy
 	MaxHold     time.Duration // how long a message may be held, since it first was
-	MaxOrdered  time.Duration // how long one of an ordered group may be in hand, since its receive
+	MaxOrdered  time.Duration // how long one of an ordered group may be in hand, since its receive; 0: MaxHold is for all
 	GiveUp      time.Duration // after its first receive, a message that is always refused is exhausted
 	DeadLetters bool          // there is a sink for them
 }
@@ -23,6 +23,7 @@ type Policy struct {
 type Facts struct {
 	Result
 	Run      int           // runs of this delivery, this one included
+	Took     time.Duration // by this run
 	Failures int           // attempts that the message has failed in before
 	Held     time.Duration // since this delivery was first held; 0: never
 	InHand   time.Duration // since its receive
@@ -30,7 +31,7 @@ type Facts struct {
 
 	Ordered     bool // it has a place in an ordered group
 	LeaseLost   bool // while it ran
-	Interrupted bool // its context was ended by the engine
+	Interrupted bool // the engine ended its context too soon for its error to say anything
 	Draining    bool
 	Outage      bool // a breaker among its limits is not closed, after the limits have heard of the result
 	Guilt       Guilt
@@ -61,8 +62,13 @@ type Verdict struct {
 // until Policy.GiveUp, with nothing to compare it with.
 const ReasonNoComparison = retry.ReasonExhausted + ": nothing to compare with"
 
-// longest bounds every delay, so that no sum of times overflows.
-const longest = 10 * 365 * 24 * time.Hour
+// GiveUp is how long after its first receive a message that was always refused is
+// exhausted.
+const GiveUp = 12 * time.Hour
+
+// Longest bounds every delay, so that no sum of times overflows. No queue can hide
+// a message for so long.
+const Longest = 10 * 365 * 24 * time.Hour
 
 // Judge is the table of results in package queue's documentation.
 func Judge(p Policy, f Facts) Verdict {
@@ -72,7 +78,7 @@ func Judge(p Policy, f Facts) Verdict {
 	case f.Err == nil:
 		return Verdict{Action: Ack}
 	case f.Postponed:
-		return Verdict{Action: Return, Delay: min(f.Delay, longest)}
+		return Verdict{Action: Return, Delay: min(f.Delay, Longest)}
 	case f.Permanent:
 		return p.bury(f, f.Reason)
 	case f.Interrupted:
@@ -87,7 +93,7 @@ func Judge(p Policy, f Facts) Verdict {
 	delay, again := p.Retry.Next(attempts, f.Err)
 	switch {
 	case again:
-		return p.again(f, Verdict{Delay: min(delay, longest), Failed: true})
+		return p.again(f, delay)
 	case p.Retry.Retryable != nil && !p.Retry.Retryable(f.Err):
 		return p.bury(f, f.Reason)
 	}
@@ -111,21 +117,34 @@ func (p Policy) keep(f Facts) Verdict {
 	patient := p.Retry
 	patient.MaxAttempts, patient.Retryable = -1, nil
 	delay, _ := patient.Next(f.Run, f.Err)
-	v := Verdict{Action: Hold, Delay: min(delay, longest)}
-	switch {
-	case f.Draining, // nobody is left to run it again
-		f.Ordered && f.InHand+v.Delay >= p.MaxOrdered,
-		!f.Ordered && f.Held+v.Delay >= p.MaxHold:
-		v.Action = Return
+	v := Verdict{Action: Return, Delay: min(delay, Longest)}
+	if p.Stays(f, v.Delay) {
+		v.Action = Hold
 	}
 	return v
 }
 
-// again has a message that failed tried again. One of an ordered group stays in
-// hand, at the head of its group, so that those behind it lose no receives.
-func (p Policy) again(f Facts, v Verdict) Verdict {
-	v.Action = Return
-	if f.Ordered && !f.Draining && f.InHand+v.Delay < p.MaxOrdered {
+// Stays reports whether a message may stay in hand until it runs again after
+// delay.
+func (p Policy) Stays(f Facts, delay time.Duration) bool {
+	switch {
+	case f.Draining: // nobody is left to run it again
+		return false
+	case f.Ordered && p.MaxOrdered > 0:
+		return delay < p.MaxOrdered-f.InHand
+	}
+	return delay < p.MaxHold-f.Held
+}
+
+// again has a message that failed tried again after delay, or its error's
+// RetryAfter if that is longer. One of an ordered group stays in hand, at the head
+// of its group, so that those behind it lose no receives.
+func (p Policy) again(f Facts, delay time.Duration) Verdict {
+	if after, ok := limiter.RetryAfter(f.Err); ok {
+		delay = max(delay, after)
+	}
+	v := Verdict{Action: Return, Delay: min(delay, Longest), Failed: true}
+	if f.Ordered && p.Stays(f, v.Delay) {
 		v.Action = Hold
 	}
 	return v
@@ -139,7 +158,7 @@ func (p Policy) bury(f Facts, reason string) Verdict {
 	}
 	policy := p.Retry.WithDefaults()
 	if !p.DeadLetters { // the queue's own redrive is to have it
-		return p.again(f, Verdict{Delay: policy.MaxDelay, Failed: true})
+		return p.again(f, policy.MaxDelay)
 	}
 	// Each time costs a receive, and there are few: the delay doubles.
 	again := f.attempts() - 1
@@ -150,7 +169,7 @@ func (p Policy) bury(f Facts, reason string) Verdict {
 	for ; again > 0 && delay < longestRation; again-- {
 		delay *= 2
 	}
-	return p.again(f, Verdict{Delay: max(policy.MaxDelay, min(delay, longestRation)), Failed: true})
+	return p.again(f, max(policy.MaxDelay, min(delay, longestRation)))
 }
 
 // longestRation is how long a message stays hidden, at most, that may not be
