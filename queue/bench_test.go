@@ -20,7 +20,7 @@ func BenchmarkConsumer(b *testing.B) {
 	require.NoError(b, err)
 	sem, err := limiter.NewSemaphore(1000)
 	require.NoError(b, err)
-	for name, l := range map[string]limiter.Limiter{"breaker": nil, "unlimited": limiter.All(), "semaphore+bucket": limiter.All(sem, bucket)} {
+	for name, l := range map[string]limiter.Limiter{"breaker": nil, "unlimited": all(b), "semaphore+bucket": all(b, sem, bucket)} {
 		for _, concurrency := range []int{1, 10, 100} {
 			b.Run(fmt.Sprintf("%s/%d", name, concurrency), func(b *testing.B) {
 				q, err := memqueue.New(memqueue.Config{})

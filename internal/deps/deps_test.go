@@ -19,25 +19,25 @@ const module = "github.com/rampmeter/rampmeter"
 // allowed says what each package of the root module may import beside the
 // standard library. A package that is not here may not exist.
 var allowed = map[string][]string{
-	"limiter":          {"golang.org/x/time/rate"},
+	"limiter":          {module + "/internal/nils", "golang.org/x/time/rate"},
 	"retry":            {"github.com/cenkalti/backoff/v4"},
-	"queue":            {module + "/limiter", module + "/retry", module + "/queue/internal/drain", module + "/queue/internal/results"},
-	"queue/deadletter": {module + "/limiter", module + "/queue", module + "/retry"},
-	"queue/idempotent": {module + "/limiter", module + "/queue", module + "/queue/internal/results", module + "/retry"},
+	"queue":            {module + "/internal/nils", module + "/limiter", module + "/retry", module + "/queue/internal/drain", module + "/queue/internal/results"},
+	"queue/deadletter": {module + "/internal/nils", module + "/limiter", module + "/queue", module + "/retry"},
+	"queue/idempotent": {module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/results", module + "/retry"},
 	"queue/idempotent/dynamostore": {
-		module + "/internal/dynamoerr", module + "/limiter", module + "/queue/idempotent", module + "/retry",
+		module + "/internal/dynamoerr", module + "/internal/nils", module + "/limiter", module + "/queue/idempotent", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/dynamodb", "github.com/aws/aws-sdk-go-v2/service/dynamodb/types",
 	},
-	"queue/idempotent/idempotenttest": {module + "/limiter", module + "/queue", module + "/queue/idempotent", module + "/queue/memqueue"},
+	"queue/idempotent/idempotenttest": {module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/idempotent", module + "/queue/memqueue"},
 	"queue/memqueue":                  {module + "/queue"},
-	"queue/queuetest":                 {module + "/queue"},
+	"queue/queuetest":                 {module + "/internal/nils", module + "/queue"},
 	"queue/sqsqueue": {
-		module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/retry",
+		module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/endpoints", "github.com/aws/smithy-go/transport/http",
 	},
 	"queue/sqslambda": {
-		module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results", module + "/retry",
+		module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results", module + "/retry",
 		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
 	"queue/internal/drain":   {},
@@ -50,11 +50,12 @@ var allowed = map[string][]string{
 		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-lambda-go/lambdacontext",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
-	"inventory":               {module + "/limiter", module + "/retry"},
+	"inventory":               {module + "/internal/nils", module + "/limiter", module + "/retry"},
 	"inventory/inventorytest": {module + "/inventory"},
 	"internal/deps":           {},
 	"internal/farside":        {},
 	"internal/dynamoerr":      {module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
+	"internal/nils":           {},
 	"internal/readme":         {},
 }
 

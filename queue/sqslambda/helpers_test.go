@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqslambda"
 )
@@ -211,4 +212,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+func all(t testing.TB, limiters ...limiter.Limiter) limiter.Limiter {
+	t.Helper()
+	l, err := limiter.All(limiters...)
+	require.NoError(t, err)
+	return l
 }
