@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"net/http"
 	"reflect"
@@ -9,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/nils"
 )
 
 // All returns a limiter that lets an operation start when every one of the
@@ -24,14 +27,15 @@ import (
 // take turns, but where two or more members always have waiters of their own,
 // an All over them may.
 //
-// Nil members, nil pointers too, are left out, a member that is named twice
-// counts once, and an All among them stands for its members. All of one limiter
-// is that limiter; All of none sets no limit.
-func All(limiters ...Limiter) Limiter {
+// A member that is named twice counts once, and an All among them stands for its
+// members. All of one limiter is that limiter; All of none sets no limit. All
+// fails when a member is nil, or a nil pointer such as a constructor returns with
+// its error: the error names its index and its type.
+func All(limiters ...Limiter) (Limiter, error) {
 	var members []Limiter
-	for _, l := range limiters {
-		if isNil(l) {
-			continue
+	for i, l := range limiters {
+		if nils.Is(l) {
+			return nil, fmt.Errorf("limiter: All: limiters[%d] is %s: leave it out, or check the error of what makes it", i, nils.Describe(l))
 		}
 		some := []Limiter{l}
 		switch l := l.(type) {
@@ -48,21 +52,11 @@ func All(limiters ...Limiter) Limiter {
 	}
 	switch len(members) {
 	case 0:
-		return unlimited{}
+		return unlimited{}, nil
 	case 1:
-		return members[0]
+		return members[0], nil
 	}
-	return &all{members: members}
-}
-
-// isNil reports whether l is nil, or a nil pointer, such as that of a breaker
-// that is not wanted.
-func isNil(l Limiter) bool {
-	if l == nil {
-		return true
-	}
-	v := reflect.ValueOf(l)
-	return v.Kind() == reflect.Pointer && v.IsNil()
+	return &all{members: members}, nil
 }
 
 // same reports whether a and b are one limiter. Acquiring one twice at once

@@ -26,7 +26,7 @@ func BenchmarkConsumer(b *testing.B) {
 	require.NoError(b, err)
 	sem, err := limiter.NewSemaphore(1000)
 	require.NoError(b, err)
-	for name, l := range map[string]limiter.Limiter{"breaker": nil, "unlimited": limiter.All(), "semaphore+bucket": limiter.All(sem, bucket)} {
+	for name, l := range map[string]limiter.Limiter{"breaker": nil, "unlimited": all(b), "semaphore+bucket": all(b, sem, bucket)} {
 		for _, concurrency := range []int{1, 10, 100} {
 			b.Run(fmt.Sprintf("%s/%d", name, concurrency), func(b *testing.B) {
 				q, err := memqueue.New(memqueue.Config{})
@@ -72,19 +72,19 @@ func BenchmarkHeld(b *testing.B) {
 			q, err := memqueue.New(memqueue.Config{})
 			require.NoError(b, err)
 			var refused, done atomic.Int64
-			all := make(chan struct{})
+			refusedAll := make(chan struct{})
 			c, err := queue.NewConsumer(q, queue.HandlerFunc(func(_ context.Context, m *queue.Message) error {
 				switch {
 				case m.Body[0] == 'h':
 					if refused.Add(1) == int64(n) {
-						close(all)
+						close(refusedAll)
 					}
 					return retry.After(time.Hour, limiter.ErrOverload)
 				case done.Add(1) == int64(b.N):
 					q.Close()
 				}
 				return nil
-			}), queue.Config{Concurrency: 10, Limiter: limiter.All(), MaxHeld: 2 * n, MaxHold: 2 * time.Hour, Logger: quiet})
+			}), queue.Config{Concurrency: 10, Limiter: all(b), MaxHeld: 2 * n, MaxHold: 2 * time.Hour, Logger: quiet})
 			require.NoError(b, err)
 			send := func(kind byte, n int) {
 				for ; n > 0; n -= 1000 {
@@ -99,7 +99,7 @@ func BenchmarkHeld(b *testing.B) {
 			ended := make(chan error, 1)
 			send('h', n)
 			go func() { ended <- c.Run(ctx) }()
-			<-all
+			<-refusedAll
 			b.ResetTimer()
 			send('f', b.N)
 			for done.Load() < int64(b.N) {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/retry"
 )
@@ -24,7 +25,7 @@ type Config struct {
 	// be shared with other consumers. Defaults to a [limiter.Breaker] with its
 	// own defaults. One of your own replaces that breaker: put one into
 	// [limiter.All] beside it, or an outage counts against the messages.
-	// limiter.All() is no limit at all. Trouble that a message's own limiter
+	// limiter.All of none is no limit at all. Trouble that a message's own limiter
 	// (LimiterFor) takes note of is not told to it.
 	Limiter limiter.Limiter
 
@@ -58,8 +59,8 @@ type Config struct {
 	// Gate is only asked before a receive: the limiter that the handler's own
 	// client acquires (a [limiter.Transport], say). The same limiter must not
 	// stand in both fields, or each handler would hold the permit that its own
-	// call waits for. If it has a breaker, set Limiter to limiter.All(), or the
-	// default breaker there opens as well. Defaults to none.
+	// call waits for. If it has a breaker, set Limiter to a limiter.All of none,
+	// or the default breaker there opens as well. Defaults to none.
 	Gate limiter.Limiter
 
 	// Retry says how long a message that failed stays hidden, by its number of
@@ -147,7 +148,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {
 		refuse("Concurrency is %d: must be from 1 to %d, or 0 for the default", c.Concurrency, maxConcurrency)
 	}
-	if c.Limiter != nil && c.Gate != nil && limiter.Share(c.Limiter, c.Gate) {
+	for _, field := range []struct {
+		name  string
+		value any
+	}{{"Limiter", c.Limiter}, {"Gate", c.Gate}, {"DeadLetter", c.DeadLetter}} {
+		if field.value != nil && nils.Is(field.value) {
+			refuse("%s is %s: leave the field out, or check the error of what makes it", field.name, nils.Describe(field.value))
+		}
+	}
+	if !nils.Is(c.Limiter) && !nils.Is(c.Gate) && limiter.Share(c.Limiter, c.Gate) {
 		refuse("Limiter and Config.Gate have a limiter in common: one that the handler's client acquires belongs in Gate only")
 	}
 	if c.Limiter == nil {

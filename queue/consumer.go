@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
@@ -31,23 +33,27 @@ type Consumer struct {
 	orphans int         // handlers that earlier runs have abandoned, and that still take their slots
 }
 
-// NewConsumer returns a consumer of src that runs h. The error names every
-// field of cfg that can't be right.
+// NewConsumer returns a consumer of src that runs h. It fails when src or h is
+// nil, or a nil pointer, and when a field of cfg can't be right; the error names
+// each.
 func NewConsumer(src Source, h Handler, cfg Config) (*Consumer, error) {
 	cfg, err := cfg.withDefaults()
-	if f, ok := h.(HandlerFunc); h == nil || ok && f == nil {
-		err = errors.Join(errors.New("Handler is nil"), err)
+	if nils.Is(h) {
+		err = errors.Join(fmt.Errorf("Handler is %s", nils.Describe(h)), err)
 	}
-	if src == nil {
-		err = errors.Join(errors.New("Source is nil"), err)
+	if nils.Is(src) {
+		err = errors.Join(fmt.Errorf("Source is %s", nils.Describe(src)), err)
+	} else if reflect.ValueOf(src).Comparable() && any(src) == any(cfg.DeadLetter) {
+		err = errors.Join(errors.New("Config.DeadLetter is the Source itself: must be another queue, or dead letters come back"), err)
+	}
+	limits := cfg.Limiter
+	if err == nil && cfg.Gate != nil {
+		limits, err = limiter.All(cfg.Limiter, cfg.Gate)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("queue: NewConsumer: %w", err)
 	}
-	c := &Consumer{src: src, handler: h, cfg: cfg, limits: cfg.Limiter}
-	if cfg.Gate != nil {
-		c.limits = limiter.All(cfg.Limiter, cfg.Gate)
-	}
+	c := &Consumer{src: src, handler: h, cfg: cfg, limits: limits}
 	return c, nil
 }
 

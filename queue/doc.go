@@ -6,9 +6,11 @@
 //
 //	bucket, err := limiter.NewTokenBucket(200, 20) // 200 a second, 20 at once
 //	...
+//	limit, err := limiter.All(breaker, bucket)
+//	...
 //	c, err := queue.NewConsumer(src, queue.Decode(json.Unmarshal, reserve), queue.Config{
 //		Concurrency: 10,
-//		Limiter:     limiter.All(breaker, bucket),
+//		Limiter:     limit,
 //		DeadLetter:  dead,
 //	})
 //	...

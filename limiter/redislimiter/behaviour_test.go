@@ -75,6 +75,8 @@ func TestConstructorsRefuse(t *testing.T) {
 	}{
 		{bucket(nil, "x", 1, 1, none), "redislimiter: NewTokenBucket: client is nil: must be a Redis client"},
 		{semaphore(nil, "x", 1, none), "redislimiter: NewSemaphore: client is nil: must be a Redis client"},
+		{bucket((*redis.Client)(nil), "x", 1, 1, none), "redislimiter: NewTokenBucket: client is nil: must be a Redis client"},
+		{semaphore((*redis.ClusterClient)(nil), "x", 1, none), "redislimiter: NewSemaphore: client is nil: must be a Redis client"},
 		{semaphore(c, "", 1, none), "redislimiter: NewSemaphore: name is empty: must name the limit, the same in all processes"},
 		{semaphore(c, "a{b", 1, none), `redislimiter: NewSemaphore: name is "a{b": must be without braces, spaces and control characters`},
 		{bucket(c, "a b", 1, 1, none), `redislimiter: NewTokenBucket: name is "a b": must be without braces, spaces and control characters`},
@@ -496,7 +498,7 @@ func TestInAll(t *testing.T) {
 		var wg sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		for i := range n {
-			l := limiter.All(places.all[i], rates.all[i])
+			l := all(t, places.all[i], rates.all[i])
 			for range 10 {
 				wg.Go(func() {
 					for {

@@ -34,11 +34,12 @@ func Handler(h queue.Handler, cfg Config) (func(context.Context, events.SQSEvent
 	}
 	// The engine checks the rest, its handler too.
 	_, engineErr := queue.NewConsumer(&source{}, h, f.engineConfig("lambda", 1))
-	if err := errors.Join(err, engineErr); err != nil {
-		return nil, fmt.Errorf("sqslambda: Handler: %w", err)
+	err = errors.Join(err, engineErr)
+	if err == nil && cfg.Gate != nil {
+		f.limits, err = limiter.All(cfg.Limiter, cfg.Gate)
 	}
-	if cfg.Gate != nil {
-		f.limits = limiter.All(cfg.Limiter, cfg.Gate)
+	if err != nil {
+		return nil, fmt.Errorf("sqslambda: Handler: %w", err)
 	}
 	return f.invoke, nil
 }
