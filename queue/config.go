@@ -74,8 +74,8 @@ type Config struct {
 	// acked. Without one such a message is given back for Retry.MaxDelay, again
 	// and again, until the queue's own redrive takes it.
 	DeadLetter Sink
-	// NoDeadLetterGuard turns off the guard that stops the hand-off when more
-	// than half of the last 20 results would have been dead-lettered.
+	// NoDeadLetterGuard turns off the rationing of dead letters: see "Dead
+	// letters" in the package documentation.
 	NoDeadLetterGuard bool
 
 	// Lease is for how long a received message is hidden from others (SQS:
@@ -94,12 +94,15 @@ type Config struct {
 	// the host allows before it kills: Kubernetes' own default is 30 s as well.
 	DrainTimeout time.Duration
 
-	// MaxHold is how long a message may stay in hand because of trouble at the
-	// far side before it is given back, 1 s to 11 h. Defaults to 15 min.
+	// MaxHold is how long a message that the downstream failed may stay in hand
+	// before it is returned, 1 s to 11 h. Messages of ordered groups stay for
+	// 11 h. Defaults to 15 min.
 	MaxHold time.Duration
-	// MaxHeld is how many messages may be held at once because of trouble at
-	// the far side; when so many are, nothing is received. Defaults to what was
-	// in hand when the trouble began.
+	// MaxHeld is how many messages may be held at once because the downstream
+	// fails. When so many are, one fresh message is received now and then, to see
+	// whether it succeeds: after a second, and then after a tenth of the time
+	// since the first was held. Defaults to the larger of Concurrency and what
+	// was in hand when that began.
 	MaxHeld int
 
 	// NoLookAhead turns off the look-ahead: nothing is received for which there
