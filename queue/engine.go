@@ -60,10 +60,9 @@ type engine struct {
 
 	draining, eof, isFinished bool
 	fatal                     error
-	blocked                   limiter.Block // what Trace was last told
-	blockedAt                 time.Time
-	warned                    bool // the log's last word is that nothing is received
-	steps                     int  // counted for the audit
+	still                     standstill
+	journal                   journal
+	steps                     int // counted for the audit
 }
 
 func newEngine(ctx context.Context, c *Consumer) *engine {

@@ -107,6 +107,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	e.unlock()
 
 	e.report(j, f, v, took, due)
+	e.logResult(j, f, v)
 	e.reportGuard(rations)
 	if v.Action == judge.DeadLetter {
 		e.handOver(j, v.Reason, f.Err)
