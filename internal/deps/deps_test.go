@@ -19,7 +19,7 @@ const module = "github.com/rampmeter/rampmeter"
 // allowed says what each package of the root module may import beside the
 // standard library. A package that is not here may not exist.
 var allowed = map[string][]string{
-	"limiter":          {module + "/internal/nils", "golang.org/x/time/rate"},
+	"limiter":          {module + "/internal/nils", module + "/limiter/internal/line", "golang.org/x/time/rate"},
 	"retry":            {"github.com/cenkalti/backoff/v4"},
 	"queue":            {module + "/internal/nils", module + "/limiter", module + "/retry", module + "/queue/internal/drain", module + "/queue/internal/results"},
 	"queue/deadletter": {module + "/internal/nils", module + "/limiter", module + "/queue", module + "/retry"},
@@ -56,6 +56,7 @@ var allowed = map[string][]string{
 	"internal/farside":        {},
 	"internal/dynamoerr":      {module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
 	"internal/nils":           {},
+	"limiter/internal/line":   {},
 	"internal/readme":         {},
 }
 
