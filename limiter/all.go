@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rampmeter/rampmeter/internal/nils"
+	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
 // All returns a limiter that lets an operation start when every one of the
@@ -89,7 +90,7 @@ type all struct {
 	members []Limiter // two or more; never changes
 
 	mu      sync.Mutex // guards all below
-	line    line       // its head waits in the member that refused last
+	line    line.Line  // its head waits in the member that refused last
 	refuser int        // the member that refused last
 	idle    *bundle    // for reuse, linked by next
 	idling  int        // length of idle
@@ -106,7 +107,7 @@ type bundle struct {
 
 // Ready implements [Limiter].
 func (a *all) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
-	max, within = asked(max, within)
+	max, within = line.Asked(max, within)
 	for {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
@@ -120,8 +121,8 @@ func (a *all) Ready(ctx context.Context, max int, within time.Duration) (int, er
 		}
 		// Those in line will take all of it. Look again when one has left.
 		a.mu.Lock()
-		_, err = a.line.watch(ctx, &a.mu, 1, func() (int, time.Duration) {
-			return inLine - a.line.acquiring.n, never
+		_, err = a.line.Watch(ctx, &a.mu, 1, func() (int, time.Duration) {
+			return inLine - a.line.Waiting(), line.Never
 		})
 		a.mu.Unlock()
 		if err != nil {
@@ -134,7 +135,7 @@ func (a *all) Ready(ctx context.Context, max int, within time.Duration) (int, er
 // line for it already; it asks for so many more than max.
 func (a *all) least(ctx context.Context, max int, within time.Duration) (n, inLine int, err error) {
 	a.mu.Lock()
-	inLine = a.line.acquiring.n
+	inLine = a.line.Waiting()
 	first := a.refuser
 	a.mu.Unlock()
 	waitsIn := -1 // the member in which the head waits, and so is counted off already
@@ -182,11 +183,11 @@ func (a *all) Acquire(ctx context.Context) (Permit, error) {
 	defer a.mu.Unlock()
 	// One at a time waits in the members. If all did, each change of the
 	// member that is short would move all of them from one line to another.
-	w := a.line.enter(&a.line.acquiring)
-	defer a.line.leave(&a.line.acquiring, w)
-	for a.line.acquiring.head != w {
+	w := a.line.Enter()
+	defer a.line.Leave(w)
+	for a.line.First() != w {
 		a.mu.Unlock()
-		w.wait(ctx, never)
+		w.Wait(ctx, line.Never)
 		a.mu.Lock()
 		if ctx.Err() != nil {
 			return Permit{}, context.Cause(ctx)
@@ -231,7 +232,7 @@ func unlessEnded(ctx context.Context, p Permit) (Permit, error) {
 // TryAcquire implements [Limiter].
 func (a *all) TryAcquire() (Permit, bool) {
 	a.mu.Lock()
-	if a.line.acquiring.n > 0 {
+	if a.line.Waiting() > 0 {
 		a.mu.Unlock()
 		return Permit{}, false
 	}
@@ -242,7 +243,7 @@ func (a *all) TryAcquire() (Permit, bool) {
 		return b.permit(), true
 	}
 	a.mu.Lock()
-	if a.line.acquiring.n == 0 { // else it is the head's, who waits there
+	if a.line.Waiting() == 0 { // else it is the head's, who waits there
 		a.refuser = refused
 	}
 	a.keep(b)
@@ -253,7 +254,7 @@ func (a *all) TryAcquire() (Permit, bool) {
 // Idle reports whether it is as good as new; see [Keyed].
 func (a *all) Idle() bool {
 	a.mu.Lock()
-	idle := a.out == 0 && a.line.empty()
+	idle := a.out == 0 && a.line.Empty()
 	a.mu.Unlock()
 	return idle && !slices.ContainsFunc(a.members, func(m Limiter) bool { return !isIdle(m) })
 }
@@ -289,7 +290,7 @@ func (a *all) bundle() *bundle {
 // keep keeps an empty bundle for reuse.
 func (a *all) keep(b *bundle) {
 	a.out--
-	if a.idling < maxIdle {
+	if a.idling < line.MaxIdle {
 		b.next, a.idle = a.idle, b
 		a.idling++
 	}
@@ -378,7 +379,7 @@ func (unlimited) Ready(ctx context.Context, max int, within time.Duration) (int,
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	max, _ = asked(max, within)
+	max, _ = line.Asked(max, within)
 	return max, nil
 }
 

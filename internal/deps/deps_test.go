@@ -19,7 +19,7 @@ const module = "github.com/rampmeter/rampmeter"
 // allowed says what each package of the root module may import beside the
 // standard library. A package that is not here may not exist.
 var allowed = map[string][]string{
-	"limiter": {module + "/internal/nils", "golang.org/x/time/rate"},
+	"limiter": {module + "/internal/nils", module + "/limiter/internal/line", "golang.org/x/time/rate"},
 	"retry":   {module + "/internal/sleep", "github.com/cenkalti/backoff/v4"},
 	"queue": {
 		module + "/internal/nils", module + "/internal/sleep", module + "/limiter", module + "/retry",
@@ -70,6 +70,7 @@ var allowed = map[string][]string{
 	"internal/awserr":         {module + "/limiter"},
 	"internal/dynamoerr":      {module + "/internal/awserr", module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
 	"internal/nils":           {},
+	"limiter/internal/line":   {},
 	"internal/readme":         {},
 	"internal/sleep":          {},
 }
