@@ -24,13 +24,14 @@ type Consumer struct {
 
 	// mu guards all below, and all of the engine's state. It is never held
 	// across a call to the source, a limiter, the handler or a trace.
-	mu      sync.Mutex
-	stats   Stats
-	active  *engine // nil: not running
-	others  judge.Comparison
-	memory  memory
-	rations judge.Guard // has its own lock
-	orphans int         // handlers that earlier runs have abandoned, and that still take their slots
+	mu       sync.Mutex
+	stats    Stats
+	capacity int     // how many handlers may run at once
+	active   *engine // nil: not running
+	others   judge.Comparison
+	memory   memory
+	rations  judge.Guard // has its own lock
+	orphans  int         // handlers that earlier runs have abandoned, and that still take their slots
 }
 
 // NewConsumer returns a consumer of src that runs h. It fails when src or h is
@@ -53,7 +54,7 @@ func NewConsumer(src Source, h Handler, cfg Config) (*Consumer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queue: NewConsumer: %w", err)
 	}
-	c := &Consumer{src: src, handler: h, cfg: cfg, limits: limits}
+	c := &Consumer{src: src, handler: h, cfg: cfg, limits: limits, capacity: cfg.Concurrency}
 	return c, nil
 }
 
@@ -69,6 +70,24 @@ func (c *Consumer) Stats() Stats {
 		s.Blocked = limiter.Block{Reason: ByIdle}
 	}
 	return s
+}
+
+// SetConcurrency changes how many handlers may run at once to n, 1 to 100,000,
+// in place of Config.Concurrency. It fails, changing nothing, when n is out of
+// that range. When n is lower than before, running handlers finish, and nothing
+// starts until fewer than n run.
+func (c *Consumer) SetConcurrency(n int) error {
+	if n < 1 || n > maxConcurrency {
+		return fmt.Errorf("queue: consumer %s: SetConcurrency: n is %d: must be from 1 to %d", c.cfg.Name, n, maxConcurrency)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.capacity = n
+	if e := c.active; e != nil {
+		e.wakeDispatch.set()
+		e.wakeIntake.set()
+	}
+	return nil
 }
 
 // Run consumes until ctx is done, or until the source has ended (io.EOF) and

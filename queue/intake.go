@@ -26,7 +26,7 @@ type plan struct {
 // caller holds mu.
 func (e *engine) plan(now time.Time) plan {
 	in := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
-	slots, look := e.slots(), e.pace.outlook(now, e.cfg.Concurrency)
+	slots, look := e.slots(), e.pace.outlook(now, e.capacity)
 	ahead := look.lookAhead
 	if e.starving() {
 		ahead = look.starved
@@ -292,7 +292,7 @@ func (e *engine) receive(p *poll, failures int) {
 		e.everWorked = true
 		e.failures, e.idles, e.receiveAt = 0, 0, time.Time{}
 		e.pace.received(took, n > 1 && len(live) >= n)
-		look := e.pace.outlook(now, e.cfg.Concurrency)
+		look := e.pace.outlook(now, e.capacity)
 		switch {
 		case len(live) >= n:
 			// The queue may hold more than one receive at a time brings.
@@ -370,4 +370,4 @@ func (e *engine) idle(now time.Time) {
 
 // pollsFor is how many receives at once can be of use, with so many messages
 // wanted beyond the slots. The caller holds mu.
-func (e *engine) pollsFor(ahead int) int { return (e.cfg.Concurrency+ahead)/batchSize + 1 }
+func (e *engine) pollsFor(ahead int) int { return (e.capacity+ahead)/batchSize + 1 }

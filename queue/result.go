@@ -183,7 +183,7 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart boo
 		if e.holding() == e.apart { // the first of an outage
 			e.heldLimit = e.cfg.MaxHeld
 			if e.heldLimit == 0 {
-				e.heldLimit = max(e.cfg.Concurrency, e.inHand())
+				e.heldLimit = max(e.capacity, e.inHand())
 			}
 			e.holdsSince = now
 		}
