@@ -19,11 +19,11 @@ import (
 // However the concurrency is changed, a handler starts only while fewer run than
 // may, and all slots are used again after it was raised.
 func TestConsumer_SetConcurrency(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(15) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 3))
 			q := newQueue(t, memqueue.Config{})
-			fill(t, q, 5000)
+			fill(t, q, 2500)
 			var mu sync.Mutex
 			limit, running, most := 10, 0, 0
 			src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
