@@ -19,11 +19,11 @@ import (
 // However the concurrency is changed, a handler starts only while fewer run than
 // may, and all slots are used again after it was raised.
 func TestConsumer_SetConcurrency(t *testing.T) {
-	for seed := range uint64(15) {
+	for seed := range uint64(10) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 3))
 			q := newQueue(t, memqueue.Config{})
-			fill(t, q, 2500)
+			fill(t, q, 8000)
 			var mu sync.Mutex
 			limit, running, most := 10, 0, 0
 			src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
