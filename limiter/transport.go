@@ -52,7 +52,7 @@ var errZeroTransport = errors.New("limiter: Transport: it has no limiter: make i
 // NewTransport fails when l is nil, or base or l is a nil pointer.
 func NewTransport(l Limiter, base http.RoundTripper) (*Transport, error) {
 	if nils.Is(l) {
-		return nil, fmt.Errorf("limiter: NewTransport: l is %s: must be a Limiter, such as All() for no limit", nils.Describe(l))
+		return nil, fmt.Errorf("limiter: NewTransport: l is %s: must be a Limiter, such as an All of none for no limit", nils.Describe(l))
 	}
 	if base == nil {
 		base = http.DefaultTransport

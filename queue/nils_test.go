@@ -22,8 +22,8 @@ type uncomparable struct {
 	_ []int
 }
 
-// A nil is refused, by name, however it is hidden: who drops the error of a
-// constructor holds a nil pointer.
+// A nil is refused, by name, however it is hidden: a caller that drops a
+// constructor's error holds a nil pointer.
 func TestNilsAreRefused(t *testing.T) {
 	q, h := newQueue(t, memqueue.Config{}), queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil })
 	var none *memqueue.Queue
@@ -49,7 +49,7 @@ func TestNilsAreRefused(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// What makes handlers gives a nil on, and the consumer refuses it.
+// What makes handlers passes a nil on, and the consumer refuses it.
 func TestNilHandlersAreRefused(t *testing.T) {
 	q := newQueue(t, memqueue.Config{})
 	h := queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil })

@@ -1,5 +1,6 @@
-// Package nils finds nils that an interface hides. Who drops the error of a
-// constructor holds a nil pointer; put into an interface, that is not == nil.
+// Package nils finds nils that an interface hides. A caller that drops a
+// constructor's error holds a nil pointer, which is not == nil once it is in an
+// interface.
 package nils
 
 import (

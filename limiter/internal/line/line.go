@@ -16,7 +16,7 @@ const Never = time.Duration(math.MaxInt64)
 const MaxIdle = 1024
 
 // A Line is where a limiter's callers wait: those in Acquire, first come first
-// served, and those in Ready, who only watch. The limiter's mutex guards it: the
+// served, and those in Ready, which only watch. The limiter's mutex guards it: the
 // caller of a method holds it.
 //
 // Waiters are reused, so that waiting allocates nothing. Each line keeps its own,
@@ -154,21 +154,21 @@ func (l *Line) Waiting() int { return l.acquiring.n }
 // Empty reports whether nobody waits.
 func (l *Line) Empty() bool { return l.acquiring.n == 0 && l.watching.n == 0 }
 
-// First returns who has waited longest to acquire, or nil.
+// First returns the waiter that has waited longest to acquire, or nil.
 func (l *Line) First() *Waiter { return l.acquiring.head }
 
 // Enter puts the caller at the end of those who wait to acquire.
 func (l *Line) Enter() *Waiter { return l.enter(&l.acquiring) }
 
-// Leave takes w, who has entered, out of the line, and lets the others see it: the
-// next one is the first now, and who watches counts one waiter less.
+// Leave takes w, which has entered, out of the line, and has the others look
+// again: the next one is the first now, and watchers count one waiter less.
 func (l *Line) Leave(w *Waiter) {
 	l.leave(&l.acquiring, w)
 	l.Stir()
 }
 
-// Grant wakes the first, of whom there must be one, with its slot. Its goroutine
-// goes on without coming back here.
+// Grant wakes the first, which must exist, with its slot. Its goroutine goes on
+// without coming back here.
 func (l *Line) Grant() {
 	w := l.acquiring.head
 	l.acquiring.remove(w)
@@ -178,7 +178,7 @@ func (l *Line) Grant() {
 	w.poke()
 }
 
-// Withdraw takes out w, who has entered and was not woken. It reports whether w
+// Withdraw takes out w, which has entered and was not woken. It reports whether w
 // was granted a slot at the same moment, which the caller then has to return.
 func (l *Line) Withdraw(w *Waiter) (granted bool) {
 	granted = w.granted
