@@ -275,7 +275,7 @@ func (e *engine) audited() {
 	if size := e.hand.n + e.out.n; size > 100 && e.steps%(size/20) != 0 {
 		return
 	}
-	if err := e.ledger.audit(); err != nil {
+	if err := e.audit(); err != nil {
 		panic("queue: the ledger is wrong: " + err.Error())
 	}
 }
