@@ -18,6 +18,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/retry"
 )
@@ -136,6 +137,10 @@ func New(cfg Config) (*Client, error) {
 		return nil, errors.New("inventory: Config: Token and TokenSource are both set: only one can be used")
 	case cfg.Token != "" && !isHeaderWord(cfg.Token):
 		return nil, errors.New("inventory: Config: Token has a character that is not printable ASCII, or a space")
+	case cfg.Limiter != nil && nils.Is(cfg.Limiter):
+		return nil, fmt.Errorf("inventory: Config: Limiter is %s: leave the field out, or check the error of what makes it", nils.Describe(cfg.Limiter))
+	case cfg.Transport != nil && nils.Is(cfg.Transport):
+		return nil, fmt.Errorf("inventory: Config: Transport is %s: leave the field out, or check the error of what makes it", nils.Describe(cfg.Transport))
 	case cfg.Timeout < 0:
 		return nil, fmt.Errorf("inventory: Config: Timeout is %v: must not be negative", cfg.Timeout)
 	case cfg.MaxBody < 0 || cfg.MaxBody > maxMaxBody:
@@ -169,8 +174,8 @@ func New(cfg Config) (*Client, error) {
 		if wrap == nil {
 			return nil, errors.New("inventory: Config: WithTransport: wrap is nil")
 		}
-		if c.hooked = wrap(c.hooked); c.hooked == nil {
-			return nil, errors.New("inventory: Config: WithTransport: wrap returned nil")
+		if c.hooked = wrap(c.hooked); nils.Is(c.hooked) {
+			return nil, fmt.Errorf("inventory: Config: WithTransport: wrap returned %s", nils.Describe(c.hooked))
 		}
 	}
 	return c, nil

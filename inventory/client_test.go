@@ -421,10 +421,12 @@ func TestNeverOverTheServersLimits(t *testing.T) {
 		require.NoError(t, err)
 		bucket, err := limiter.NewTokenBucket(20, 3)
 		require.NoError(t, err)
+		both, err := limiter.All(sem, bucket)
+		require.NoError(t, err)
 		api, client := newServer(t, inventorytest.Config{
 			Rate: 20, Burst: 3, Concurrency: 4, Stock: map[string]int{"A": 1000},
 			LatencyFunc: func(*http.Request) time.Duration { return latency[int(n.Add(1))%len(latency)] },
-		}, inventory.Config{Limiter: limiter.All(sem, bucket)})
+		}, inventory.Config{Limiter: both})
 		var wg sync.WaitGroup
 		for i := range 300 {
 			wg.Go(func() {
@@ -491,7 +493,12 @@ func TestConfigIsRefused(t *testing.T) {
 		"Timeout is -1s: must not be negative":   func(c *inventory.Config) { c.Timeout = -time.Second },
 		"MaxBody is -1: must be from 1 to 10737": func(c *inventory.Config) { c.MaxBody = -1 },
 		"MaxBody is 1073741825: must be from 1 ": func(c *inventory.Config) { c.MaxBody = 1<<30 + 1 },
-		"WithTransport: wrap is nil":             func(c *inventory.Config) { *c = c.WithTransport(nil) },
+		"Limiter is nil (a *limiter.Breaker): l": func(c *inventory.Config) { c.Limiter = (*limiter.Breaker)(nil) },
+		"Transport is nil (a *http.Transport): ": func(c *inventory.Config) { c.Transport = (*http.Transport)(nil) },
+		"WithTransport: wrap returned nil (a *h": func(c *inventory.Config) {
+			*c = c.WithTransport(func(http.RoundTripper) http.RoundTripper { return (*http.Transport)(nil) })
+		},
+		"WithTransport: wrap is nil": func(c *inventory.Config) { *c = c.WithTransport(nil) },
 		"WithTransport: wrap returned nil": func(c *inventory.Config) {
 			*c = c.WithTransport(func(http.RoundTripper) http.RoundTripper { return nil })
 		},

@@ -1,10 +1,12 @@
 // Package inventory is the client of a third-party inventory API that limits
 // how fast it may be called.
 //
+//	limit, err := limiter.All(concurrency, rate)
+//	...
 //	client, err := inventory.New(inventory.Config{
 //		BaseURL: "https://inventory.example.com",
 //		Token:   os.Getenv("INVENTORY_TOKEN"),
-//		Limiter: limiter.All(concurrency, rate),
+//		Limiter: limit,
 //	})
 //	...
 //	level, err := client.Adjust(ctx, inventory.Adjustment{

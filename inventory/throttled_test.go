@@ -87,7 +87,9 @@ func TestTheFirst429StopsEverybody(t *testing.T) {
 			require.NoError(t, err)
 			places, err := limiter.NewSemaphore(concurrency)
 			require.NoError(t, err)
-			return limiter.All(places, breaker)
+			both, err := limiter.All(places, breaker)
+			require.NoError(t, err)
+			return both
 		},
 		"Adaptive": func(t *testing.T) limiter.Limiter {
 			a, err := limiter.NewAdaptive(limiter.AdaptiveConfig{Max: concurrency, Initial: concurrency})

@@ -18,7 +18,7 @@ func TestAbstainFreesTheSlot(t *testing.T) {
 		keyed, err := limiter.NewKeyed(func(string) (limiter.Limiter, error) { return limiter.NewSemaphore(1) })
 		require.NoError(t, err)
 		trip(t, b, 1) // one probe at a time
-		for _, l := range []limiter.Limiter{s, a, b, keyed.For("a"), limiter.All(s, a, b)} {
+		for _, l := range []limiter.Limiter{s, a, b, keyed.For("a"), all(t, s, a, b)} {
 			for range 10 {
 				p := tryAcquire(t, l)
 				refused(t, l)
@@ -33,7 +33,7 @@ func TestAbstainFreesTheSlot(t *testing.T) {
 
 		bucket := newBucket(t, 1, 2)
 		tryAcquire(t, bucket).Abstain()
-		tryAcquire(t, limiter.All(bucket, s)).Abstain()
+		tryAcquire(t, all(t, bucket, s)).Abstain()
 		refused(t, bucket)
 		rate := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1})
 		tryAcquire(t, rate).Abstain()
@@ -107,7 +107,7 @@ func TestAbstainSaysNothingAboutLatency(t *testing.T) {
 
 func TestAbstainReturnsTheBundleOfAnAllOnce(t *testing.T) {
 	s := newSemaphore(t, 2)
-	l := limiter.All(s, newBreaker(t, limiter.BreakerConfig{}))
+	l := all(t, s, newBreaker(t, limiter.BreakerConfig{}))
 	p := tryAcquire(t, l)
 	p.Abstain()
 	for _, again := range []func(){p.Abstain, p.Cancel, func() { p.Release(nil) }} {

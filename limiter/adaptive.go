@@ -7,6 +7,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
 // How an Adaptive tries, and what is not worth a setting. The comments say
@@ -113,7 +115,7 @@ type Adaptive struct {
 	base         time.Time // what times are counted from; never changes
 
 	mu       sync.Mutex // guards all below
-	line     line
+	line     line.Line
 	inFlight int
 	released uint64 // places given back so far
 	rate     releaseRate
@@ -199,7 +201,7 @@ func (a *Adaptive) Limit() int {
 func (a *Adaptive) Stats() AdaptiveStats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := AdaptiveStats{Limit: a.inForce(), InFlight: a.inFlight, Waiting: a.line.acquiring.n}
+	s := AdaptiveStats{Limit: a.inForce(), InFlight: a.inFlight, Waiting: a.line.Waiting()}
 	if a.weight > 0 {
 		s.Latency = time.Duration(math.Exp(a.latency))
 	}
@@ -215,7 +217,7 @@ func (a *Adaptive) Stats() AdaptiveStats {
 func (a *Adaptive) Idle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return (a.used == 0 || a.unused()) && a.inFlight == 0 && a.line.empty()
+	return (a.used == 0 || a.unused()) && a.inFlight == 0 && a.line.Empty()
 }
 
 // unused reports whether what was learnt is too long ago. A pause is not
@@ -229,19 +231,19 @@ func (a *Adaptive) unused() bool {
 // back within that time, as [Semaphore.Ready] counts them. None is free before
 // the end of a pause.
 func (a *Adaptive) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
-	max, within = asked(max, within)
+	max, within = line.Asked(max, within)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.line.watch(ctx, &a.mu, max, func() (int, time.Duration) {
+	return a.line.Watch(ctx, &a.mu, max, func() (int, time.Duration) {
 		if pause := time.Until(a.paused); pause > within {
 			return 0, pause - within
 		}
-		n := a.inForce() - a.inFlight - a.line.acquiring.n
+		n := a.inForce() - a.inFlight - a.line.Waiting()
 		if within > 0 {
 			a.rate.sample(time.Now(), a.released)
 			n = a.rate.more(n, within)
 		}
-		return n, never
+		return n, line.Never
 	})
 }
 
@@ -252,7 +254,7 @@ func (a *Adaptive) Acquire(ctx context.Context) (Permit, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.line.join(ctx, &a.mu, a.take); err != nil {
+	if err := a.line.Join(ctx, &a.mu, a.take, nil); err != nil {
 		return Permit{}, err
 	}
 	return a.permit(), nil
@@ -262,7 +264,7 @@ func (a *Adaptive) Acquire(ctx context.Context) (Permit, error) {
 func (a *Adaptive) TryAcquire() (Permit, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.line.acquiring.n > 0 {
+	if a.line.Waiting() > 0 {
 		return Permit{}, false
 	}
 	if _, ok := a.take(); !ok {
@@ -279,7 +281,7 @@ func (a *Adaptive) take() (retry time.Duration, ok bool) {
 		}
 	}
 	if a.inFlight >= a.inForce() {
-		return never, false
+		return line.Never, false
 	}
 	if a.inFlight == 0 && a.unused() {
 		a.start()
@@ -297,7 +299,7 @@ func (a *Adaptive) Blocked() Block {
 	switch {
 	case time.Until(a.paused) > 0:
 		return Block{Reason: ByPause, Until: a.paused}
-	case a.inFlight+a.line.acquiring.n >= a.inForce():
+	case a.inFlight+a.line.Waiting() >= a.inForce():
 		return Block{Reason: ByConcurrency}
 	}
 	return Block{}
@@ -372,7 +374,7 @@ func (a *Adaptive) CancelPermit(token uint64) {
 	if _, counts := a.give(token); counts {
 		a.trial.started--
 	}
-	a.line.stir()
+	a.line.Stir()
 }
 
 // ReleasePermit implements [Releaser].
@@ -418,7 +420,7 @@ func (a *Adaptive) end(token uint64, counted bool) {
 	if a.trial.kind == up && took(token, a.used) < a.used-a.fullAt {
 		a.hold() // more is not needed: all that time there were slots left
 	}
-	a.line.stir()
+	a.line.Stir()
 }
 
 // timedOut reports whether err is that of a far side that took too long.

@@ -437,7 +437,7 @@ func TestRetryAfterPausesEverybody(t *testing.T) {
 		}, 80},
 		"Breaker": {func(t *testing.T) limiter.Limiter { return newBreaker(t, limiter.BreakerConfig{}) }, 400},
 		"all": {func(t *testing.T) limiter.Limiter {
-			return limiter.All(newAdaptive(t, limiter.AdaptiveConfig{Max: workers}), newBreaker(t, limiter.BreakerConfig{}),
+			return all(t, newAdaptive(t, limiter.AdaptiveConfig{Max: workers}), newBreaker(t, limiter.BreakerConfig{}),
 				newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 400}))
 		}, 80},
 	} {
@@ -520,7 +520,7 @@ func TestAdaptiveNeverOver(t *testing.T) {
 		s := newSemaphore(t, 1+r.IntN(12))
 		b := newBreaker(t, limiter.BreakerConfig{OpenFor: 20 * ms, MaxOpen: 50 * ms})
 		rate := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 2000, Initial: 500})
-		kinds := []limiter.Limiter{a, limiter.All(a, s), limiter.All(rate, b, a), limiter.All(s, a, b, rate)}
+		kinds := []limiter.Limiter{a, all(t, a, s), all(t, rate, b, a), all(t, s, a, b, rate)}
 		var mu sync.Mutex // guards all below; held over TryAcquire and Release, so that they are in order
 		var paused time.Time
 		var over []string

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"net/http"
 	"reflect"
@@ -9,6 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/nils"
+	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
 // All returns a limiter that lets an operation start when every one of the
@@ -24,14 +28,15 @@ import (
 // take turns, but where two or more members always have waiters of their own,
 // an All over them may.
 //
-// Nil members, nil pointers too, are left out, a member that is named twice
-// counts once, and an All among them stands for its members. All of one limiter
-// is that limiter; All of none sets no limit.
-func All(limiters ...Limiter) Limiter {
+// A member that is named twice counts once, and an All among them stands for its
+// members. All of one limiter is that limiter; All of none sets no limit. All
+// fails when a member is nil, or a nil pointer such as a constructor returns with
+// its error: the error names its index and its type.
+func All(limiters ...Limiter) (Limiter, error) {
 	var members []Limiter
-	for _, l := range limiters {
-		if isNil(l) {
-			continue
+	for i, l := range limiters {
+		if nils.Is(l) {
+			return nil, fmt.Errorf("limiter: All: limiters[%d] is %s: leave it out, or check the error of what makes it", i, nils.Describe(l))
 		}
 		some := []Limiter{l}
 		switch l := l.(type) {
@@ -48,21 +53,11 @@ func All(limiters ...Limiter) Limiter {
 	}
 	switch len(members) {
 	case 0:
-		return unlimited{}
+		return unlimited{}, nil
 	case 1:
-		return members[0]
+		return members[0], nil
 	}
-	return &all{members: members}
-}
-
-// isNil reports whether l is nil, or a nil pointer, such as that of a breaker
-// that is not wanted.
-func isNil(l Limiter) bool {
-	if l == nil {
-		return true
-	}
-	v := reflect.ValueOf(l)
-	return v.Kind() == reflect.Pointer && v.IsNil()
+	return &all{members: members}, nil
 }
 
 // same reports whether a and b are one limiter. Acquiring one twice at once
@@ -95,7 +90,7 @@ type all struct {
 	members []Limiter // two or more; never changes
 
 	mu      sync.Mutex // guards all below
-	line    line       // its head waits in the member that refused last
+	line    line.Line  // its head waits in the member that refused last
 	refuser int        // the member that refused last
 	idle    *bundle    // for reuse, linked by next
 	idling  int        // length of idle
@@ -112,7 +107,7 @@ type bundle struct {
 
 // Ready implements [Limiter].
 func (a *all) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
-	max, within = asked(max, within)
+	max, within = line.Asked(max, within)
 	for {
 		if ctx.Err() != nil {
 			return 0, context.Cause(ctx)
@@ -126,8 +121,8 @@ func (a *all) Ready(ctx context.Context, max int, within time.Duration) (int, er
 		}
 		// Those in line will take all of it. Look again when one has left.
 		a.mu.Lock()
-		_, err = a.line.watch(ctx, &a.mu, 1, func() (int, time.Duration) {
-			return inLine - a.line.acquiring.n, never
+		_, err = a.line.Watch(ctx, &a.mu, 1, func() (int, time.Duration) {
+			return inLine - a.line.Waiting(), line.Never
 		})
 		a.mu.Unlock()
 		if err != nil {
@@ -140,7 +135,7 @@ func (a *all) Ready(ctx context.Context, max int, within time.Duration) (int, er
 // line for it already; it asks for so many more than max.
 func (a *all) least(ctx context.Context, max int, within time.Duration) (n, inLine int, err error) {
 	a.mu.Lock()
-	inLine = a.line.acquiring.n
+	inLine = a.line.Waiting()
 	first := a.refuser
 	a.mu.Unlock()
 	waitsIn := -1 // the member in which the head waits, and so is counted off already
@@ -188,11 +183,11 @@ func (a *all) Acquire(ctx context.Context) (Permit, error) {
 	defer a.mu.Unlock()
 	// One at a time waits in the members. If all did, each change of the
 	// member that is short would move all of them from one line to another.
-	w := a.line.enter(&a.line.acquiring)
-	defer a.line.leave(&a.line.acquiring, w)
-	for a.line.acquiring.head != w {
+	w := a.line.Enter()
+	defer a.line.Leave(w)
+	for a.line.First() != w {
 		a.mu.Unlock()
-		w.wait(ctx, never)
+		w.Wait(ctx, line.Never)
 		a.mu.Lock()
 		if ctx.Err() != nil {
 			return Permit{}, context.Cause(ctx)
@@ -237,7 +232,7 @@ func unlessEnded(ctx context.Context, p Permit) (Permit, error) {
 // TryAcquire implements [Limiter].
 func (a *all) TryAcquire() (Permit, bool) {
 	a.mu.Lock()
-	if a.line.acquiring.n > 0 {
+	if a.line.Waiting() > 0 {
 		a.mu.Unlock()
 		return Permit{}, false
 	}
@@ -248,7 +243,7 @@ func (a *all) TryAcquire() (Permit, bool) {
 		return b.permit(), true
 	}
 	a.mu.Lock()
-	if a.line.acquiring.n == 0 { // else it is the head's, who waits there
+	if a.line.Waiting() == 0 { // else it is the head's, who waits there
 		a.refuser = refused
 	}
 	a.keep(b)
@@ -259,7 +254,7 @@ func (a *all) TryAcquire() (Permit, bool) {
 // Idle reports whether it is as good as new; see [Keyed].
 func (a *all) Idle() bool {
 	a.mu.Lock()
-	idle := a.out == 0 && a.line.empty()
+	idle := a.out == 0 && a.line.Empty()
 	a.mu.Unlock()
 	return idle && !slices.ContainsFunc(a.members, func(m Limiter) bool { return !isIdle(m) })
 }
@@ -295,7 +290,7 @@ func (a *all) bundle() *bundle {
 // keep keeps an empty bundle for reuse.
 func (a *all) keep(b *bundle) {
 	a.out--
-	if a.idling < maxIdle {
+	if a.idling < line.MaxIdle {
 		b.next, a.idle = a.idle, b
 		a.idling++
 	}
@@ -384,7 +379,7 @@ func (unlimited) Ready(ctx context.Context, max int, within time.Duration) (int,
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
 	}
-	max, _ = asked(max, within)
+	max, _ = line.Asked(max, within)
 	return max, nil
 }
 

@@ -14,13 +14,11 @@ import (
 
 func TestAllOfFew(t *testing.T) {
 	s := newSemaphore(t, 1)
-	require.Same(t, s, limiter.All(s))
-	require.Same(t, s, limiter.All(nil, limiter.All(s, nil), s, limiter.All()))
-	var unwanted *limiter.Breaker
-	require.Same(t, s, limiter.All(unwanted, s))
+	require.Same(t, s, all(t, s))
+	require.Same(t, s, all(t, all(t, s), s, all(t)))
 
-	none := limiter.All()
-	require.Equal(t, none, limiter.All(nil, none))
+	none := all(t)
+	require.Equal(t, none, all(t, none))
 	n, err := none.Ready(t.Context(), 7, 0)
 	require.NoError(t, err)
 	require.Equal(t, 7, n)
@@ -37,7 +35,7 @@ func TestAllOfFew(t *testing.T) {
 
 func TestAllTakesEachMemberOnce(t *testing.T) {
 	a, b, c := newSemaphore(t, 1), newSemaphore(t, 1), newSemaphore(t, 1)
-	l := limiter.All(a, limiter.All(b, a, limiter.All(c, b)), b)
+	l := all(t, a, all(t, b, a, all(t, c, b)), b)
 	p := acquire(t, l)
 	for _, s := range []*limiter.Semaphore{a, b, c} {
 		require.Equal(t, 1, s.Stats().InUse)
@@ -53,8 +51,8 @@ func TestAllTakesEachMemberOnce(t *testing.T) {
 // when it is free.
 func TestAllHoardsNoTokens(t *testing.T) {
 	for name, order := range map[string]func(s, b limiter.Limiter) limiter.Limiter{
-		"semaphore first": func(s, b limiter.Limiter) limiter.Limiter { return limiter.All(s, b) },
-		"bucket first":    func(s, b limiter.Limiter) limiter.Limiter { return limiter.All(b, s) },
+		"semaphore first": func(s, b limiter.Limiter) limiter.Limiter { return all(t, s, b) },
+		"bucket first":    func(s, b limiter.Limiter) limiter.Limiter { return all(t, b, s) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -81,7 +79,7 @@ func TestAllHoardsNoTokens(t *testing.T) {
 func TestAllHoardsNoPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := newSemaphore(t, 3), newBucket(t, 1, 1)
-		l := limiter.All(s, b)
+		l := all(t, s, b)
 		acquire(t, l).Release(nil)
 		c := newCrowd()
 		c.joinAll(t.Context(), l, 10)
@@ -102,7 +100,7 @@ func TestAllHoardsNoPlaces(t *testing.T) {
 func TestAllInOppositeOrders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, b, c := newSemaphore(t, 1), newSemaphore(t, 1), newSemaphore(t, 1)
-		orders := []limiter.Limiter{limiter.All(a, b, c), limiter.All(c, b, a), limiter.All(b, a), limiter.All(c, a)}
+		orders := []limiter.Limiter{all(t, a, b, c), all(t, c, b, a), all(t, b, a), all(t, c, a)}
 		done := make([]int, len(orders))
 		var wg sync.WaitGroup
 		stop := time.Now().Add(time.Minute)
@@ -135,7 +133,7 @@ func TestAllInOppositeOrders(t *testing.T) {
 func TestAllInOppositeOrdersAtFullSpeed(t *testing.T) {
 	a, b := newSemaphore(t, 1), newSemaphore(t, 1)
 	var wg sync.WaitGroup
-	for _, l := range []limiter.Limiter{limiter.All(a, b), limiter.All(b, a)} {
+	for _, l := range []limiter.Limiter{all(t, a, b), all(t, b, a)} {
 		for range 4 {
 			wg.Go(func() {
 				for range 2000 {
@@ -154,7 +152,7 @@ func TestAllInOppositeOrdersAtFullSpeed(t *testing.T) {
 func TestAllTryAcquireNeverOvertakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := newSemaphore(t, 10), newBucket(t, 10, 1)
-		l := limiter.All(s, b)
+		l := all(t, s, b)
 		tryAcquire(t, l)
 		refused(t, l)
 		c := newCrowd()
@@ -172,7 +170,7 @@ func TestAllTryAcquireNeverOvertakes(t *testing.T) {
 func TestAllWaitersGiveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := newSemaphore(t, 10), newBucket(t, 1, 1)
-		l := limiter.All(b, s)
+		l := all(t, b, s)
 		p := tryAcquire(t, l)
 		c := newCrowd()
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -197,7 +195,7 @@ func TestAllWaitersGiveUp(t *testing.T) {
 
 func TestAllReleaseTellsEveryMember(t *testing.T) {
 	s, x, y := newSemaphore(t, 10), newBreaker(t, limiter.BreakerConfig{}), newBreaker(t, limiter.BreakerConfig{Name: "y"})
-	l := limiter.All(s, x, y)
+	l := all(t, s, x, y)
 	p := acquire(t, l)
 	p.Release(limiter.ErrMisconfigured)
 	require.Equal(t, limiter.Open, x.State())
@@ -210,7 +208,7 @@ func TestAllReleaseTellsEveryMember(t *testing.T) {
 func TestAllReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := newSemaphore(t, 8), newBucket(t, 200, 4)
-		l := limiter.All(s, b)
+		l := all(t, s, b)
 		require.Equal(t, 4, ready(t, l, 100, 0))
 		require.Equal(t, 3, ready(t, l, 3, 0))
 		require.Equal(t, 8, ready(t, l, 100, 40*ms))
@@ -237,7 +235,7 @@ func TestAllReady(t *testing.T) {
 func TestAllReadyLooksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := newSemaphore(t, 1), newBucket(t, 1, 1)
-		l := limiter.All(s, b)
+		l := all(t, s, b)
 		tryAcquire(t, b)
 		a := ask(t.Context(), l, 10, 0) // waits for the token
 		p := tryAcquire(t, s)           // the place goes meanwhile
@@ -254,7 +252,7 @@ func TestAllReadyLooksAgain(t *testing.T) {
 func TestAllReadyCountsItsLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := newSemaphore(t, 100), newBucket(t, 200, 1)
-		l := limiter.All(s, b)
+		l := all(t, s, b)
 		c := newCrowd()
 		c.joinAll(t.Context(), l, 6)
 		require.Equal(t, 9-1-5, ready(t, l, 100, 40*ms), "one has started, five wait")
@@ -270,14 +268,14 @@ func TestAllReadyCountsItsLine(t *testing.T) {
 func TestAllBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b, x := newSemaphore(t, 1), newBucket(t, 1, 1), newBreaker(t, limiter.BreakerConfig{Name: "x"})
-		l := limiter.All(s, b, x)
+		l := all(t, s, b, x)
 		require.Zero(t, l.Blocked())
 		tryAcquire(t, s)
 		require.Equal(t, limiter.Block{Reason: limiter.ByConcurrency}, l.Blocked())
 		b.Pause(time.Now().Add(time.Hour))
 		require.Equal(t, limiter.Block{Reason: limiter.ByPause, Until: time.Now().Add(time.Hour)}, l.Blocked())
 		result(t, x, overload(time.Minute))
-		for _, l := range []limiter.Limiter{l, limiter.All(x, b, s), limiter.All(b, x, s)} {
+		for _, l := range []limiter.Limiter{l, all(t, x, b, s), all(t, b, x, s)} {
 			require.Equal(t, limiter.Block{
 				Reason: limiter.ByBreaker, Name: "x", Until: time.Now().Add(time.Minute), Cause: overload(time.Minute),
 			}, l.Blocked())
@@ -295,7 +293,7 @@ func TestAllOfForeignMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSemaphore(t, 2)
 		f := foreign{Limiter: newSemaphore(t, 1)}
-		l := limiter.All(f, s, s)
+		l := all(t, f, s, s)
 		p := tryAcquire(t, l)
 		refused(t, l)
 		require.Equal(t, 1, s.Stats().InUse)
@@ -314,5 +312,5 @@ type wrapped struct{ limiter.Limiter }
 // The type of wrapped can be compared, but not what is in it.
 func TestAllOfWhatCannotBeCompared(t *testing.T) {
 	l := wrapped{labelled{newSemaphore(t, 2), []string{"a"}}}
-	tryAcquire(t, limiter.All(l, l)).Release(nil)
+	tryAcquire(t, all(t, l, l)).Release(nil)
 }

@@ -20,7 +20,7 @@ func TestAcquireAllocatesNothing(t *testing.T) {
 		"breaker":   newBreaker(t, limiter.BreakerConfig{}),
 		"adaptive":  newAdaptive(t, limiter.AdaptiveConfig{Max: 10}),
 		"rate":      newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1e12, Initial: 1e12}),
-		"all":       limiter.All(newSemaphore(t, 1), newBucket(t, 1e12, 100), newBreaker(t, limiter.BreakerConfig{})),
+		"all":       all(t, newSemaphore(t, 1), newBucket(t, 1e12, 100), newBreaker(t, limiter.BreakerConfig{})),
 	} {
 		allocs := testing.AllocsPerRun(1000, func() {
 			p, err := l.Acquire(context.Background())
@@ -40,7 +40,7 @@ func TestWaitingAllocatesNothing(t *testing.T) {
 	for name, l := range map[string]limiter.Limiter{
 		"semaphore": s,
 		"adaptive":  a,
-		"all":       limiter.All(newBucket(t, 1e12, 100), s),
+		"all":       all(t, newBucket(t, 1e12, 100), s),
 	} {
 		var stop atomic.Bool
 		pass := func() {

@@ -20,8 +20,8 @@ func benchLimiters(b *testing.B) map[string]limiter.Limiter {
 		"Adaptive":                      newAdaptive(b, limiter.AdaptiveConfig{Max: plenty, Initial: plenty}),
 		"AdaptiveRate":                  newAdaptiveRate(b, limiter.AdaptiveRateConfig{Max: fast, Initial: fast}),
 		"Keyed(Semaphore)":              newKeyed(b, func(string) (limiter.Limiter, error) { return limiter.NewSemaphore(plenty) }).For("key"),
-		"All(Semaphore,TokenBucket)":    limiter.All(newSemaphore(b, plenty), newBucket(b, fast, plenty)),
-		"All(Semaphore,Bucket,Breaker)": limiter.All(newSemaphore(b, plenty), newBucket(b, fast, plenty), newBreaker(b, limiter.BreakerConfig{})),
+		"All(Semaphore,TokenBucket)":    all(b, newSemaphore(b, plenty), newBucket(b, fast, plenty)),
+		"All(Semaphore,Bucket,Breaker)": all(b, newSemaphore(b, plenty), newBucket(b, fast, plenty), newBreaker(b, limiter.BreakerConfig{})),
 	}
 }
 
@@ -58,7 +58,7 @@ func BenchmarkContended(b *testing.B) {
 	for name, l := range map[string]limiter.Limiter{
 		"Semaphore":                  newSemaphore(b, places),
 		"Adaptive":                   newAdaptive(b, limiter.AdaptiveConfig{Max: places, Initial: places}),
-		"All(Semaphore,TokenBucket)": limiter.All(newSemaphore(b, places), newBucket(b, 1e12, 1<<30)),
+		"All(Semaphore,TokenBucket)": all(b, newSemaphore(b, places), newBucket(b, 1e12, 1<<30)),
 	} {
 		b.Run(fmt.Sprintf("%s/goroutines=%d", name, goroutines), func(b *testing.B) {
 			b.ReportAllocs()

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
 // What a BreakerConfig's zero fields mean, and what is not worth a setting.
@@ -56,7 +58,7 @@ type Breaker struct {
 	base time.Time     // what times in tokens and in recent are counted from
 
 	mu         sync.Mutex // guards all below
-	line       line
+	line       line.Line
 	state      State
 	generation uint64 // how often it has opened
 	inFlight   int    // operations of this generation
@@ -219,7 +221,7 @@ func (b *Breaker) Stats() BreakerStats {
 }
 
 func (b *Breaker) stats() BreakerStats {
-	s := BreakerStats{State: b.state, Cause: b.cause, InFlight: b.inFlight, Waiting: b.line.acquiring.n}
+	s := BreakerStats{State: b.state, Cause: b.cause, InFlight: b.inFlight, Waiting: b.line.Waiting()}
 	switch b.state {
 	case Closed:
 		s.Failures, _ = b.recent.count(time.Since(b.base), b.cfg.Window)
@@ -238,26 +240,26 @@ func (b *Breaker) Idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	failed, _ := b.recent.count(time.Since(b.base), b.cfg.Window)
-	return b.state == Closed && failed == 0 && b.out == 0 && b.line.empty()
+	return b.state == Closed && failed == 0 && b.out == 0 && b.line.Empty()
 }
 
 // Ready implements [Limiter]. Closed, it is max; open, one operation could
 // start when the open time ends; half-open, as many as there is room for now.
 func (b *Breaker) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
-	max, within = asked(max, within)
+	max, within = line.Asked(max, within)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.line.watch(ctx, &b.mu, max, func() (int, time.Duration) {
+	return b.line.Watch(ctx, &b.mu, max, func() (int, time.Duration) {
 		switch b.state {
 		case Open:
 			if wait := time.Until(b.until); wait > within {
 				return 0, wait - within
 			}
-			return 1 - b.line.acquiring.n, never
+			return 1 - b.line.Waiting(), line.Never
 		case HalfOpen:
-			return b.allowed - b.inFlight - b.line.acquiring.n, never
+			return b.allowed - b.inFlight - b.line.Waiting(), line.Never
 		}
-		return max, never
+		return max, line.Never
 	})
 }
 
@@ -267,7 +269,7 @@ func (b *Breaker) Acquire(ctx context.Context) (Permit, error) {
 		return Permit{}, context.Cause(ctx)
 	}
 	b.mu.Lock()
-	err := b.line.join(ctx, &b.mu, b.take)
+	err := b.line.Join(ctx, &b.mu, b.take, nil)
 	var p Permit
 	if err == nil {
 		p = b.permit()
@@ -280,7 +282,7 @@ func (b *Breaker) Acquire(ctx context.Context) (Permit, error) {
 func (b *Breaker) TryAcquire() (Permit, bool) {
 	b.mu.Lock()
 	defer b.unlock()
-	if b.line.acquiring.n > 0 {
+	if b.line.Waiting() > 0 {
 		return Permit{}, false
 	}
 	if _, ok := b.take(); !ok {
@@ -300,7 +302,7 @@ func (b *Breaker) take() (retry time.Duration, ok bool) {
 		b.become(HalfOpen)
 	case HalfOpen:
 		if b.inFlight >= b.allowed {
-			return never, false
+			return line.Never, false
 		}
 	}
 	b.inFlight++
@@ -315,8 +317,8 @@ func (b *Breaker) Blocked() Block {
 	switch {
 	case b.state == Open && time.Until(b.until) > 0:
 		return Block{Reason: ByBreaker, Name: b.cfg.Name, Until: b.until, Cause: b.cause}
-	case b.state == Open && b.line.acquiring.n > 0, // whose head is about to probe
-		b.state == HalfOpen && b.inFlight+b.line.acquiring.n >= b.allowed:
+	case b.state == Open && b.line.Waiting() > 0, // whose head is about to probe
+		b.state == HalfOpen && b.inFlight+b.line.Waiting() >= b.allowed:
 		return Block{Reason: ByBreaker, Name: b.cfg.Name, Cause: b.cause}
 	}
 	return Block{}
@@ -402,7 +404,7 @@ func (b *Breaker) end() {
 	}
 	b.inFlight--
 	if b.state != Closed {
-		b.line.stir()
+		b.line.Stir()
 	}
 }
 
@@ -434,7 +436,7 @@ func (b *Breaker) extend(until time.Time, err error) {
 		b.open(until, err)
 	} else if until.After(b.until) {
 		b.until, b.cause = until, err
-		b.line.stir()
+		b.line.Stir()
 	}
 }
 
@@ -449,7 +451,7 @@ func (b *Breaker) open(until time.Time, err error) {
 func (b *Breaker) become(s State) {
 	from := b.state
 	b.state = s
-	b.line.stir()
+	b.line.Stir()
 	if b.cfg.OnChange != nil {
 		b.changes = append(b.changes, breakerChange{from: from, now: b.stats()})
 	}

@@ -7,7 +7,8 @@
 //	...
 //	trouble, err := limiter.NewBreaker(limiter.BreakerConfig{}) // none while it is down
 //	...
-//	limit := limiter.All(places, starts, trouble)
+//	limit, err := limiter.All(places, starts, trouble)
+//	...
 //
 //	err = limiter.Do(ctx, limit, func(ctx context.Context) error {
 //		return callTheAPI(ctx)

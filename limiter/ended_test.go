@@ -61,11 +61,11 @@ func full(t *testing.T) map[string]func() (l limiter.Limiter, free func()) {
 			require.NoError(t, err)
 			return taken(k.For("a"))
 		},
-		"all":                  func() (limiter.Limiter, func()) { return taken(limiter.All(newSemaphore(t, 1), newBucket(t, 1e9, 5))) },
-		"all in another order": func() (limiter.Limiter, func()) { return taken(limiter.All(newBucket(t, 1e9, 5), newSemaphore(t, 1))) },
+		"all":                  func() (limiter.Limiter, func()) { return taken(all(t, newSemaphore(t, 1), newBucket(t, 1e9, 5))) },
+		"all in another order": func() (limiter.Limiter, func()) { return taken(all(t, newBucket(t, 1e9, 5), newSemaphore(t, 1))) },
 		"all of a paused": func() (limiter.Limiter, func()) {
 			b := paused(time.Hour)
-			return limiter.All(newSemaphore(t, 1), b), b.Resume
+			return all(t, newSemaphore(t, 1), b), b.Resume
 		},
 	}
 }
@@ -111,14 +111,14 @@ func TestNothingRunsForAContextThatHasEnded(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errGaveUp)
 	for name, l := range map[string]limiter.Limiter{
-		"no limit": limiter.All(), "no limiter": broken.For("a"), "free": newSemaphore(t, 1),
+		"no limit": all(t), "no limiter": broken.For("a"), "free": newSemaphore(t, 1),
 	} {
 		require.Equal(t, errGaveUp, limiter.Do(ctx, l, func(context.Context) error { return errPoison }), name)
 		_, err := l.Ready(ctx, 1, 0)
 		require.Equal(t, errGaveUp, err, name)
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://inventory.test", strings.NewReader("x"))
 		require.NoError(t, err)
-		_, err = (&limiter.Transport{Limiter: l, Base: respond(200, nil)}).RoundTrip(req)
+		_, err = transport(t, l, respond(200, nil)).RoundTrip(req)
 		require.Equal(t, errGaveUp, err, name)
 	}
 }

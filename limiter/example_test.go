@@ -24,7 +24,10 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	limit := limiter.All(places, starts, trouble)
+	limit, err := limiter.All(places, starts, trouble)
+	if err != nil {
+		panic(err)
+	}
 
 	err = limiter.Do(context.Background(), limit, func(ctx context.Context) error {
 		fmt.Println("calling the API")
@@ -150,7 +153,10 @@ func ExampleAll() {
 	if err != nil {
 		panic(err)
 	}
-	both := limiter.All(places, starts)
+	both, err := limiter.All(places, starts)
+	if err != nil {
+		panic(err)
+	}
 
 	n, err := both.Ready(context.Background(), 10, 0)
 	fmt.Println("ready:", n, err)
@@ -192,7 +198,11 @@ func ExampleTransport() {
 	if err != nil {
 		panic(err)
 	}
-	client := &http.Client{Transport: &limiter.Transport{Limiter: b}}
+	transport, err := limiter.NewTransport(b, nil)
+	if err != nil {
+		panic(err)
+	}
+	client := &http.Client{Transport: transport}
 	res, err := client.Get(server.URL)
 	if err != nil {
 		panic(err)
@@ -276,11 +286,18 @@ func ExampleNewKeyed() {
 	if err != nil {
 		panic(err)
 	}
-	acme := limiter.All(perTenant.For("acme"), all)
+	acme, err := limiter.All(perTenant.For("acme"), all)
+	if err != nil {
+		panic(err)
+	}
+	other, err := limiter.All(perTenant.For("other"), all)
+	if err != nil {
+		panic(err)
+	}
 	first, _ := acme.TryAcquire()
 	_, ok := acme.TryAcquire()
 	fmt.Println("a second one of the same tenant:", ok)
-	_, ok = limiter.All(perTenant.For("other"), all).TryAcquire()
+	_, ok = other.TryAcquire()
 	fmt.Println("one of another tenant:", ok)
 	first.Release(nil)
 	// Output:

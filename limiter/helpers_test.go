@@ -3,6 +3,7 @@ package limiter_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -46,6 +47,20 @@ func newAdaptiveRate(t testing.TB, cfg limiter.AdaptiveRateConfig) *limiter.Adap
 	a, err := limiter.NewAdaptiveRate(cfg)
 	require.NoError(t, err)
 	return a
+}
+
+func all(t testing.TB, limiters ...limiter.Limiter) limiter.Limiter {
+	t.Helper()
+	l, err := limiter.All(limiters...)
+	require.NoError(t, err)
+	return l
+}
+
+func transport(t testing.TB, l limiter.Limiter, base http.RoundTripper) *limiter.Transport {
+	t.Helper()
+	rt, err := limiter.NewTransport(l, base)
+	require.NoError(t, err)
+	return rt
 }
 
 func acquire(t testing.TB, l limiter.Limiter) limiter.Permit {

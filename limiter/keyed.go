@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/nils"
 )
 
 // keptKeys is how many keys a Keyed remembers without looking for some to
@@ -78,8 +80,8 @@ func (k *Keyed[K]) get(name K) (*key[K], error) {
 		return e, nil
 	}
 	l, err := k.create(name)
-	if err == nil && isNil(l) {
-		err = errors.New("create returned no limiter")
+	if err == nil && nils.Is(l) {
+		err = fmt.Errorf("create returned %s", nils.Describe(l))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("limiter: Keyed: key %v: %w", name, err)

@@ -129,7 +129,7 @@ func TestKeyedForgetsOnlyWhatIsAsGoodAsNew(t *testing.T) {
 			func() (made, error) {
 				b, err := limiter.NewTokenBucket(1, 5)
 				s, _ := limiter.NewSemaphore(1)
-				return limiter.All(s, b), err
+				return all(t, s, b), err
 			},
 			func(t *testing.T, l made) func() { p := tryAcquire(t, l); return func() { p.Release(nil) } }, time.Second,
 		},
@@ -319,9 +319,9 @@ func TestKeyedErrors(t *testing.T) {
 	_, err = l.Acquire(ctx)
 	require.Equal(t, errGaveUp, err)
 	_, err = k.For("nil").Acquire(t.Context())
-	require.EqualError(t, err, "limiter: Keyed: key nil: create returned no limiter")
+	require.EqualError(t, err, "limiter: Keyed: key nil: create returned nil")
 	_, err = k.For("nil pointer").Acquire(t.Context())
-	require.EqualError(t, err, "limiter: Keyed: key nil pointer: create returned no limiter")
+	require.EqualError(t, err, "limiter: Keyed: key nil pointer: create returned nil (a *limiter.Semaphore)")
 	require.Zero(t, k.Len())
 	fail = false
 	acquire(t, k.For("x"))
@@ -351,5 +351,5 @@ func TestKeyedIsTheSameWhenMadeAgain(t *testing.T) {
 	require.NotSame(t, before, again)
 	require.True(t, limiter.Share(before, again))
 	require.False(t, limiter.Share(other, again))
-	tryAcquire(t, limiter.All(before, again)).Release(nil)
+	tryAcquire(t, all(t, before, again)).Release(nil)
 }

@@ -2,8 +2,12 @@ package limiter
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/nils"
 )
 
 // A Limiter decides when an operation may start. Methods may be called
@@ -113,8 +117,15 @@ func (p Permit) Observe(h http.Header) {
 
 // Do runs f under a permit of l. It returns f's error, or the error of
 // [Limiter.Acquire] without having called f. If f panics or ends its goroutine,
-// the permit is returned with [Permit.Abstain], and the panic goes on.
+// the permit is returned with [Permit.Abstain], and the panic goes on. A nil l or
+// f is an error.
 func Do(ctx context.Context, l Limiter, f func(ctx context.Context) error) (err error) {
+	if nils.Is(l) {
+		return fmt.Errorf("limiter: Do: l is %s: must be a Limiter", nils.Describe(l))
+	}
+	if f == nil {
+		return errors.New("limiter: Do: f is nil: must be a function")
+	}
 	p, err := l.Acquire(ctx)
 	if err != nil {
 		return err

@@ -209,11 +209,11 @@ func TestNeverOver(t *testing.T) {
 		}{
 			{w.semaphore, true, false},
 			{w.bucket, false, true},
-			{limiter.All(w.semaphore, w.bucket), true, true},
-			{limiter.All(w.bucket, w.semaphore), true, true},
-			{limiter.All(w.semaphore, w.bucket, breaker), true, true},
-			{limiter.All(breaker, w.bucket, w.semaphore), true, true},
-			{limiter.All(w.bucket, breaker), false, true},
+			{all(t, w.semaphore, w.bucket), true, true},
+			{all(t, w.bucket, w.semaphore), true, true},
+			{all(t, w.semaphore, w.bucket, breaker), true, true},
+			{all(t, breaker, w.bucket, w.semaphore), true, true},
+			{all(t, w.bucket, breaker), false, true},
 		}
 		const operations = 6
 		var wg sync.WaitGroup
@@ -262,7 +262,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 		breaker := newBreaker(t, limiter.BreakerConfig{})
 		l := []limiter.Limiter{
 			w.semaphore, w.bucket, breaker,
-			limiter.All(w.semaphore, w.bucket), limiter.All(w.bucket, breaker, w.semaphore),
+			all(t, w.semaphore, w.bucket), all(t, w.bucket, breaker, w.semaphore),
 		}[r.IntN(5)]
 		const callers = 20
 		starts := make([]time.Time, callers)

@@ -117,7 +117,7 @@ func TestAdaptiveRateKeepsToATransportsQuota(t *testing.T) {
 		begin := time.Now()
 		used, of, refused, served := 0, 0, 0, 0
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000, Initial: 5})
-		client := &limiter.Transport{Limiter: limiter.All(a, newSemaphore(t, 5)), Base: roundTripper(func(*http.Request) (*http.Response, error) {
+		client := transport(t, all(t, a, newSemaphore(t, 5)), roundTripper(func(*http.Request) (*http.Response, error) {
 			time.Sleep(20 * ms)
 			at := time.Since(begin)
 			if w := int(at / window); w != of {
@@ -133,7 +133,7 @@ func TestAdaptiveRateKeepsToATransportsQuota(t *testing.T) {
 			}
 			return &http.Response{StatusCode: status, Body: http.NoBody, Header: header(
 				"RateLimit", fmt.Sprintf(`"w";r=%d;t=%d`, max(0, quota-used), int(left.Seconds())+1))}, nil
-		})}
+		}))
 		for time.Since(begin) < windows*window {
 			res, err := get(t, client)
 			require.NoError(t, err)

@@ -6,6 +6,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
 // A Semaphore limits how many operations are in flight at once. It is fair:
@@ -18,8 +20,8 @@ type Semaphore struct {
 	mu       sync.Mutex // guards all below
 	limit    int
 	inUse    int
-	line     line   // nobody waits in Acquire while inUse < limit
-	released uint64 // places given back so far
+	line     line.Line // nobody waits in Acquire while inUse < limit
+	released uint64    // places given back so far
 	resized  bool
 	rate     releaseRate
 }
@@ -63,7 +65,7 @@ func (s *Semaphore) Resize(n int) error {
 func (s *Semaphore) Stats() SemaphoreStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return SemaphoreStats{Limit: s.limit, InUse: s.inUse, Waiting: s.line.acquiring.n}
+	return SemaphoreStats{Limit: s.limit, InUse: s.inUse, Waiting: s.line.Waiting()}
 }
 
 // Idle reports whether it is as good as new, and so may be forgotten by a
@@ -71,7 +73,7 @@ func (s *Semaphore) Stats() SemaphoreStats {
 func (s *Semaphore) Idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.inUse == 0 && s.line.empty() && !s.resized
+	return s.inUse == 0 && s.line.Empty() && !s.resized
 }
 
 // Ready implements [Limiter]. With within 0 it is exact: the places free now.
@@ -79,18 +81,18 @@ func (s *Semaphore) Idle() bool {
 // many as the recent rate leads one to expect; the expectation fades in about
 // a second when nothing is given back.
 func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
-	max, within = asked(max, within)
+	max, within = line.Asked(max, within)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.line.watch(ctx, &s.mu, max, func() (int, time.Duration) {
-		n := s.limit - s.inUse - s.line.acquiring.n
+	return s.line.Watch(ctx, &s.mu, max, func() (int, time.Duration) {
+		n := s.limit - s.inUse - s.line.Waiting()
 		if within > 0 {
 			s.rate.sample(time.Now(), s.released)
 			n = s.rate.more(n, within)
 		}
 		// Only a release, a resize or a waiter that gives up can make it
 		// more, and each of them alerts those who watch.
-		return n, never
+		return n, line.Never
 	})
 }
 
@@ -109,27 +111,17 @@ func (s *Semaphore) Acquire(ctx context.Context) (Permit, error) {
 		s.mu.Unlock()
 		return Permit{r: s}, nil
 	}
-	w := s.line.enter(&s.line.acquiring)
+	w := s.line.Enter()
 	s.mu.Unlock()
 
-	select {
-	case <-w.wake: // granted; w is the line's again
-		if ctx.Err() == nil {
-			return Permit{r: s}, nil // without mu, for which a crowd would queue up once more
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.inUse--
-	case <-ctx.Done():
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if w.granted {
-			s.inUse-- // at the moment it was cancelled: the next one's
-			s.line.granted.remove(w)
-		} else {
-			s.line.acquiring.remove(w)
-		}
-		s.line.recycle(w)
+	granted := w.Granted(ctx)
+	if granted && ctx.Err() == nil {
+		return Permit{r: s}, nil // without mu, for which a crowd would queue up once more
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if granted || s.line.Withdraw(w) {
+		s.inUse-- // the next one's
 	}
 	s.pass()
 	return Permit{}, context.Cause(ctx)
@@ -181,12 +173,11 @@ func (s *Semaphore) giveBack(releases uint64) {
 // pass hands free places to those who wait. The place is taken here and not by
 // the waiter, so that nobody can come between.
 func (s *Semaphore) pass() {
-	for s.inUse < s.limit && s.line.acquiring.head != nil {
-		w := s.line.acquiring.head
-		s.line.grant(w)
+	for s.inUse < s.limit && s.line.First() != nil {
+		s.line.Grant()
 		s.inUse++
 	}
-	s.line.alert()
+	s.line.Alert()
 }
 
 // rateMemory is how long a release counts in the rate of releases.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
 // A TokenBucket limits how often operations start: in any span of time t at
@@ -27,7 +29,7 @@ type TokenBucket struct {
 	history history
 	paused  time.Time // no operation starts before; zero: not paused
 	changed bool      // its rate or burst was
-	line    line
+	line    line.Line
 }
 
 // TokenBucketStats is a snapshot of a [TokenBucket].
@@ -81,7 +83,7 @@ func (b *TokenBucket) SetRate(ratePerSecond float64) error {
 	defer b.mu.Unlock()
 	b.bucket.SetLimitAt(b.time(time.Now()), rate.Limit(ratePerSecond))
 	b.changed = true
-	b.line.stir()
+	b.line.Stir()
 	return nil
 }
 
@@ -98,7 +100,7 @@ func (b *TokenBucket) SetBurst(burst int) error {
 	b.history.add(b.room(now))
 	b.bucket.SetBurstAt(b.time(now), burst)
 	b.changed = true
-	b.line.stir()
+	b.line.Stir()
 	return nil
 }
 
@@ -112,7 +114,7 @@ func (b *TokenBucket) set(ratePerSecond float64, burst int) {
 		b.history.add(b.room(now))
 		b.bucket.SetBurstAt(b.time(now), burst)
 	}
-	b.line.stir()
+	b.line.Stir()
 }
 
 // next returns the number of the next take.
@@ -130,7 +132,7 @@ func (b *TokenBucket) Pause(until time.Time) {
 	defer b.mu.Unlock()
 	if until.After(b.paused) {
 		b.paused = until
-		b.line.stir()
+		b.line.Stir()
 	}
 }
 
@@ -139,7 +141,7 @@ func (b *TokenBucket) Resume() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.paused = time.Time{}
-	b.line.stir()
+	b.line.Stir()
 }
 
 // Stats returns the settings, the tokens and who waits, at one instant.
@@ -151,7 +153,7 @@ func (b *TokenBucket) Stats() TokenBucketStats {
 		Rate:    float64(b.bucket.Limit()),
 		Burst:   b.bucket.Burst(),
 		Tokens:  b.tokens(now),
-		Waiting: b.line.acquiring.n,
+		Waiting: b.line.Waiting(),
 	}
 	if b.pause(now) > 0 {
 		s.PausedUntil = b.paused
@@ -166,16 +168,16 @@ func (b *TokenBucket) Idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	return b.room(now) <= 0 && b.pause(now) == 0 && b.line.empty() && !b.changed
+	return b.room(now) <= 0 && b.pause(now) == 0 && b.line.Empty() && !b.changed
 }
 
 // Ready implements [Limiter]: the tokens there are and those that come within
 // that time, but none before the end of a pause.
 func (b *TokenBucket) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
-	max, within = asked(max, within)
+	max, within = line.Asked(max, within)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.line.watch(ctx, &b.mu, max, func() (int, time.Duration) {
+	return b.line.Watch(ctx, &b.mu, max, func() (int, time.Duration) {
 		now := time.Now()
 		pause := b.pause(now)
 		if pause > within {
@@ -189,7 +191,7 @@ func (b *TokenBucket) Ready(ctx context.Context, max int, within time.Duration) 
 // within that time. When that is none, it says after how long one could.
 func (b *TokenBucket) count(now time.Time, within time.Duration) (n int, retry time.Duration) {
 	perSecond := float64(b.bucket.Limit())
-	tokens := b.tokens(now) + perSecond*within.Seconds() - float64(b.line.acquiring.n)
+	tokens := b.tokens(now) + perSecond*within.Seconds() - float64(b.line.Waiting())
 	if retry = b.gain(1 - tokens); retry > 0 {
 		return 0, retry
 	}
@@ -204,7 +206,7 @@ func (b *TokenBucket) Acquire(ctx context.Context) (Permit, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.line.join(ctx, &b.mu, b.take); err != nil {
+	if err := b.line.Join(ctx, &b.mu, b.take, nil); err != nil {
 		return Permit{}, err
 	}
 	return b.permit(), nil
@@ -214,7 +216,7 @@ func (b *TokenBucket) Acquire(ctx context.Context) (Permit, error) {
 func (b *TokenBucket) TryAcquire() (Permit, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.line.acquiring.n > 0 {
+	if b.line.Waiting() > 0 {
 		return Permit{}, false
 	}
 	if _, ok := b.take(); !ok {
@@ -255,11 +257,11 @@ func (b *TokenBucket) CancelPermit(token uint64) {
 	if limit < 1 {
 		b.bucket.SetLimitAt(b.time(now), 1)
 	}
-	b.ahead += min(b.gain(back), never-b.ahead)
+	b.ahead += min(b.gain(back), line.Never-b.ahead)
 	if limit < 1 {
 		b.bucket.SetLimitAt(b.time(now), limit)
 	}
-	b.line.stir()
+	b.line.Stir()
 }
 
 // permit returns the permit for the token just taken.
@@ -305,8 +307,8 @@ func (b *TokenBucket) gain(tokens float64) time.Duration {
 	switch {
 	case d <= 0:
 		return 0
-	case d >= float64(never-1):
-		return never - 1
+	case d >= float64(line.Never-1):
+		return line.Never - 1
 	}
 	return time.Duration(d)
 }

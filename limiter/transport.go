@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/nils"
 )
 
 // A Transport is an [http.RoundTripper] that puts a limiter round another one:
@@ -31,27 +33,40 @@ import (
 // POST, PUT or PATCH that has an Idempotency-Key and no body at all is still
 // sent again.
 //
-// The response and its errors reach the caller as they are. The fields must not
-// change while the Transport is in use; it may be used concurrently.
+// The response and its errors reach the caller as they are. Make a Transport with
+// [NewTransport]; the zero Transport fails every request. It may be used
+// concurrently.
 type Transport struct {
-	// Limiter is acquired for each request. Nil: no limit.
-	Limiter Limiter
-	// Base makes the requests. Nil: [http.DefaultTransport], which keeps two idle
-	// connections for a host, so that with more requests in flight most of them
-	// dial. Give it one whose MaxIdleConnsPerHost is the most that are in flight.
-	Base http.RoundTripper
+	limiter Limiter
+	base    http.RoundTripper
 }
 
 var _ http.RoundTripper = (*Transport)(nil)
 
+var errZeroTransport = errors.New("limiter: Transport: it has no limiter: make it with NewTransport")
+
+// NewTransport returns a Transport that acquires l for each request and has base
+// make it. A nil base stands for [http.DefaultTransport], which keeps two idle
+// connections for a host, so that with more requests in flight most of them dial:
+// give it one whose MaxIdleConnsPerHost is the most that are in flight.
+// NewTransport fails when l is nil, or base or l is a nil pointer.
+func NewTransport(l Limiter, base http.RoundTripper) (*Transport, error) {
+	if nils.Is(l) {
+		return nil, fmt.Errorf("limiter: NewTransport: l is %s: must be a Limiter, such as an All of none for no limit", nils.Describe(l))
+	}
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	if nils.Is(base) {
+		return nil, fmt.Errorf("limiter: NewTransport: base is %s: leave it nil for http.DefaultTransport, or check the error of what makes it", nils.Describe(base))
+	}
+	return &Transport{limiter: l, base: base}, nil
+}
+
 // RoundTrip implements [http.RoundTripper]. When the request's context ends
 // while it waits for the limiter, it returns the context's cause.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	limiter := t.Limiter
-	if limiter == nil {
-		limiter = unlimited{}
-	}
-	permit, err := limiter.Acquire(req.Context())
+	permit, err := t.acquire(req.Context())
 	if err != nil {
 		if req.Body != nil {
 			_ = req.Body.Close() // a RoundTripper must, and the limiter's error is the one that matters
@@ -61,10 +76,10 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	returned := false
 	defer func() {
 		if !returned {
-			permit.Abstain() // Base panicked
+			permit.Abstain() // base panicked
 		}
 	}()
-	res, err := t.base().RoundTrip(once(req))
+	res, err := t.base.RoundTrip(once(req))
 	if err != nil {
 		returned = true
 		permit.Release(cutOff(err))
@@ -83,6 +98,13 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		res.Body = &duplexBody{body: b, Writer: w} // 101 Switching Protocols
 	}
 	return res, nil
+}
+
+func (t *Transport) acquire(ctx context.Context) (Permit, error) {
+	if t.limiter == nil {
+		return Permit{}, errZeroTransport
+	}
+	return t.limiter.Acquire(ctx)
 }
 
 // once returns the request as one that can't be sent twice: with a body that
@@ -107,19 +129,12 @@ func once(req *http.Request) *http.Request {
 	return &single
 }
 
-// CloseIdleConnections closes those of Base, if it knows how to. It is what
+// CloseIdleConnections closes those of the base, if it knows how to. It is what
 // [http.Client.CloseIdleConnections] calls.
 func (t *Transport) CloseIdleConnections() {
-	if c, ok := t.base().(interface{ CloseIdleConnections() }); ok {
+	if c, ok := t.base.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
-}
-
-func (t *Transport) base() http.RoundTripper {
-	if t.Base == nil {
-		return http.DefaultTransport
-	}
-	return t.Base
 }
 
 // A hold is a permit that is given back once, with the verdict on a request.

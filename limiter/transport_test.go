@@ -102,7 +102,7 @@ func TestTransportVerdicts(t *testing.T) {
 		for name, body := range map[string]io.ReadCloser{"with": io.NopCloser(strings.NewReader("hello")), "without": http.NoBody, "nil": nil} {
 			t.Run(fmt.Sprintf("%d %v %s body", test.status, test.header, name), func(t *testing.T) {
 				l := newRecorder(t)
-				res, err := get(t, &limiter.Transport{Limiter: l, Base: respond(test.status, body, test.header...)})
+				res, err := get(t, transport(t, l, respond(test.status, body, test.header...)))
 				require.NoError(t, err)
 				require.Equal(t, test.status, res.StatusCode)
 				if name == "with" {
@@ -128,7 +128,7 @@ func (errBody) Close() error               { return nil }
 
 func TestTransportReleasesOnce(t *testing.T) {
 	l := newRecorder(t)
-	rt := &limiter.Transport{Limiter: l, Base: respond(200, io.NopCloser(strings.NewReader("hello")))}
+	rt := transport(t, l, respond(200, io.NopCloser(strings.NewReader("hello"))))
 	res, err := get(t, rt)
 	require.NoError(t, err)
 	require.Equal(t, 1, l.Stats().InUse)
@@ -148,7 +148,7 @@ func TestTransportReleasesOnce(t *testing.T) {
 		{errPoison, nil},
 	} {
 		l := newRecorder(t)
-		res, err := get(t, &limiter.Transport{Limiter: l, Base: respond(200, errBody{test.err})})
+		res, err := get(t, transport(t, l, respond(200, errBody{test.err})))
 		require.NoError(t, err)
 		_, err = io.ReadAll(res.Body)
 		require.Equal(t, test.err, err, "the caller sees it as it was")
@@ -167,9 +167,9 @@ func TestTransportWithoutResponse(t *testing.T) {
 		{context.Canceled, nil},
 	} {
 		l := newRecorder(t)
-		_, err := get(t, &limiter.Transport{Limiter: l, Base: roundTripper(func(*http.Request) (*http.Response, error) {
+		_, err := get(t, transport(t, l, roundTripper(func(*http.Request) (*http.Response, error) {
 			return nil, test.err
-		})})
+		})))
 		require.Equal(t, test.err, err)
 		require.Len(t, l.told, 1)
 		require.Error(t, l.told[0])
@@ -178,9 +178,9 @@ func TestTransportWithoutResponse(t *testing.T) {
 
 	l := newRecorder(t)
 	require.Panics(t, func() {
-		_, _ = get(t, &limiter.Transport{Limiter: l, Base: roundTripper(func(*http.Request) (*http.Response, error) {
+		_, _ = get(t, transport(t, l, roundTripper(func(*http.Request) (*http.Response, error) {
 			panic("base")
-		})})
+		})))
 	})
 	require.Empty(t, l.told)
 	require.Equal(t, 1, l.abstained)
@@ -205,11 +205,11 @@ func TestTransportGivesUpWaiting(t *testing.T) {
 	body := &closing{Reader: strings.NewReader("order")}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://inventory.test/", body)
 	require.NoError(t, err)
-	_, err = (&limiter.Transport{Limiter: l, Base: respond(200, nil)}).RoundTrip(req)
+	_, err = transport(t, l, respond(200, nil)).RoundTrip(req)
 	require.Equal(t, errGaveUp, err)
 	require.True(t, body.closed)
 	req.Body = nil
-	_, err = (&limiter.Transport{Limiter: l, Base: respond(200, nil)}).RoundTrip(req)
+	_, err = transport(t, l, respond(200, nil)).RoundTrip(req)
 	require.Equal(t, errGaveUp, err)
 }
 
@@ -218,7 +218,7 @@ func TestTransportDefaults(t *testing.T) {
 		_, _ = io.WriteString(w, "hello")
 	}))
 	defer server.Close()
-	client := &http.Client{Transport: &limiter.Transport{}}
+	client := &http.Client{Transport: transport(t, all(t), nil)}
 	defer client.CloseIdleConnections()
 	res, err := client.Get(server.URL)
 	require.NoError(t, err)
@@ -229,7 +229,7 @@ func TestTransportDefaults(t *testing.T) {
 
 	server.Close()
 	l := newRecorder(t)
-	client.Transport = &limiter.Transport{Limiter: l}
+	client.Transport = transport(t, l, nil)
 	_, err = client.Get(server.URL)
 	require.Error(t, err)
 	require.Equal(t, limiter.ErrUnavailable, limiter.Classify(l.told[0]))
@@ -244,9 +244,10 @@ func (i *idler) CloseIdleConnections() { i.closed++ }
 
 func TestTransportClosesIdleConnections(t *testing.T) {
 	base := &idler{}
-	(&http.Client{Transport: &limiter.Transport{Base: base}}).CloseIdleConnections()
+	(&http.Client{Transport: transport(t, all(t), base)}).CloseIdleConnections()
 	require.Equal(t, 1, base.closed)
-	(&limiter.Transport{Base: roundTripper(nil)}).CloseIdleConnections()
+	transport(t, all(t), respond(200, nil)).CloseIdleConnections()
+	(&limiter.Transport{}).CloseIdleConnections()
 }
 
 // After 101 the response body is the connection, in both directions.
@@ -269,7 +270,7 @@ func TestTransportSwitchesProtocols(t *testing.T) {
 	require.NoError(t, err)
 	req.Header.Set("Connection", "upgrade")
 	req.Header.Set("Upgrade", "echo")
-	res, err := (&limiter.Transport{Limiter: l}).RoundTrip(req)
+	res, err := transport(t, l, nil).RoundTrip(req)
 	require.NoError(t, err)
 	require.Equal(t, 101, res.StatusCode)
 	conn := res.Body.(io.ReadWriteCloser)
@@ -302,7 +303,7 @@ func TestTransportSendsOneRequestPerPermit(t *testing.T) {
 	}))
 	defer server.Close()
 	rec := newRecorder(t)
-	client := &http.Client{Transport: &limiter.Transport{Limiter: rec}}
+	client := &http.Client{Transport: transport(t, rec, nil)}
 	for i := range 20 {
 		method, body := http.MethodGet, io.Reader(nil)
 		switch {

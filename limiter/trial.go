@@ -69,7 +69,7 @@ func (a *Adaptive) try(kind trialKind, limit int) {
 		want *= stride / least
 	}
 	a.trial.want = int(min(max(want, minTrial), maxTrial))
-	a.line.stir()
+	a.line.Stir()
 }
 
 // hold goes back to the limit that is kept.

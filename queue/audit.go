@@ -58,6 +58,7 @@ func (g *ledger) audit() error {
 				}
 			}
 			differ(fmt.Sprintf("message %s is in holds", d.msg.ID), d.dueAt > 0, d.state == held)
+			differ(fmt.Sprintf("message %s is in watch", d.msg.ID), d.lookAt > 0, !d.looks.IsZero())
 			if d.lookAt > 0 {
 				watched++
 			}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/retry"
 )
@@ -24,7 +25,7 @@ type Config struct {
 	// be shared with other consumers. Defaults to a [limiter.Breaker] with its
 	// own defaults. One of your own replaces that breaker: put one into
 	// [limiter.All] beside it, or an outage counts against the messages.
-	// limiter.All() is no limit at all. Trouble that a message's own limiter
+	// limiter.All of none is no limit at all. Trouble that a message's own limiter
 	// (LimiterFor) takes note of is not told to it.
 	Limiter limiter.Limiter
 
@@ -58,8 +59,8 @@ type Config struct {
 	// Gate is only asked before a receive: the limiter that the handler's own
 	// client acquires (a [limiter.Transport], say). The same limiter must not
 	// stand in both fields, or each handler would hold the permit that its own
-	// call waits for. If it has a breaker, set Limiter to limiter.All(), or the
-	// default breaker there opens as well. Defaults to none.
+	// call waits for. If it has a breaker, set Limiter to a limiter.All of none,
+	// or the default breaker there opens as well. Defaults to none.
 	Gate limiter.Limiter
 
 	// Retry says how long a message that failed stays hidden, by its number of
@@ -73,8 +74,8 @@ type Config struct {
 	// acked. Without one such a message is given back for Retry.MaxDelay, again
 	// and again, until the queue's own redrive takes it.
 	DeadLetter Sink
-	// NoDeadLetterGuard turns off the guard that stops the hand-off when more
-	// than half of the last 20 results would have been dead-lettered.
+	// NoDeadLetterGuard turns off the rationing of dead letters: see "Dead
+	// letters" in the package documentation.
 	NoDeadLetterGuard bool
 
 	// Lease is for how long a received message is hidden from others (SQS:
@@ -93,12 +94,15 @@ type Config struct {
 	// the host allows before it kills: Kubernetes' own default is 30 s as well.
 	DrainTimeout time.Duration
 
-	// MaxHold is how long a message may stay in hand because of trouble at the
-	// far side before it is given back, 1 s to 11 h. Defaults to 15 min.
+	// MaxHold is how long a message that the downstream failed may stay in hand
+	// before it is returned, 1 s to 11 h. Messages of ordered groups stay for
+	// 11 h. Defaults to 15 min.
 	MaxHold time.Duration
-	// MaxHeld is how many messages may be held at once because of trouble at
-	// the far side; when so many are, nothing is received. Defaults to what was
-	// in hand when the trouble began.
+	// MaxHeld is how many messages may be held at once because the downstream
+	// fails. When so many are, one fresh message is received now and then, to see
+	// whether it succeeds: after a second, and then after a tenth of the time
+	// since the first was held. Defaults to the larger of Concurrency and what
+	// was in hand when that began.
 	MaxHeld int
 
 	// NoLookAhead turns off the look-ahead: nothing is received for which there
@@ -147,7 +151,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Concurrency < 1 || c.Concurrency > maxConcurrency {
 		refuse("Concurrency is %d: must be from 1 to %d, or 0 for the default", c.Concurrency, maxConcurrency)
 	}
-	if c.Limiter != nil && c.Gate != nil && limiter.Share(c.Limiter, c.Gate) {
+	for _, field := range []struct {
+		name  string
+		value any
+	}{{"Limiter", c.Limiter}, {"Gate", c.Gate}, {"DeadLetter", c.DeadLetter}} {
+		if field.value != nil && nils.Is(field.value) {
+			refuse("%s is %s: leave the field out, or check the error of what makes it", field.name, nils.Describe(field.value))
+		}
+	}
+	if !nils.Is(c.Limiter) && !nils.Is(c.Gate) && limiter.Share(c.Limiter, c.Gate) {
 		refuse("Limiter and Config.Gate have a limiter in common: one that the handler's client acquires belongs in Gate only")
 	}
 	if c.Limiter == nil {

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
@@ -22,32 +24,37 @@ type Consumer struct {
 
 	// mu guards all below, and all of the engine's state. It is never held
 	// across a call to the source, a limiter, the handler or a trace.
-	mu      sync.Mutex
-	stats   Stats
-	active  *engine // nil: not running
-	others  judge.Comparison
-	memory  memory
-	rations judge.Guard // has its own lock
-	orphans int         // handlers that earlier runs have abandoned, and that still take their slots
+	mu       sync.Mutex
+	stats    Stats
+	capacity int     // how many handlers may run at once
+	active   *engine // nil: not running
+	others   judge.Comparison
+	memory   memory
+	rations  judge.Guard // has its own lock
+	orphans  int         // handlers that earlier runs have abandoned, and that still take their slots
 }
 
-// NewConsumer returns a consumer of src that runs h. The error names every
-// field of cfg that can't be right.
+// NewConsumer returns a consumer of src that runs h. It fails when src or h is
+// nil, or a nil pointer, and when a field of cfg can't be right; the error names
+// each.
 func NewConsumer(src Source, h Handler, cfg Config) (*Consumer, error) {
 	cfg, err := cfg.withDefaults()
-	if f, ok := h.(HandlerFunc); h == nil || ok && f == nil {
-		err = errors.Join(errors.New("Handler is nil"), err)
+	if nils.Is(h) {
+		err = errors.Join(fmt.Errorf("Handler is %s", nils.Describe(h)), err)
 	}
-	if src == nil {
-		err = errors.Join(errors.New("Source is nil"), err)
+	if nils.Is(src) {
+		err = errors.Join(fmt.Errorf("Source is %s", nils.Describe(src)), err)
+	} else if reflect.ValueOf(src).Comparable() && any(src) == any(cfg.DeadLetter) {
+		err = errors.Join(errors.New("Config.DeadLetter is the Source itself: must be another queue, or dead letters come back"), err)
+	}
+	limits := cfg.Limiter
+	if err == nil && cfg.Gate != nil {
+		limits, err = limiter.All(cfg.Limiter, cfg.Gate)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("queue: NewConsumer: %w", err)
 	}
-	c := &Consumer{src: src, handler: h, cfg: cfg, limits: cfg.Limiter}
-	if cfg.Gate != nil {
-		c.limits = limiter.All(cfg.Limiter, cfg.Gate)
-	}
+	c := &Consumer{src: src, handler: h, cfg: cfg, limits: limits, capacity: cfg.Concurrency}
 	return c, nil
 }
 
@@ -63,6 +70,24 @@ func (c *Consumer) Stats() Stats {
 		s.Blocked = limiter.Block{Reason: ByIdle}
 	}
 	return s
+}
+
+// SetConcurrency changes how many handlers may run at once to n, 1 to 100,000,
+// in place of Config.Concurrency. It fails, changing nothing, when n is out of
+// that range. When n is lower than before, running handlers finish, and nothing
+// starts until fewer than n run.
+func (c *Consumer) SetConcurrency(n int) error {
+	if n < 1 || n > maxConcurrency {
+		return fmt.Errorf("queue: consumer %s: SetConcurrency: n is %d: must be from 1 to %d", c.cfg.Name, n, maxConcurrency)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.capacity = n
+	if e := c.active; e != nil {
+		e.wakeDispatch.set()
+		e.wakeIntake.set()
+	}
+	return nil
 }
 
 // Run consumes until ctx is done, or until the source has ended (io.EOF) and

@@ -156,8 +156,11 @@ func (e *engine) head(l *lane, now time.Time) *delivery {
 
 // start makes d run. The caller holds mu.
 func (e *engine) start(d *delivery, now time.Time) job {
+	again := d.state == due
 	e.ledger.start(d)
-	e.changed(now)
+	if again {
+		e.changed(now)
+	}
 	d.lane.started(now)
 	e.pace.started(now)
 	d.runs++

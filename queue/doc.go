@@ -6,9 +6,11 @@
 //
 //	bucket, err := limiter.NewTokenBucket(200, 20) // 200 a second, 20 at once
 //	...
+//	limit, err := limiter.All(breaker, bucket)
+//	...
 //	c, err := queue.NewConsumer(src, queue.Decode(json.Unmarshal, reserve), queue.Config{
 //		Concurrency: 10,
-//		Limiter:     limiter.All(breaker, bucket),
+//		Limiter:     limit,
 //		DeadLetter:  dead,
 //	})
 //	...
@@ -29,13 +31,14 @@
 // few milliseconds, so its lease does not run while it waits. The leases of
 // all messages in hand are extended, however long a handler takes. A message
 // that the queue delivers again while it is in hand is not handled twice: the
-// newer delivery takes over.
+// newer delivery takes over. Once its nack has been sent, a new delivery is a
+// new delivery.
 //
 // Messages of one ordered group (a FIFO queue's: they have a Group and a
 // Sequence) are handled one at a time and in order; the next one starts when the
-// one before is acked. After a failure what is in hand of the group goes back
-// behind the message that failed. A receive that brings several messages of one
-// group makes the later ones wait in hand, beside what other groups need.
+// one before is acked. A message that fails is retried in hand, at the head of
+// its group, for up to 11 hours, so that the messages behind it lose no receives.
+// The messages that wait behind it do not count against other groups.
 //
 // # Results
 //
@@ -45,25 +48,41 @@
 //   - [retry.Permanent], or an error that answers errors.Is(err,
 //     retry.ErrPermanent), a body that does not decode among them: a copy with
 //     a [retry.DeadLetter] record goes to Config.DeadLetter, then it is acked.
-//   - [limiter.ErrOverload], [limiter.ErrMisconfigured], and
-//     [limiter.ErrUnavailable] while a breaker among the limits is not closed:
-//     this is trouble at the far side and not the message's fault. The message
-//     stays in hand, its slot and permit go to others, and it runs again when
-//     the error's RetryAfter and the backoff are over and the limits admit it.
-//     After Config.MaxHold it is given back; sooner, when too much is in hand
-//     because of messages' own limiters (below).
-//   - [Postpone]: the handler did not run it; it is given back as it was.
-//   - any other error, ErrUnavailable with a closed breaker, a panic: it is
-//     given back, hidden for Config.Retry's delay, or the error's RetryAfter
-//     if that is longer. When the attempts are used up it is dead-lettered as
-//     "exhausted".
+//   - [limiter.ErrOverload], [limiter.ErrUnavailable], [limiter.ErrMisconfigured]:
+//     the downstream failed, not the message. The message stays in hand, its
+//     slot and permit go to others, and it runs again when the error's RetryAfter
+//     and the backoff are over and the limits admit it. After Config.MaxHold it
+//     is returned; an ordered one after 11 hours. No attempt counts, unless the
+//     message is guilty (below).
+//   - [Postpone]: the handler did not run it; it is returned as it was.
+//   - any other error, a panic: it is returned, hidden for Config.Retry's delay,
+//     or the error's RetryAfter if that is longer. When its attempts are used up
+//     it is dead-lettered as "exhausted".
 //
-// An attempt is a receive, so crashes and drains count too, unless the error
-// says otherwise ([Attempted]); Retry.MaxAttempts is 12 by default for that
-// reason. When more than half of the last 20 results
-// would be dead-lettered the fault is likely ours, a bad deploy say: then a
-// guard stops the hand-off, and one message at a time is tried until results
-// are normal again.
+// An attempt is a receive, so crashes count too, but for the receives that this
+// consumer knows to have ended without a failure of the message's own: drains,
+// postponements, refusals by the downstream. A run that failed and is repeated in
+// hand is one as well. [Attempted] says otherwise.
+//
+// # Guilt
+//
+// The consumer compares a message that the downstream fails again and again with
+// what the first runs of other messages did since, in the last ten minutes at
+// most. When its failures in a row would be chance with a probability below
+// 0.1 %, it is a suspect: the limits hear no more of it. When fewer than a tenth
+// of the others failed the same way, it is guilty, and its attempts count: it is
+// returned, and in the end dead-lettered, like any message that fails. Above
+// that it is a partial outage, and nobody's fault. With nothing to compare it
+// with, on a quiet queue, a message is kept and tried for twelve hours after its
+// first receive; then it is dead-lettered as "exhausted: nothing to compare with".
+//
+// # Dead letters
+//
+// When hardly anything succeeds the fault is likely ours, a bad deploy say. So
+// dead letters are rationed: 20 may go out at once, then one a minute and two for
+// every message that succeeds. The others are returned, for Retry.MaxDelay at
+// first and twice as long each further time, up to 11 hours. Nothing else is
+// held up. A sink that fails returns its message with backoff.
 //
 // # Limits
 //

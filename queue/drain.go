@@ -44,7 +44,7 @@ const releaseChunk = 256
 // has left some of it for the next call. The caller holds mu.
 func (e *engine) releaseWaiting(now time.Time) (more bool) {
 	var kept *delivery // the last one that runs
-	for n := 0; n < releaseChunk; n++ {
+	for range releaseChunk {
 		d := e.hand.first
 		if kept != nil {
 			d = e.hand.next(kept)

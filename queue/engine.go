@@ -63,10 +63,9 @@ type engine struct {
 
 	draining, eof, isFinished bool
 	fatal                     error
-	blocked                   limiter.Block // what Trace was last told
-	blockedAt                 time.Time
-	warned                    bool // the log's last word is that nothing is received
-	steps                     int  // counted for the audit
+	still                     standstill
+	journal                   journal
+	steps                     int // counted for the audit
 }
 
 func newEngine(ctx context.Context, c *Consumer) *engine {
@@ -248,18 +247,18 @@ func (e *engine) holding() int { return e.count[held] + e.count[due] }
 
 // maxUnsettled bounds the results that wait to be confirmed: a hundred, or as
 // many as full speed needs while an ack is on its way.
-func (e *engine) maxUnsettled() int { return max(100, 10*e.cfg.Concurrency) }
+func (e *engine) maxUnsettled() int { return max(100, 10*e.capacity) }
 
 // demand counts what will take a permit as soon as it can. What waits behind
 // the first of its group is left out, or one slow group would keep the other
 // groups' slots empty, unless it is more than a full receive for each slot.
 func (e *engine) demand() int {
-	return e.waiting() - e.parked - min(e.count[behind], (batchSize-1)*e.cfg.Concurrency) + e.count[due] - e.stalled + e.asked
+	return e.waiting() - e.parked - min(e.count[behind], (batchSize-1)*e.capacity) + e.count[due] - e.stalled + e.asked
 }
 
 // slots is how many handlers may run at once.
 func (e *engine) slots() int {
-	return max(0, e.cfg.Concurrency-e.orphans)
+	return max(0, e.capacity-e.orphans)
 }
 
 // changed wakes those who wait for less in hand. The caller holds mu.
@@ -284,7 +283,7 @@ func (e *engine) audited() {
 	if size := e.hand.n + e.out.n; size > 100 && e.steps%(size/20) != 0 {
 		return
 	}
-	if err := e.ledger.audit(); err != nil {
+	if err := e.audit(); err != nil {
 		panic("queue: the ledger is wrong: " + err.Error())
 	}
 }

@@ -24,23 +24,36 @@ type order struct {
 
 func ExampleConsumer() {
 	ctx := context.Background()
-	orders, _ := memqueue.New(memqueue.Config{})
-	dead, _ := memqueue.New(memqueue.Config{})
-	_ = orders.Send(ctx,
+	orders, err := memqueue.New(memqueue.Config{})
+	if err != nil {
+		panic(err)
+	}
+	dead, err := memqueue.New(memqueue.Config{})
+	if err != nil {
+		panic(err)
+	}
+	err = orders.Send(ctx,
 		&queue.Message{Body: []byte(`{"id":"1","sku":"pen"}`)},
 		&queue.Message{Body: []byte(`{"id":"2","sku":"ink"}`)},
 		&queue.Message{Body: []byte(`not an order`)},
 	)
+	if err != nil {
+		panic(err)
+	}
 	orders.Close() // no more will come, so that Run returns by itself
 
-	bucket, _ := limiter.NewTokenBucket(100, 1) // a hundred a second, one at a time
-	breaker, _ := limiter.NewBreaker(limiter.BreakerConfig{})
+	bucket, errRate := limiter.NewTokenBucket(100, 1) // a hundred a second, one at a time
+	breaker, errBreaker := limiter.NewBreaker(limiter.BreakerConfig{})
+	limit, errLimit := limiter.All(breaker, bucket)
+	if err := errors.Join(errRate, errBreaker, errLimit); err != nil {
+		panic(err)
+	}
 	handler := queue.Decode(json.Unmarshal, func(ctx context.Context, m *queue.Message, o order) error {
 		fmt.Println("order", o.ID, "for", o.SKU)
 		return nil
 	})
 	c, err := queue.NewConsumer(orders, handler, queue.Config{
-		Name: "orders", Limiter: limiter.All(breaker, bucket), DeadLetter: dead, Logger: slog.New(slog.DiscardHandler),
+		Name: "orders", Limiter: limit, DeadLetter: dead, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		fmt.Println(err)
@@ -52,8 +65,14 @@ func ExampleConsumer() {
 	s := c.Stats()
 	fmt.Println(s.Done, "done,", s.DeadLettered, "dead-lettered")
 
-	msgs, _ := dead.Receive(ctx, queue.ReceiveOptions{Max: 1, Lease: time.Minute})
-	record, _ := retry.ParseDeadLetter(msgs[0].Attributes[retry.DeadLetterAttribute])
+	msgs, err := dead.Receive(ctx, queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+	if err != nil {
+		panic(err)
+	}
+	record, err := retry.ParseDeadLetter(msgs[0].Attributes[retry.DeadLetterAttribute])
+	if err != nil {
+		panic(err)
+	}
 	fmt.Println(record.Reason, "from", record.Source)
 	// Output:
 	// order 1 for pen

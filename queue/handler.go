@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -31,9 +32,14 @@ func (f HandlerFunc) Handle(ctx context.Context, m *Message) error { return f(ct
 // not middleware: they need the source, and are the [Consumer]'s.
 type Middleware func(Handler) Handler
 
-// Chain wraps h in the given middlewares; the first is the outermost.
+// Chain wraps h in the given middlewares; the first is the outermost. When h or a
+// middleware is nil, or one returns nil, Chain returns nil, which [NewConsumer]
+// refuses.
 func Chain(h Handler, with ...Middleware) Handler {
 	for i := len(with) - 1; i >= 0; i-- {
+		if nils.Is(h) || with[i] == nil {
+			return nil
+		}
 		h = with[i](h)
 	}
 	return h
@@ -42,12 +48,16 @@ func Chain(h Handler, with ...Middleware) Handler {
 // Timeout returns a middleware that ends the handler's context d after the
 // handler was started. It panics if d is not positive. The handler's error is
 // passed on as it is, so a handler that returns its context's error after a
-// timeout counts as unavailable; see [limiter.Classify].
+// timeout counts as unavailable; see [limiter.Classify]. Around a nil handler the
+// middleware returns nil, which [NewConsumer] refuses.
 func Timeout(d time.Duration) Middleware {
 	if d <= 0 {
 		panic(fmt.Sprintf("queue: Timeout(%v): must be positive", d))
 	}
 	return func(next Handler) Handler {
+		if nils.Is(next) {
+			return nil
+		}
 		return HandlerFunc(func(ctx context.Context, m *Message) error {
 			ctx, cancel := context.WithTimeout(ctx, d)
 			defer cancel()
@@ -60,8 +70,12 @@ func Timeout(d time.Duration) Middleware {
 // xml.Unmarshal, anything of that shape) fills a T from the body. A body
 // that does not decode is a permanent error: the message goes to the
 // dead-letter queue with the reason "undecodable". A panic of unmarshal is
-// such an error too.
+// such an error too. When unmarshal or f is nil, Decode returns nil, which
+// [NewConsumer] refuses.
 func Decode[T any](unmarshal func(data []byte, v any) error, f func(ctx context.Context, m *Message, v T) error) Handler {
+	if unmarshal == nil || f == nil {
+		return nil
+	}
 	return HandlerFunc(func(ctx context.Context, m *Message) error {
 		var v T
 		if err := decode(unmarshal, m.Body, &v); err != nil {

@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -27,7 +26,7 @@ type plan struct {
 // caller holds mu.
 func (e *engine) plan(now time.Time) plan {
 	in := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
-	slots, look := e.slots(), e.pace.outlook(now, e.cfg.Concurrency)
+	slots, look := e.slots(), e.pace.outlook(now, e.capacity)
 	ahead := look.lookAhead
 	if e.starving() {
 		ahead = look.starved
@@ -293,7 +292,7 @@ func (e *engine) receive(p *poll, failures int) {
 		e.everWorked = true
 		e.failures, e.idles, e.receiveAt = 0, 0, time.Time{}
 		e.pace.received(took, n > 1 && len(live) >= n)
-		look := e.pace.outlook(now, e.cfg.Concurrency)
+		look := e.pace.outlook(now, e.capacity)
 		switch {
 		case len(live) >= n:
 			// The queue may hold more than one receive at a time brings.
@@ -328,9 +327,6 @@ func (e *engine) refuse(d *delivery, err error, now time.Time) {
 }
 
 const (
-	longUnsettled = time.Second      // results that wait for so long are worth a line in the log
-	longParked    = 10 * time.Second // and so are messages that wait for their own limiters, and keep others waiting
-
 	limitsRecheck = time.Second // when all that the limits admit is spoken for, and nothing happens
 
 	minRefusal = time.Second // before a message whose limiter nobody can tell is received again
@@ -374,68 +370,4 @@ func (e *engine) idle(now time.Time) {
 
 // pollsFor is how many receives at once can be of use, with so many messages
 // wanted beyond the slots. The caller holds mu.
-func (e *engine) pollsFor(ahead int) int { return (e.cfg.Concurrency+ahead)/batchSize + 1 }
-
-// tell reports a change of what blocks receiving to Trace and log.
-func (e *engine) tell(block limiter.Block) {
-	if e.host != nil && block.Reason != "" {
-		e.host.Blocked(block)
-	}
-	now := time.Now()
-	e.mu.Lock()
-	was, since, warned := e.blocked, e.blockedAt, e.warned
-	by := block.Reason
-	news := by != was.Reason || block.Name != was.Name
-	warn := worthALine(by) && !warned
-	switch by { // what is so for a moment now and then
-	case ByUnsettled:
-		warn = warn && !news && now.Sub(since) >= longUnsettled
-	case ByParked:
-		warn = warn && !news && now.Sub(since) >= longParked
-	}
-	if !news && !warn || by != "" && by != ByDrain && len(e.receiving) > 0 {
-		e.mu.Unlock()
-		return
-	}
-	if news {
-		e.blocked, e.blockedAt = block, now
-	}
-	e.mu.Unlock()
-	// Probing an open breaker unblocks for a moment; that is not worth a line.
-	again := by == "" && warned && !limiter.Tripped(e.limits)
-	if warn || again {
-		e.mu.Lock()
-		e.warned = warn
-		e.mu.Unlock()
-	}
-	if news && was.Reason != "" {
-		call(e.cfg.Trace.Unblocked, UnblockedInfo{Block: was, After: now.Sub(since)})
-	}
-	if news && by != "" {
-		call(e.cfg.Trace.Blocked, BlockedInfo{Block: block})
-	}
-	switch {
-	case warn:
-		args := []any{"consumer", e.cfg.Name, "blocked_by", limiter.Block{Reason: by, Name: block.Name}.String()}
-		if !block.Until.IsZero() {
-			args = append(args, "until", block.Until)
-		}
-		e.cfg.Logger.Warn("queue: receiving nothing", args...)
-	case again:
-		e.cfg.Logger.Info("queue: receiving again", "consumer", e.cfg.Name)
-	}
-}
-
-// worthALine reports whether by is more than the ordinary working of limits.
-func worthALine(by limiter.Reason) bool {
-	return by == limiter.ByBreaker || by == ByHeld || by == ByParked || by == ByUnsettled
-}
-
-// failed reports a call that failed and will be tried again.
-func (e *engine) failed(op string, err error, retryIn time.Duration) {
-	e.mu.Lock()
-	e.stats.Errors++
-	e.mu.Unlock()
-	call(e.cfg.Trace.Error, ErrorInfo{Op: op, Err: err, RetryIn: retryIn})
-	e.cfg.Logger.LogAttrs(context.Background(), levelOf(err), "queue: "+op+" failed", attrs(e.cfg.Name, err, retryIn)...)
-}
+func (e *engine) pollsFor(ahead int) int { return (e.capacity+ahead)/batchSize + 1 }

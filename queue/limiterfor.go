@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"runtime/debug"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -23,7 +24,7 @@ func (e *engine) limiterOf(m *Message) (own limiter.Limiter, err error) {
 	own = e.cfg.LimiterFor(m)
 	switch v := reflect.ValueOf(own); {
 	case own == nil:
-	case v.Kind() == reflect.Pointer && v.IsNil(): // a map's answer for an unknown key, for example
+	case nils.Is(own): // a map's answer for an unknown key, for example
 		err = fmt.Errorf("queue: Config.LimiterFor: returned a nil %T: for none it must return nil itself", own)
 	case !v.Comparable():
 		err = fmt.Errorf("queue: Config.LimiterFor: a %T can't be told from another: must be comparable, a pointer for example", own)

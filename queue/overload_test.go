@@ -126,18 +126,18 @@ func TestTheFirst429PausesEverybody(t *testing.T) {
 	}{
 		"by default": {limiter: func(*testing.T, int) limiter.Limiter { return nil }},
 		"Semaphore and Breaker": {limiter: func(t *testing.T, n int) limiter.Limiter {
-			return limiter.All(semaphore(t, n), breaker(t))
+			return all(t, semaphore(t, n), breaker(t))
 		}},
 		"TokenBucket and Breaker": {limiter: func(t *testing.T, n int) limiter.Limiter {
-			return limiter.All(bucket(t, float64(10*n), 1), breaker(t)) // a larger burst would be one, at the ramp's end
+			return all(t, bucket(t, float64(10*n), 1), breaker(t)) // a larger burst would be one, at the ramp's end
 		}},
 		"Adaptive": {limiter: func(t *testing.T, n int) limiter.Limiter { return adaptive(t, n) }},
 		"Adaptive and Breaker": {limiter: func(t *testing.T, n int) limiter.Limiter {
-			return limiter.All(adaptive(t, n), breaker(t))
+			return all(t, adaptive(t, n), breaker(t))
 		}},
 		"AdaptiveRate": {limiter: func(t *testing.T, _ int) limiter.Limiter { return adaptiveRate(t) }, byRate: true},
 		"AdaptiveRate and Breaker": {limiter: func(t *testing.T, _ int) limiter.Limiter {
-			return limiter.All(adaptiveRate(t), breaker(t))
+			return all(t, adaptiveRate(t), breaker(t))
 		}},
 		"the client's Adaptive": {limiter: func(t *testing.T, n int) limiter.Limiter { return adaptive(t, n) }, client: true},
 		"the client's Breaker":  {limiter: func(t *testing.T, _ int) limiter.Limiter { return breaker(t) }, client: true},
@@ -159,7 +159,9 @@ func TestTheFirst429PausesEverybody(t *testing.T) {
 				cfg := queue.Config{Concurrency: concurrency, Limiter: l, Retry: retry.Policy{MaxAttempts: 2}}
 				client := &http.Client{Transport: api}
 				if c.client {
-					client.Transport = &limiter.Transport{Limiter: l, Base: api}
+					transport, err := limiter.NewTransport(l, api)
+					require.NoError(t, err)
+					client.Transport = transport
 					cfg.Limiter, cfg.Gate = nil, l
 				}
 				own, dead := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})

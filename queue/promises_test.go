@@ -98,7 +98,7 @@ func play(t *testing.T, plan queuetest.Plan, what string) (calls int) {
 	fill(t, q, storyMessages)
 	faulty := &queuetest.Faulty{Source: q, Sink: dead, Plan: plan, Latency: 10 * time.Millisecond}
 	cfg := storyConfig
-	cfg.DeadLetter = faulty
+	cfg.DeadLetter = sink{faulty}
 	r := start(t, faulty, cfg, l.handle)
 	time.Sleep(10 * time.Minute)
 	calls = faulty.Calls("")
@@ -177,7 +177,7 @@ func TestACrashAtAnyStepLosesNothing(t *testing.T) {
 					return queuetest.Fault{}
 				}}
 				cfg := storyConfig
-				cfg.DeadLetter, cfg.DrainTimeout = dying, time.Second
+				cfg.DeadLetter, cfg.DrainTimeout = sink{dying}, time.Second
 				r := start(t, dying, cfg, l.handle)
 				time.Sleep(10 * time.Second)
 				_ = r.drain() // a process that dies returns nothing that counts
@@ -301,7 +301,7 @@ func TestHeldMessagesAreBounded(t *testing.T) {
 		fill(t, q, 1000)
 		var down atomic.Bool
 		down.Store(true)
-		r := start(t, q, queue.Config{Limiter: limiter.All(), MaxHeld: 25, MaxHold: 10 * time.Minute},
+		r := start(t, q, queue.Config{Limiter: all(t), MaxHeld: 25, MaxHold: 10 * time.Minute},
 			func(context.Context, *queue.Message) error {
 				if down.Load() {
 					return stamped{is: limiter.ErrMisconfigured}
@@ -329,7 +329,7 @@ func TestHeldMessagesDoNotStarveSlots(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
 		fill(t, q, 1000)
 		src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
-		r := start(t, src, queue.Config{Limiter: limiter.All(), MaxHeld: 50},
+		r := start(t, src, queue.Config{Limiter: all(t), MaxHeld: 50},
 			func(context.Context, *queue.Message) error { return stamped{limiter.ErrOverload, time.Minute} })
 		time.Sleep(30 * time.Second)
 		s := r.Stats()
@@ -400,7 +400,7 @@ func TestConsumersSharingALimitStayWithinIt(t *testing.T) {
 				mu.Lock() // guards rng, too
 				rng.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
 				src := &queuetest.Faulty{Source: q, Latency: time.Duration(rng.IntN(40)) * time.Millisecond}
-				cfg := queue.Config{Concurrency: 1 + rng.IntN(10), Limiter: limiter.All(members...), Retry: retry.Policy{BaseDelay: 10 * time.Millisecond}}
+				cfg := queue.Config{Concurrency: 1 + rng.IntN(10), Limiter: all(t, members...), Retry: retry.Policy{BaseDelay: 10 * time.Millisecond}}
 				mu.Unlock()
 				rs = append(rs, start(t, src, cfg, h))
 			}

@@ -100,6 +100,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	e.unlock()
 
 	e.report(j, f, v, took, due)
+	e.logResult(j, f, v)
 	e.reportGuard(rations)
 	if v.Action == judge.DeadLetter {
 		e.handOver(j, v.Reason, f.Err)
@@ -175,7 +176,7 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart boo
 		if e.holding() == e.apart { // the first of an outage
 			e.heldLimit = e.cfg.MaxHeld
 			if e.heldLimit == 0 {
-				e.heldLimit = max(e.cfg.Concurrency, e.inHand())
+				e.heldLimit = max(e.capacity, e.inHand())
 			}
 			e.holdsSince = now
 		}

@@ -3,7 +3,7 @@ package queue
 import "time"
 
 // maxParked bounds what is in hand although its own limiter refuses it.
-func (e *engine) maxParked() int { return max(100, 10*e.cfg.Concurrency) }
+func (e *engine) maxParked() int { return max(100, 10*e.capacity) }
 
 // crowded counts what is in hand because of limits or an outage of its own.
 func (e *engine) crowded() int { return e.parked + e.apart }

@@ -94,7 +94,7 @@ func TestHeldMessagesLetFreshOnesPass(t *testing.T) {
 		fill(t, q, 1)
 		var others []time.Duration
 		began := time.Now()
-		r := start(t, q, queue.Config{Concurrency: 2, Limiter: limiter.All(), MaxHeld: 1}, func(_ context.Context, m *queue.Message) error {
+		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), MaxHeld: 1}, func(_ context.Context, m *queue.Message) error {
 			if string(m.Body) == "other" {
 				others = append(others, time.Since(began))
 				return nil
@@ -245,7 +245,7 @@ func TestALimiterThatFailsIsAskedOncePerSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		told := 0
-		r := start(t, newQueue(t, memqueue.Config{}), queue.Config{Limiter: brokenLimiter{limiter.All()}, Trace: &queue.Trace{
+		r := start(t, newQueue(t, memqueue.Config{}), queue.Config{Limiter: brokenLimiter{all(t)}, Trace: &queue.Trace{
 			Error: func(i queue.ErrorInfo) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -570,14 +570,14 @@ func (c *chaos) play(t *testing.T) {
 			return f
 		}
 	}
-	limits := []limiter.Limiter{limiter.All(), breaker(t), limiter.All(breaker(t), pausable(t))}[c.roll(3)]
+	limits := []limiter.Limiter{all(t), breaker(t), all(t, breaker(t), pausable(t))}[c.roll(3)]
 
 	var consumers sync.WaitGroup
 	for i := range 1 + c.roll(3) {
 		concurrency := 1 + c.roll(8)
 		src := &queuetest.Faulty{Source: q, Sink: dead, Plan: plan(i), Latency: time.Duration(c.roll(40)) * time.Millisecond}
 		cfg := queue.Config{
-			Concurrency: concurrency, Limiter: limits, DeadLetter: src, Lease: 10 * time.Second, DrainTimeout: 2 * time.Second,
+			Concurrency: concurrency, Limiter: limits, DeadLetter: sink{src}, Lease: 10 * time.Second, DrainTimeout: 2 * time.Second,
 			MaxHold: 20 * time.Second, MaxHeld: c.roll(4), NoLookAhead: c.roll(4) == 0, NoDeadLetterGuard: c.roll(2) == 0,
 			Retry: retry.Policy{BaseDelay: 100 * time.Millisecond, MaxDelay: 5 * time.Second, MaxAttempts: -1}, Logger: quiet,
 		}

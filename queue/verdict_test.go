@@ -27,7 +27,7 @@ func TestPostponedIsNotFailed(t *testing.T) {
 		var mu sync.Mutex
 		var at []time.Duration
 		began := time.Now()
-		r := start(t, q, queue.Config{Limiter: limiter.All(b, rate), DeadLetter: dead, Retry: retry.Policy{MaxAttempts: 2}},
+		r := start(t, q, queue.Config{Limiter: all(t, b, rate), DeadLetter: dead, Retry: retry.Policy{MaxAttempts: 2}},
 			func(context.Context, *queue.Message) error {
 				mu.Lock()
 				defer mu.Unlock()

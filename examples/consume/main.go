@@ -39,8 +39,9 @@ func main() {
 	dead, errDead := sqsqueue.New(sqs.NewFromConfig(aws), *deadURL, sqsqueue.Config{})
 	bucket, errRate := limiter.NewTokenBucket(*rate, 1)
 	breaker, errBreaker := limiter.NewBreaker(limiter.BreakerConfig{}) // an outage costs no message its attempts
-	exitOn(2, errAWS, errGuests, errDead, errRate, errBreaker)
-	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: limiter.All(breaker, bucket), DeadLetter: dead, DrainTimeout: 30 * time.Second}
+	limit, errLimit := limiter.All(breaker, bucket)
+	exitOn(2, errAWS, errGuests, errDead, errRate, errBreaker, errLimit)
+	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: limit, DeadLetter: dead, DrainTimeout: 30 * time.Second}
 	consumer, err := queue.NewConsumer(guests, queue.Decode(json.Unmarshal, greet), cfg)
 	exitOn(2, err)
 	findings, err := guests.Check(ctx, sqsqueue.CheckConfig{Consumer: cfg})

@@ -71,16 +71,19 @@ func ConsumerConfig(s Settings, deadLetters queue.Sink) (queue.Config, error) {
 	if err != nil {
 		return queue.Config{}, err
 	}
+	// The handler makes one call, so the call's limits can stand around it. If it
+	// made several, the client would acquire the rate, and it would stand in Gate.
+	limit, err := limiter.All(breaker, rate)
+	if err != nil {
+		return queue.Config{}, err
+	}
 	return queue.Config{
 		Name:        "orders",
 		Concurrency: s.Concurrency,
-		// The handler makes one call, so the call's limits can stand round it. If
-		// it made several, the client would acquire the rate, and it would stand
-		// in Gate.
-		Limiter:    limiter.All(breaker, rate),
-		Retry:      retry.Policy{BaseDelay: 200 * time.Millisecond, MaxDelay: 2 * time.Second},
-		DeadLetter: deadLetters,
-		Lease:      lease,
+		Limiter:     limit,
+		Retry:       retry.Policy{BaseDelay: 200 * time.Millisecond, MaxDelay: 2 * time.Second},
+		DeadLetter:  deadLetters,
+		Lease:       lease,
 
 		DrainTimeout: drainTimeout,
 	}, nil

@@ -29,11 +29,15 @@ func Limiters(s Settings) ([]Kind, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []Kind{
-		{"no limiter", limiter.All()},
-		{"fixed limit", fixed},
-		{"Adaptive and Breaker", limiter.All(adaptive, breaker)},
-	}, nil
+	none, err := limiter.All()
+	if err != nil {
+		return nil, err
+	}
+	both, err := limiter.All(adaptive, breaker)
+	if err != nil {
+		return nil, err
+	}
+	return []Kind{{"no limiter", none}, {"fixed limit", fixed}, {"Adaptive and Breaker", both}}, nil
 }
 
 // again is how all clients try an operation again: after a while, and for as

@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/limiter/redislimiter"
 	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
 )
@@ -24,7 +23,7 @@ func TestRateAndPlacesTogether(t *testing.T) {
 			require.NoError(t, err)
 			semaphore, err := redislimiter.NewSemaphoreOn(farPlaces{f.places, m}, "both", places, redislimiter.Config{})
 			require.NoError(t, err)
-			m.bucket, m.places, m.limiter = bucket, semaphore, limiter.All(bucket, semaphore)
+			m.bucket, m.places, m.limiter = bucket, semaphore, all(t, bucket, semaphore)
 			f.members = append(f.members, m)
 			m.work(20)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -82,7 +83,7 @@ func (c Config) check(constructor string, client redis.UniversalClient, name str
 		return fmt.Errorf("redislimiter: "+constructor+": "+format, args...)
 	}
 	switch {
-	case client == nil || client == redis.UniversalClient((*redis.Client)(nil)):
+	case nils.Is(client):
 		return refuse("client is nil: must be a Redis client")
 	case name == "":
 		return refuse("name is empty: must name the limit, the same in all processes")

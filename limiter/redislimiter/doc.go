@@ -7,7 +7,8 @@
 //	...
 //	places, err := redislimiter.NewSemaphore(client, "inventory", 20, redislimiter.Config{})
 //	...
-//	limit := limiter.All(places, starts)
+//	limit, err := limiter.All(places, starts)
+//	...
 //	defer places.Close(ctx)
 //	defer starts.Close(ctx)
 //

@@ -234,3 +234,10 @@ func TestMain(m *testing.M) {
 	redis.SetLogger(quiet{})
 	os.Exit(m.Run())
 }
+
+func all(t testing.TB, limiters ...limiter.Limiter) limiter.Limiter {
+	t.Helper()
+	l, err := limiter.All(limiters...)
+	require.NoError(t, err)
+	return l
+}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/limiter/internal/line"
 	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
 )
 
@@ -65,7 +67,7 @@ type link struct {
 	by   limiter.Reason // what blocks when the limit is used up
 
 	mu       sync.Mutex // guards all below, and what the limiter has of its own
-	line     line
+	line     line.Line
 	self     caller
 	clock    clock
 	told     store.State // by the answer to the last call that succeeded
@@ -100,6 +102,13 @@ type link struct {
 	wake      chan struct{} // wakes it; holds one wake-up
 	stuck     atomic.Int32  // calls that hang though their context has ended
 	stuckGone sync.WaitGroup
+}
+
+// asked brings the arguments of Ready into their ranges.
+func asked(max int, within time.Duration) (int, time.Duration) {
+	max, within = line.Asked(max, within)
+	// As much again may be added to a quarter of what a Duration holds.
+	return min(max, math.MaxInt32), min(within, math.MaxInt64/4)
 }
 
 // A caller is the limiter's part in its link. Its methods are called with the
@@ -206,7 +215,7 @@ func (l *link) pause(until time.Time) {
 	now := l.now()
 	if at := min(until.Sub(l.base), now+maxPause) + 1; at > l.paused && at > now {
 		l.paused, l.pauseOp = at, pauseFleet
-		l.line.stir()
+		l.line.Stir()
 		l.call(now)
 	}
 }
@@ -216,7 +225,7 @@ func (l *link) Resume() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.paused, l.pauseOp = 0, resumeFleet
-	l.line.stir()
+	l.line.Stir()
 	l.call(l.now())
 }
 
@@ -264,7 +273,7 @@ var errClosed = errors.New("it is closed")
 func (l *link) Idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.running && l.line.empty() && l.paused <= l.now()
+	return !l.running && l.line.Empty() && l.paused <= l.now()
 }
 
 // Close gives back what is held and takes this process off the fleet. From its
@@ -278,7 +287,7 @@ func (l *link) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.closed {
 		l.closed = true
-		l.line.stir()
+		l.line.Stir()
 		if l.told.Gen > 0 {
 			l.start()
 		}
@@ -359,7 +368,7 @@ func (l *link) plan(now time.Duration) (at time.Duration, idle bool) {
 // run makes the calls until there is nothing to call for.
 func (l *link) run(done chan struct{}) {
 	defer close(done)
-	timer := time.NewTimer(never)
+	timer := time.NewTimer(line.Never)
 	defer timer.Stop()
 	for {
 		l.mu.Lock()
@@ -435,7 +444,7 @@ func (l *link) exchange(now time.Duration) {
 	}
 	l.heard(now, st)
 	apply(l.now())
-	l.line.stir()
+	l.line.Stir()
 }
 
 // ask makes a call, and leaves it behind when it takes too long.
@@ -482,7 +491,7 @@ func (l *link) failed(err error) {
 	l.err = err
 	l.retryAt = now + retryMin + rand.N(retryMax-retryMin)
 	l.left = l.left || l.leaving // its lease will run out
-	l.line.stir()
+	l.line.Stir()
 }
 
 // heard takes in what is common to all answers.

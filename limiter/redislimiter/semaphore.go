@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/limiter/internal/line"
 	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
 )
 
@@ -133,7 +134,7 @@ func (s *Semaphore) Stats() SemaphoreStats {
 	now := s.now()
 	return SemaphoreStats{
 		State: s.state(now), Limit: int(s.told.Limit.Value), Share: s.places(now),
-		InUse: s.inUse, Waiting: s.line.waiting, Processes: s.processes(),
+		InUse: s.inUse, Waiting: s.line.Waiting(), Processes: s.processes(),
 		PausedUntil: s.pausedUntil(now), Calls: s.calls, Failures: s.failures, Err: s.err,
 	}
 }
@@ -161,7 +162,7 @@ func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (i
 	max, within = asked(max, within)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.line.watch(ctx, &s.mu, max, func() (int, time.Duration) {
+	return s.line.Watch(ctx, &s.mu, max, func() (int, time.Duration) {
 		now := s.now()
 		s.lastUse = now
 		n, retry := s.count(now, within)
@@ -177,13 +178,13 @@ func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (i
 // When that is none, it says after how long it is worth another look.
 func (s *Semaphore) count(now, within time.Duration) (n int, retry time.Duration) {
 	if s.closed {
-		return 0, never
+		return 0, line.Never
 	}
 	if pause := s.paused - now; pause > within {
 		return 0, pause - within
 	}
 	places := s.places(now)
-	n = places - s.inUse - s.line.waiting
+	n = places - s.inUse - s.line.Waiting()
 	if within > 0 && places > 0 {
 		s.fade(now)
 		n = int(min(float64(n)+s.released/releaseMemory.Seconds()*within.Seconds(), math.MaxInt32))
@@ -191,7 +192,7 @@ func (s *Semaphore) count(now, within time.Duration) (n int, retry time.Duration
 	if s.shareTil > now {
 		return n, s.shareTil - now
 	}
-	return n, never
+	return n, line.Never
 }
 
 // releaseMemory is for how long a release counts in their rate.
@@ -210,22 +211,7 @@ func (s *Semaphore) Acquire(ctx context.Context) (limiter.Permit, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if ctx.Err() != nil { // before there was a slot, perhaps
-		return limiter.Permit{}, context.Cause(ctx)
-	}
-	now := s.now()
-	s.lastUse = now
-	if s.line.waiting == 0 {
-		if _, ok := s.take(now); ok {
-			return limiter.NewPermit(s, 0), nil
-		}
-	}
-	return s.wait(ctx)
-}
-
-// wait waits in line for a place.
-func (s *Semaphore) wait(ctx context.Context) (limiter.Permit, error) {
-	err := s.line.join(ctx, &s.mu, func() { s.call(s.now()) }, func() (time.Duration, bool) { return s.take(s.now()) })
+	err := s.line.Join(ctx, &s.mu, func() (time.Duration, bool) { return s.take(s.now()) }, func() { s.call(s.now()) })
 	s.lastUse = s.now()
 	if err != nil {
 		return limiter.Permit{}, err
@@ -240,7 +226,7 @@ func (s *Semaphore) TryAcquire() (limiter.Permit, bool) {
 	defer s.mu.Unlock()
 	now := s.now()
 	s.lastUse = now
-	if s.line.waiting == 0 {
+	if s.line.Waiting() == 0 {
 		if _, ok := s.take(now); ok {
 			return limiter.NewPermit(s, 0), true
 		}
@@ -291,7 +277,7 @@ func (s *Semaphore) giveBack(releases float64) {
 	s.note(now)
 	s.inUse--
 	s.lastUse = now
-	s.line.stir()
+	s.line.Stir()
 	if s.yield > 0 || s.closed {
 		s.call(now)
 	}
@@ -301,7 +287,7 @@ func (s *Semaphore) giveBack(releases float64) {
 func (s *Semaphore) take(now time.Duration) (retry time.Duration, ok bool) {
 	switch {
 	case s.closed:
-		return never, false
+		return line.Never, false
 	case s.paused > now:
 		return s.paused - now, false
 	case s.inUse < s.places(now):
@@ -312,11 +298,11 @@ func (s *Semaphore) take(now time.Duration) (retry time.Duration, ok bool) {
 	case s.failing > 0 && s.leased(now):
 		return s.leaseEnd - now + 1, false
 	}
-	return never, false
+	return line.Never, false
 }
 
 // wanted returns how many places there is a use for now.
-func (s *Semaphore) wanted() int { return s.inUse + s.line.waiting + s.wish }
+func (s *Semaphore) wanted() int { return s.inUse + s.line.Waiting() + s.wish }
 
 // note takes into the peaks what is wanted now.
 func (s *Semaphore) note(now time.Duration) {
@@ -332,12 +318,12 @@ func (s *Semaphore) note(now time.Duration) {
 
 // due implements caller.
 func (s *Semaphore) due(now time.Duration) (at time.Duration, idle bool) {
-	busy := s.inUse > 0 || !s.line.empty()
+	busy := s.inUse > 0 || !s.line.Empty()
 	if !busy && now-s.lastUse >= idleAfter {
 		if s.held > 0 && s.leased(now) && s.failing == 0 {
 			return now, false
 		}
-		return never, true
+		return line.Never, true
 	}
 	if s.failing > 0 {
 		return now, false // as the link has it
@@ -347,7 +333,7 @@ func (s *Semaphore) due(now time.Duration) (at time.Duration, idle bool) {
 	if !s.leased(now) {
 		at = gap
 		if wanted == 0 {
-			at = never
+			at = line.Never
 		}
 	} else {
 		at = s.triedAt + s.spread(beat)
@@ -382,7 +368,7 @@ func (s *Semaphore) prepare(now time.Duration, c store.Call) exchange {
 	s.note(now)
 	r := store.PlacesCall{Call: c}
 	switch {
-	case c.Leave, s.inUse == 0 && s.line.empty() && now-s.lastUse >= idleAfter:
+	case c.Leave, s.inUse == 0 && s.line.Empty() && now-s.lastUse >= idleAfter:
 		r.Rest = true
 		s.held, s.yield = 0, 0
 	default:

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/limiter/internal/line"
 	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
 )
 
@@ -190,7 +191,7 @@ func (b *TokenBucket) Stats() TokenBucketStats {
 		State: b.state(now),
 		Rate:  b.told.Limit.Value, Burst: int(b.told.Limit.Burst),
 		Share: b.share, Processes: b.processes(),
-		Held: len(b.slots), Waiting: b.line.waiting, PausedUntil: b.pausedUntil(now),
+		Held: len(b.slots), Waiting: b.line.Waiting(), PausedUntil: b.pausedUntil(now),
 		Missed: b.missed, Calls: b.calls, Failures: b.failures, Err: b.err,
 	}
 	switch {
@@ -210,7 +211,7 @@ func (b *TokenBucket) Ready(ctx context.Context, max int, within time.Duration) 
 	max, within = asked(max, within)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.line.watch(ctx, &b.mu, max, func() (int, time.Duration) {
+	return b.line.Watch(ctx, &b.mu, max, func() (int, time.Duration) {
 		now := b.now()
 		b.lastUse = now
 		n, retry := b.count(now, within)
@@ -226,17 +227,17 @@ func (b *TokenBucket) Ready(ctx context.Context, max int, within time.Duration) 
 // When that is none, it says after how long it is worth another look.
 func (b *TokenBucket) count(now, within time.Duration) (n int, retry time.Duration) {
 	if b.closed {
-		return 0, never
+		return 0, line.Never
 	}
 	if pause := b.paused - now; pause > within {
 		return 0, pause - within
 	}
 	b.void(now)
 	if b.sharing(now) {
-		return b.meter.count(now, within, b.line.waiting)
+		return b.meter.count(now, within, b.line.Waiting())
 	}
 	if !b.leased(now) {
-		return 0, never
+		return 0, line.Never
 	}
 	for n < len(b.slots) && b.slots[n].from <= now+within {
 		n++
@@ -244,13 +245,13 @@ func (b *TokenBucket) count(now, within time.Duration) (n int, retry time.Durati
 	if far := within - b.horizon; far > 0 && b.horizon > 0 {
 		n = int(min(float64(n)+b.share*far.Seconds(), math.MaxInt32))
 	}
-	if n > b.line.waiting {
-		return n - b.line.waiting, 0
+	if n > b.line.Waiting() {
+		return n - b.line.Waiting(), 0
 	}
-	if b.line.waiting < len(b.slots) {
-		return 0, max(1, b.slots[b.line.waiting].from-within-now)
+	if b.line.Waiting() < len(b.slots) {
+		return 0, max(1, b.slots[b.line.Waiting()].from-within-now)
 	}
-	return 0, never
+	return 0, line.Never
 }
 
 // Acquire implements [limiter.Limiter].
@@ -260,26 +261,11 @@ func (b *TokenBucket) Acquire(ctx context.Context) (limiter.Permit, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if ctx.Err() != nil { // before there was a slot, perhaps
-		return limiter.Permit{}, context.Cause(ctx)
-	}
-	now := b.now()
-	b.lastUse = now
-	if b.line.waiting == 0 {
-		if s, _, ok := b.take(now); ok {
-			return b.permit(s), nil
-		}
-	}
-	return b.wait(ctx)
-}
-
-// wait waits in line for a slot.
-func (b *TokenBucket) wait(ctx context.Context) (limiter.Permit, error) {
 	var got slot
-	err := b.line.join(ctx, &b.mu, func() { b.call(b.now()) }, func() (retry time.Duration, ok bool) {
+	err := b.line.Join(ctx, &b.mu, func() (retry time.Duration, ok bool) {
 		got, retry, ok = b.take(b.now())
 		return retry, ok
-	})
+	}, func() { b.call(b.now()) })
 	b.lastUse = b.now()
 	if err != nil {
 		return limiter.Permit{}, err
@@ -294,7 +280,7 @@ func (b *TokenBucket) TryAcquire() (limiter.Permit, bool) {
 	defer b.mu.Unlock()
 	now := b.now()
 	b.lastUse = now
-	if b.line.waiting == 0 {
+	if b.line.Waiting() == 0 {
 		if s, _, ok := b.take(now); ok {
 			return b.permit(s), true
 		}
@@ -319,7 +305,7 @@ func (b *TokenBucket) Blocked() limiter.Block {
 		return limiter.Block{}
 	}
 	block := limiter.Block{Reason: b.by, Name: b.name}
-	if retry < never {
+	if retry < line.Never {
 		block.Until = b.time(now + retry)
 	}
 	return block
@@ -346,7 +332,7 @@ func (b *TokenBucket) CancelPermit(token uint64) {
 	b.starts--
 	at, _ := slices.BinarySearchFunc(b.slots, s, byFrom)
 	b.slots = slices.Insert(b.slots, at, s)
-	b.line.stir()
+	b.line.Stir()
 }
 
 // The token of a permit is the cell with the lowest bits of its generation
@@ -402,7 +388,7 @@ func (b *TokenBucket) grain() int64 { return store.Grain(b.told.Limit.Value) }
 // take takes a slot, or says after how long to try again.
 func (b *TokenBucket) take(now time.Duration) (s slot, retry time.Duration, ok bool) {
 	if b.closed {
-		return s, never, false
+		return s, line.Never, false
 	}
 	if b.paused > now {
 		return s, b.paused - now, false
@@ -410,9 +396,9 @@ func (b *TokenBucket) take(now time.Duration) (s slot, retry time.Duration, ok b
 	b.void(now)
 	sharing := b.sharing(now)
 	if !sharing && !b.leased(now) {
-		return s, never, false
+		return s, line.Never, false
 	}
-	retry = never
+	retry = line.Never
 	if len(b.slots) > 0 {
 		if s = b.slots[0]; s.from <= now {
 			b.slots = b.slots[1:]
@@ -488,17 +474,17 @@ func (b *TokenBucket) near(now time.Duration) int {
 }
 
 // wanted returns how many slots there is a use for now.
-func (b *TokenBucket) wanted() int { return b.line.waiting + b.wish }
+func (b *TokenBucket) wanted() int { return b.line.Waiting() + b.wish }
 
 // due implements caller.
 func (b *TokenBucket) due(now time.Duration) (at time.Duration, idle bool) {
 	b.void(now)
-	if b.line.empty() && now-b.lastUse >= idleAfter {
+	if b.line.Empty() && now-b.lastUse >= idleAfter {
 		// It is idle, but what it holds goes back first.
 		if len(b.slots) > 0 && b.leased(now) && b.failing == 0 && !b.meter.on {
 			return now, false
 		}
-		return never, true
+		return line.Never, true
 	}
 	if b.failing > 0 {
 		return now, false // as the link has it
@@ -507,7 +493,7 @@ func (b *TokenBucket) due(now time.Duration) (at time.Duration, idle bool) {
 	if !b.leased(now) {
 		at = b.triedAt + callGap
 		if b.wanted() == 0 {
-			at = never
+			at = line.Never
 		}
 	}
 	if b.horizon > 0 && b.demand*b.horizon.Seconds() >= 1 {
@@ -520,7 +506,7 @@ func (b *TokenBucket) due(now time.Duration) (at time.Duration, idle bool) {
 		}
 		at = min(at, more)
 	}
-	if b.line.empty() { // look whether it is idle then
+	if b.line.Empty() { // look whether it is idle then
 		at = min(at, b.lastUse+idleAfter)
 	}
 	return at, false
@@ -538,7 +524,7 @@ func (b *TokenBucket) dropped() {
 func (b *TokenBucket) prepare(now time.Duration, c store.Call) exchange {
 	b.sample(now)
 	b.void(now)
-	rest := c.Leave || (b.line.empty() && now-b.lastUse >= idleAfter)
+	rest := c.Leave || (b.line.Empty() && now-b.lastUse >= idleAfter)
 	r := store.RateCall{Call: c}
 	if rest {
 		r.Rest = true
@@ -566,12 +552,12 @@ func (b *TokenBucket) want(now time.Duration, r *store.RateCall) {
 		horizon = store.MinHorizon * time.Microsecond
 	}
 	h := horizon.Seconds()
-	demand := b.demand + float64(b.line.waiting)/h
+	demand := b.demand + float64(b.line.Waiting())/h
 	r.Demand = int64(min(demand*1000, 1e15))
 	r.Held = int64(held)
 	r.Lead = int64((b.clock.width() + 2*callGap) / time.Microsecond)
 	near := b.near(now)
-	r.Fresh = int64(max(0, b.wish-max(0, near-b.line.waiting)))
+	r.Fresh = int64(max(0, b.wish-max(0, near-b.line.Waiting())))
 	defer func() { // from starts to cells
 		grain := b.grain()
 		for _, n := range []*int64{&r.Held, &r.Soon, &r.Fresh, &r.Spread} {
@@ -585,14 +571,14 @@ func (b *TokenBucket) want(now time.Duration, r *store.RateCall) {
 		// What is near would be lost, and goes first. What is far is taken
 		// evenly: slots in a row would find too few operations for them, where
 		// another limit holds too.
-		many = max(many, float64(b.line.waiting))
+		many = max(many, float64(b.line.Waiting()))
 		r.Soon = int64(math.Ceil(max(0, many-float64(held))))
 		r.Spread = r.Soon
 		far := b.clock.store(now + time.Duration(nearBy*float64(horizon)))
 		r.Before, r.After = far, far
 		return
 	}
-	if soon := b.line.waiting - near; soon > 0 {
+	if soon := b.line.Waiting() - near; soon > 0 {
 		if near < held { // what is in hand comes later: is there anything sooner?
 			r.Before = b.clock.store(b.slots[near].from - callGap)
 		}

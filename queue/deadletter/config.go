@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 )
@@ -55,8 +56,8 @@ const (
 // check returns the Config with its defaults, or an error that names the field
 // that is wrong.
 func (c Config) check(op string, from queue.Source) (Config, error) {
-	if from == nil {
-		return c, fmt.Errorf("deadletter: %s: from is nil", op)
+	if nils.Is(from) {
+		return c, fmt.Errorf("deadletter: %s: from is %s", op, nils.Describe(from))
 	}
 	if c.Lease == 0 {
 		c.Lease = defaultLease
@@ -69,6 +70,8 @@ func (c Config) check(op string, from queue.Source) (Config, error) {
 	}
 	var err error
 	switch {
+	case c.Limiter != nil && nils.Is(c.Limiter):
+		err = fmt.Errorf("Config.Limiter is %s: leave the field out, or check the error of what makes it", nils.Describe(c.Limiter))
 	case !c.Filter.From.IsZero() && !c.Filter.Until.IsZero() && !c.Filter.From.Before(c.Filter.Until):
 		err = fmt.Errorf("Config.Filter.From is %v: must be before Config.Filter.Until, which is %v", c.Filter.From, c.Filter.Until)
 	case c.Max < 0:
@@ -84,7 +87,4 @@ func (c Config) check(op string, from queue.Source) (Config, error) {
 	return c, nil
 }
 
-var (
-	errNoSink    = errors.New("deadletter: redrive: to is nil")
-	errSameQueue = errors.New("deadletter: redrive: to is from: must be another queue, or its letters would lose their records")
-)
+var errSameQueue = errors.New("deadletter: redrive: to is from: must be another queue, or its letters would lose their records")

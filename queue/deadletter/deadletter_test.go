@@ -34,6 +34,7 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"Config.Wait is 21s":    {Wait: 21 * time.Second},
 		"Config.Wait is -1s":    {Wait: -time.Second},
 		"Config.Lease is -1m0s": {Lease: -time.Minute},
+		"Config.Limiter is nil": {Limiter: (*limiter.Breaker)(nil)},
 	} {
 		_, err := deadletter.Redrive(t.Context(), q, other, cfg)
 		require.ErrorContains(t, err, "deadletter: redrive: "+want)
@@ -41,10 +42,20 @@ func TestBadConfigIsRefused(t *testing.T) {
 			require.ErrorContains(t, err, "deadletter: list: "+want)
 		}
 	}
-	_, err := deadletter.Redrive(t.Context(), nil, q, deadletter.Config{})
-	require.ErrorContains(t, err, "from is nil")
-	_, err = deadletter.Redrive(t.Context(), q, nil, deadletter.Config{})
-	require.ErrorContains(t, err, "to is nil")
+	var none *memqueue.Queue
+	for _, from := range []queue.Source{nil, none} {
+		_, err := deadletter.Redrive(t.Context(), from, q, deadletter.Config{})
+		require.ErrorContains(t, err, "from is nil")
+		for _, err := range deadletter.List(t.Context(), from, deadletter.Config{}) {
+			require.ErrorContains(t, err, "from is nil")
+		}
+	}
+	for _, to := range []queue.Sink{nil, none} {
+		_, err := deadletter.Redrive(t.Context(), q, to, deadletter.Config{})
+		require.ErrorContains(t, err, "to is nil")
+	}
+	_, err := deadletter.Redrive(t.Context(), q, none, deadletter.Config{DryRun: true})
+	require.ErrorContains(t, err, "to is nil (a *memqueue.Queue)")
 }
 
 // A queue is not redriven to itself, which would cost its letters their records.
@@ -933,13 +944,15 @@ func TestLostLeases(t *testing.T) {
 		require.NoError(t, err)
 		semaphore, err := limiter.NewSemaphore(2)
 		require.NoError(t, err)
+		limit, err := limiter.All(semaphore, bucket)
+		require.NoError(t, err)
 		var both sync.WaitGroup
 		total := 0
 		var mu sync.Mutex
 		for range 2 {
 			both.Go(func() {
 				f := &queuetest.Faulty{Source: dead, Plan: queuetest.On(queuetest.OpExtend, queuetest.Fault{Mode: queuetest.Refuse})}
-				s, err := deadletter.Redrive(t.Context(), f, orders, deadletter.Config{Limiter: limiter.All(semaphore, bucket), Logger: quiet})
+				s, err := deadletter.Redrive(t.Context(), f, orders, deadletter.Config{Limiter: limit, Logger: quiet})
 				mu.Lock()
 				defer mu.Unlock()
 				require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
@@ -113,8 +114,8 @@ func Redrive(ctx context.Context, from queue.Source, to queue.Sink, cfg Config) 
 	cfg, err = cfg.check("redrive", from)
 	switch {
 	case err != nil:
-	case to == nil && !cfg.DryRun:
-		err = errNoSink
+	case nils.Is(to) && (to != nil || !cfg.DryRun):
+		err = fmt.Errorf("deadletter: redrive: to is %s", nils.Describe(to))
 	case same(from, to):
 		err = errSameQueue
 	}

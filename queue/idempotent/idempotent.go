@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/internal/results"
@@ -96,11 +97,11 @@ type Stats struct {
 	Unrecorded int64
 }
 
-// New returns a middleware that remembers in store. It fails when store is nil or a
-// nil *Memory, or a field of cfg can't be right, which the error names.
+// New returns a middleware that remembers in store. It fails when store is nil, or
+// a nil pointer, or a field of cfg can't be right; the error names it.
 func New(store Store, cfg Config) (*Middleware, error) {
-	if m, ok := store.(*Memory); store == nil || ok && m == nil {
-		return nil, errors.New("idempotent: New: store is nil")
+	if nils.Is(store) {
+		return nil, fmt.Errorf("idempotent: New: store is %s", nils.Describe(store))
 	}
 	if cfg.Key == nil {
 		cfg.Key = DefaultKey
@@ -132,8 +133,12 @@ func (w *Middleware) Stats() Stats {
 	}
 }
 
-// Wrap makes next run once per key. It is a [queue.Middleware].
+// Wrap makes next run once per key. It is a [queue.Middleware]. When next is nil,
+// it returns nil, which [queue.NewConsumer] refuses.
 func (w *Middleware) Wrap(next queue.Handler) queue.Handler {
+	if nils.Is(next) {
+		return nil
+	}
 	return queue.HandlerFunc(func(ctx context.Context, m *queue.Message) error {
 		key, err := w.key(m)
 		if err != nil {

@@ -56,6 +56,12 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "store is nil")
 	_, err = idempotent.New((*idempotent.Memory)(nil), idempotent.Config{})
 	require.ErrorContains(t, err, "store is nil")
+	_, err = idempotent.New((*away)(nil), idempotent.Config{})
+	require.ErrorContains(t, err, "store is nil")
+	w, err := idempotent.New(memory(t, 1), idempotent.Config{})
+	require.NoError(t, err)
+	require.Nil(t, w.Wrap(nil), "so that NewConsumer refuses it")
+	require.Nil(t, w.Wrap(queue.HandlerFunc(nil)))
 	_, err = idempotent.NewMemory(0)
 	require.ErrorContains(t, err, "max is 0")
 }

@@ -138,6 +138,10 @@ func First(plans ...Plan) Plan {
 // Faulty is a queue whose calls fail as planned: a [queue.Source] and a
 // [queue.Sink] round any others. Set its fields before the first call; calls
 // may be concurrent then. Don't copy it.
+//
+// One whose Source and Sink are two queues, so that Plan counts the calls to both,
+// goes into [queue.Config] as DeadLetter inside another value, such as a
+// struct{ queue.Sink }: a consumer refuses a source that is its own DeadLetter.
 type Faulty struct {
 	// Source and Sink do the work. Either may be nil when it is not called.
 	Source queue.Source

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/queue"
 )
 
@@ -102,12 +103,10 @@ func TestSource(t *testing.T, newQueue func(t *testing.T) Queue, cfg Config) {
 			}
 			if !cfg.Synctest {
 				t.Parallel()
-				c.test(&run{T: t, q: newQueue(t), cfg: cfg})
+				c.run(t, newQueue, cfg)
 				return
 			}
-			synctest.Test(t, func(t *testing.T) {
-				c.test(&run{T: t, q: newQueue(t), cfg: cfg})
-			})
+			synctest.Test(t, func(t *testing.T) { c.run(t, newQueue, cfg) })
 		})
 	}
 }
@@ -117,6 +116,16 @@ type testCase struct {
 	name  string
 	needs need
 	test  func(*run)
+}
+
+// run runs the case on a queue of its own.
+func (c testCase) run(t *testing.T, newQueue func(t *testing.T) Queue, cfg Config) {
+	t.Helper()
+	q := newQueue(t)
+	if nils.Is(q) {
+		t.Fatalf("queuetest: TestSource: newQueue returned %s", nils.Describe(q))
+	}
+	c.test(&run{T: t, q: q, cfg: cfg})
 }
 
 // A need is what a queue must have for a case to say anything about it.

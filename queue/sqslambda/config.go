@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
@@ -117,10 +118,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.OpenBreaker != Return && c.OpenBreaker != Error {
 		errs = append(errs, fmt.Errorf("Config.OpenBreaker is %d: must be Return or Error", c.OpenBreaker))
 	}
-	for field, v := range map[string]any{"Config.DeadLetter": c.DeadLetter, "Config.Queue": c.Queue} {
-		if p := reflect.ValueOf(v); p.Kind() == reflect.Pointer && p.IsNil() {
-			errs = append(errs, fmt.Errorf("%s is a nil %T: leave the field out, or check the error of what makes it", field, v))
-		}
+	switch {
+	case c.Queue == nil:
+	case nils.Is(c.Queue):
+		errs = append(errs, fmt.Errorf("Config.Queue is %s: leave the field out, or check the error of what makes it", nils.Describe(c.Queue)))
+	case reflect.ValueOf(c.Queue).Comparable() && any(c.Queue) == any(c.DeadLetter):
+		errs = append(errs, errors.New("Config.DeadLetter is Config.Queue: must be another queue, or dead letters come back"))
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

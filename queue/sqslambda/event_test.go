@@ -314,7 +314,7 @@ func randomInvocations(t *testing.T, seed uint64) {
 	}
 	switch draw(4) {
 	case 0:
-		cfg.Limiter = limiter.All()
+		cfg.Limiter = all(t)
 	case 1:
 		bucket, err := limiter.NewTokenBucket(1+float64(draw(20)), 1+draw(5))
 		require.NoError(t, err)

@@ -119,7 +119,11 @@ func ExampleFleetLimit() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	cfg := sqslambda.Config{Limiter: limiter.All(breaker, share)}
+	limit, err := limiter.All(breaker, share)
+	if err != nil {
+		log.Fatal(err)
+	}
+	cfg := sqslambda.Config{Limiter: limit}
 	fmt.Printf("%.0f a second here, %d at once, %T\n", share.Stats().Rate, share.Stats().Burst, cfg)
 	// Output:
 	// 5 a second here, 1 at once, sqslambda.Config

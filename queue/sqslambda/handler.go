@@ -30,11 +30,12 @@ func Handler(h queue.Handler, cfg Config) (func(context.Context, events.SQSEvent
 	f := &function{handler: h, cfg: cfg, limits: cfg.Limiter}
 	// The consumer checks the rest, its handler too.
 	_, consumerErr := queue.NewConsumer(&source{}, h, f.consumerConfig("lambda", 1))
-	if err := errors.Join(err, consumerErr); err != nil {
-		return nil, fmt.Errorf("sqslambda: Handler: %w", err)
+	err = errors.Join(err, consumerErr)
+	if err == nil && cfg.Gate != nil {
+		f.limits, err = limiter.All(cfg.Limiter, cfg.Gate)
 	}
-	if cfg.Gate != nil {
-		f.limits = limiter.All(cfg.Limiter, cfg.Gate)
+	if err != nil {
+		return nil, fmt.Errorf("sqslambda: Handler: %w", err)
 	}
 	return f.invoke, nil
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/memqueue"
 	"github.com/rampmeter/rampmeter/queue/sqslambda"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 	"github.com/rampmeter/rampmeter/retry"
@@ -31,13 +32,18 @@ func succeed(context.Context, *queue.Message) error { return nil }
 func TestBadConfigurationIsRefused(t *testing.T) {
 	breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
 	require.NoError(t, err)
+	q, err := memqueue.New(memqueue.Config{})
+	require.NoError(t, err)
 	for want, cfg := range map[string]sqslambda.Config{
 		"Config.Concurrency is -1":                {Concurrency: -1},
 		"Config.Retry: retry: Policy: BaseDelay":  {Retry: retry.Policy{BaseDelay: -1}},
 		"Config.Limiter and Config.Gate have a":   {Limiter: breaker, Gate: breaker},
 		"Config.OpenBreaker is 2: must be Return": {OpenBreaker: 2},
-		"Config.Queue is a nil *sqsqueue.Queue":   {Queue: (*sqsqueue.Queue)(nil)},
-		"Config.DeadLetter is a nil *sqsqueue.":   {DeadLetter: (*sqsqueue.Queue)(nil)},
+		"Config.Queue is nil (a *sqsqueue.Queue)": {Queue: (*sqsqueue.Queue)(nil)},
+		"Config.DeadLetter is nil (a *sqsqueue.Q": {DeadLetter: (*sqsqueue.Queue)(nil)},
+		"Config.Limiter is nil (a *limiter.Break": {Limiter: (*limiter.Breaker)(nil)},
+		"Config.Gate is nil (a *limiter.Breaker)": {Gate: (*limiter.Breaker)(nil)},
+		"Config.DeadLetter is Config.Queue":       {Queue: q, DeadLetter: q},
 		"Config.OpenBreaker is -1":                {OpenBreaker: -1, Concurrency: -1},
 	} {
 		f, err := sqslambda.Handler(queue.HandlerFunc(succeed), cfg)
@@ -287,7 +293,7 @@ func TestNothingRunsAfterTheAnswer(t *testing.T) {
 		q, dead := &sourceQueue{took: 10 * time.Millisecond}, &sink{}
 		results := []error{nil, errors.New("?"), limited{time.Minute}, retry.Permanent(errors.New("?")), limited{time.Minute}}
 		f := newFunction(t, func(_ context.Context, m *queue.Message) error { return results[int(m.ID[0]-'0')%len(results)] },
-			sqslambda.Config{Queue: q, DeadLetter: dead, Trace: trace, Concurrency: 3, Limiter: &watched{limiter.All(), note}})
+			sqslambda.Config{Queue: q, DeadLetter: dead, Trace: trace, Concurrency: 3, Limiter: &watched{all(t), note}})
 		got := returned(t, f, time.Minute, newEvent(10))
 		answered.Store(1)
 		calls := len(q.calls)
@@ -374,7 +380,7 @@ func TestLimitsAreShared(t *testing.T) {
 			running--
 			mu.Unlock()
 			return nil
-		}, sqslambda.Config{Limiter: limiter.All(sem, bucket), Concurrency: 2})
+		}, sqslambda.Config{Limiter: all(t, sem, bucket), Concurrency: 2})
 		for range 3 {
 			var wg sync.WaitGroup
 			for range 8 {
@@ -519,7 +525,7 @@ func TestOneOverloadDoesNotEndTheInvocation(t *testing.T) {
 			}
 			time.Sleep(900 * time.Millisecond)
 			return nil
-		}, sqslambda.Config{Limiter: limiter.All()})
+		}, sqslambda.Config{Limiter: all(t)})
 		require.Equal(t, []string{"0"}, returned(t, f, time.Minute, newEvent(10)))
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/sleep"
+	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqslambda"
 )
@@ -199,4 +200,11 @@ func (s *sink) ids() []string {
 	}
 	slices.Sort(all)
 	return all
+}
+
+func all(t testing.TB, limiters ...limiter.Limiter) limiter.Limiter {
+	t.Helper()
+	l, err := limiter.All(limiters...)
+	require.NoError(t, err)
+	return l
 }

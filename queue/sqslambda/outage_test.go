@@ -182,7 +182,7 @@ func (o outage) start(t *testing.T, client *sqs.Client, url, deadURL string, cal
 		cfg.OpenBreaker = sqslambda.Error
 	}
 	if o.function == noBreaker {
-		cfg.Limiter = limiter.All()
+		cfg.Limiter = all(t)
 	}
 	f, err := sqslambda.Handler(queue.HandlerFunc(func(ctx context.Context, m *queue.Message) error { return call(ctx, string(m.Body)) }), cfg)
 	require.NoError(t, err)

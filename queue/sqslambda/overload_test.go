@@ -46,8 +46,8 @@ func limiters(n int) map[string]func(t *testing.T) limiter.Limiter {
 		"the default":              func(*testing.T) limiter.Limiter { return nil },
 		"Adaptive":                 adaptive,
 		"AdaptiveRate":             rate,
-		"Adaptive and Breaker":     func(t *testing.T) limiter.Limiter { return limiter.All(adaptive(t), breaker(t)) },
-		"AdaptiveRate and Breaker": func(t *testing.T) limiter.Limiter { return limiter.All(rate(t), breaker(t)) },
+		"Adaptive and Breaker":     func(t *testing.T) limiter.Limiter { return all(t, adaptive(t), breaker(t)) },
+		"AdaptiveRate and Breaker": func(t *testing.T) limiter.Limiter { return all(t, rate(t), breaker(t)) },
 	}
 }
 

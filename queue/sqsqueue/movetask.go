@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 )
@@ -87,8 +88,8 @@ const (
 // sqs:DeleteMessage and sqs:GetQueueAttributes on the dead-letter queue, and
 // sqs:SendMessage and sqs:GetQueueAttributes on the other.
 func Move(ctx context.Context, client MoveAPI, fromURL string, cfg MoveConfig) (MoveProgress, error) {
-	if c, ok := client.(*sqs.Client); client == nil || ok && c == nil {
-		return MoveProgress{}, errors.New("sqsqueue: Move: client is nil")
+	if nils.Is(client) {
+		return MoveProgress{}, fmt.Errorf("sqsqueue: Move: client is %s", nils.Describe(client))
 	}
 	switch {
 	case fromURL == "":

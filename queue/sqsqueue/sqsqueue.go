@@ -2,7 +2,6 @@ package sqsqueue
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -14,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/internal/sqsmessage"
 	"github.com/rampmeter/rampmeter/retry"
@@ -111,8 +111,8 @@ var (
 // Timeout that is not longer than a receive's wait can send, but its receives are
 // refused.
 func New(client API, queueURL string, cfg Config) (*Queue, error) {
-	if c, ok := client.(*sqs.Client); client == nil || ok && c == nil {
-		return nil, errors.New("sqsqueue: New: client is nil")
+	if nils.Is(client) {
+		return nil, fmt.Errorf("sqsqueue: New: client is %s", nils.Describe(client))
 	}
 	u, err := url.Parse(queueURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") == "" {

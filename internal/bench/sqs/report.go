@@ -263,10 +263,11 @@ func (r *result) bars() (bars []string) {
 		if least {
 			sign = "at least"
 		}
-		if least && value.Median >= limit || !least && value.Median <= limit {
+		is, limit := round(value.Median), round(limit)
+		if least && is >= limit || !least && is <= limit {
 			verdict = "met"
 		}
-		bars = append(bars, fmt.Sprintf("- %s %s %.2f: %.2f, %s", what, sign, limit, value.Median, verdict))
+		bars = append(bars, fmt.Sprintf("- %s %s %.2f: %.2f, %s", what, sign, limit, is, verdict))
 	}
 	ours, theirs := r.of(rampmeter), r.of(handWritten)
 	if s.LeastRate > 0 {
@@ -295,6 +296,9 @@ func (r *result) bars() (bars []string) {
 	}
 	return bars
 }
+
+// round returns x as it is printed.
+func round(x float64) float64 { return math.Round(x*100) / 100 }
 
 func count(n int, of string) string {
 	if n == 1 {

@@ -113,7 +113,7 @@ func (t *tally) now() instant {
 	}
 	allocs := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}}
 	metrics.Read(allocs)
-	memory := u.Maxrss
+	memory := int64(u.Maxrss)
 	if runtime.GOOS != "darwin" {
 		memory *= 1024
 	}

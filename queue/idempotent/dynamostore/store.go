@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/rampmeter/rampmeter/internal/awsconns"
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/queue/idempotent"
 	"github.com/rampmeter/rampmeter/retry"
 )
@@ -72,8 +73,8 @@ var _ idempotent.Store = (*Store)(nil)
 // no request. It fails when client is nil, table is empty, or a field of cfg
 // can't be right, which the error names.
 func New(client API, table string, cfg Config) (*Store, error) {
-	if c, ok := client.(*dynamodb.Client); client == nil || ok && c == nil {
-		return nil, errors.New("dynamostore: New: client is nil")
+	if nils.Is(client) {
+		return nil, fmt.Errorf("dynamostore: New: client is %s", nils.Describe(client))
 	}
 	switch ns := cfg.Namespace; {
 	case table == "":

@@ -165,3 +165,13 @@ func TestCrashesFindRepeats(t *testing.T) {
 		})
 	}
 }
+
+func TestANilStoreIsAComplaint(t *testing.T) {
+	c := &complaints{TB: t}
+	idempotenttest.TestStore(c, (*idempotent.Memory)(nil))
+	idempotenttest.TestCrashes(c, nil, idempotenttest.Alone, 1, 1)
+	require.Equal(t, []string{
+		"idempotenttest: TestStore: s is nil (a *idempotent.Memory)",
+		"idempotenttest: TestCrashes: s is nil",
+	}, c.said)
+}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/queue/idempotent"
 )
 
@@ -34,6 +35,10 @@ type T interface {
 // takes about five seconds, in a bubble of testing/synctest of the bubble's time.
 func TestStore(t T, s idempotent.Store) {
 	t.Helper()
+	if nils.Is(s) {
+		t.Errorf("idempotenttest: TestStore: s is %s", nils.Describe(s))
+		return
+	}
 	var wg sync.WaitGroup
 	for name, c := range map[string]func(*suite){
 		"a claim":          aClaim,

@@ -112,8 +112,9 @@ func newWorker(t Task, stderr io.Writer) (*worker, error) {
 	rate, errRate := redislimiter.NewTokenBucket(client, t.Name+"-rate", t.Rate, t.Burst, fleet)
 	places, errPlaces := redislimiter.NewSemaphore(client, t.Name+"-concurrency", t.Concurrency, fleet)
 	breaker, errBreaker := limiter.NewBreaker(limiter.BreakerConfig{Name: "inventory"})
+	limit, errLimit := limiter.All(breaker, rate, places)
 	sqs, errSQS := newSQS(t.SQS)
-	if err := errors.Join(errRate, errPlaces, errBreaker, errSQS); err != nil {
+	if err := errors.Join(errRate, errPlaces, errBreaker, errLimit, errSQS); err != nil {
 		return nil, err
 	}
 	orders, errOrders := sqsqueue.New(sqs, t.QueueURL, sqsqueue.Config{Wait: time.Second}) // so that a worker ends within that
@@ -133,7 +134,7 @@ func newWorker(t Task, stderr io.Writer) (*worker, error) {
 		cfg: queue.Config{
 			Name:        "orders",
 			Concurrency: t.Concurrency, // all of the fleet's places may be here
-			Limiter:     limiter.All(breaker, rate, places),
+			Limiter:     limit,
 			Retry:       retry.Policy{BaseDelay: 200 * time.Millisecond, MaxDelay: 2 * time.Second},
 			DeadLetter:  dead,
 			Lease:       t.Lease,

@@ -1,0 +1,28 @@
+// Package nils finds nils that an interface hides. A caller that drops a
+// constructor's error holds a nil pointer, which is not == nil once it is in an
+// interface.
+package nils
+
+import (
+	"fmt"
+	"reflect"
+)
+
+// Is reports whether v is nil, or holds a nil pointer, function, map or channel.
+func Is(v any) bool {
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Invalid:
+		return true
+	case reflect.Pointer, reflect.Func, reflect.Map, reflect.Chan:
+		return r.IsNil()
+	}
+	return false
+}
+
+// Describe names a v for which Is is true: "nil", or "nil (a *limiter.Breaker)".
+func Describe(v any) string {
+	if v == nil {
+		return "nil"
+	}
+	return fmt.Sprintf("nil (a %T)", v)
+}
