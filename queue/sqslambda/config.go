@@ -15,15 +15,15 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// Config says how a [Handler] works. The zero Config works; DeadLetter and Queue
-// are what makes it good.
+// Config configures [Handler]. The zero Config works, but set Queue and DeadLetter
+// in production.
 type Config struct {
 	// Name names the function in logs and dead-letter records (where it is the
 	// source). Defaults to the name of the queue, as the event's ARN has it.
 	Name string
 
 	// Concurrency is how many messages of one batch are handled at once, 1 to
-	// 100,000. How many batches are, is the event source mapping's
+	// 100,000. The number of concurrent batches is the event source mapping's
 	// MaximumConcurrency. Defaults to 1.
 	Concurrency int
 
@@ -41,30 +41,30 @@ type Config struct {
 	Gate limiter.Limiter
 
 	// Retry says how long a message that failed stays hidden, by its number of
-	// receives, and when it has failed for good. MaxAttempts must stay below the
-	// queue's maxReceiveCount, and far below it, for every delivery counts, also
-	// one that was returned untried: 20 with 50, say. The zero Policy has the
-	// defaults of [retry.Policy].
+	// receives, and when its attempts are used up. Every receive is an attempt,
+	// also one after which the message was returned untried, so MaxAttempts must
+	// be high, and far below the queue's maxReceiveCount: 20 with 50, say. The
+	// zero Policy has the defaults of [retry.Policy].
 	Retry retry.Policy
 
-	// DeadLetter takes a copy of each message that failed for good, with a
-	// [retry.DeadLetter] record among its attributes; the message then counts as
-	// done. Without one such a message is returned, again and again, until the
-	// queue's own redrive takes it.
+	// DeadLetter gets a copy of each message that failed for good, with a
+	// [retry.DeadLetter] record among its attributes; the message is then done.
+	// Without one such a message is returned, again and again, until the queue's
+	// own redrive takes it.
 	DeadLetter queue.Sink
-	// NoDeadLetterGuard turns off the guard that stops the hand-off when more
-	// than half of the last 20 results would have been dead-lettered.
+	// NoDeadLetterGuard turns off the guard that rations dead letters when hardly
+	// any message succeeds.
 	NoDeadLetterGuard bool
 
-	// Queue is the queue that the event source mapping reads, a
-	// *sqsqueue.Queue as a rule. Its Nack is called, and nothing else, to hide
-	// what is returned for as long as it should stay away. Without it everything
-	// that is returned stays away for what is left of the queue's visibility
-	// timeout; see the package documentation for what is lost then.
+	// Queue is the queue that the event source mapping reads, usually a
+	// *sqsqueue.Queue. Only its Nack is called, to hide returned messages for as
+	// long as they should stay away. Without it every returned message stays away
+	// until its visibility timeout ends; the package documentation says what is
+	// lost then.
 	Queue queue.Source
 
-	// OpenBreaker says how an invocation ends whose batch was returned because
-	// the far side is in trouble. Defaults to [Return].
+	// OpenBreaker selects how an invocation ends whose batch is returned because
+	// of an outage downstream. Defaults to [Return].
 	OpenBreaker OpenBreaker
 
 	// Logger gets what an operator must know. Defaults to slog.Default().
@@ -73,17 +73,17 @@ type Config struct {
 	Trace *queue.Trace
 }
 
-// OpenBreaker says how an invocation ends that was cut short by trouble at the
-// far side.
+// OpenBreaker selects how an invocation ends that an outage downstream has cut
+// short.
 type OpenBreaker int
 
 const (
-	// Return returns the messages and ends the invocation well. Lambda goes on
-	// polling at full speed: each message costs a receive per delay.
+	// Return returns the messages, and the invocation succeeds. Lambda goes on
+	// polling at full speed: a message costs a receive for each of its delays.
 	Return OpenBreaker = iota
 	// Error fails the invocation, if no message of its batch is done, after the
-	// delays are set. Lambda polls slower after errors, as it does not after
-	// partial responses. The alarm on the function's errors will ring.
+	// delays are set. Lambda polls more slowly after errors, which it does not do
+	// after partial responses. An alarm on the function's errors will ring.
 	Error
 )
 
@@ -102,7 +102,7 @@ func OutageSpan(maxReceiveCount int) time.Duration {
 }
 
 // withDefaults returns c with its defaults filled in, or an error that names
-// every field that can't be right. What the engine checks is left to it.
+// every field that can't be right. What the consumer checks is left to it.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	if c.Concurrency == 0 {

@@ -36,7 +36,7 @@ func newPolicy() judge.Policy {
 	}
 }
 
-// The README's table, "What a handler's result means", and what else decides. In
+// The table of results in package queue's documentation, and what else decides. In
 // each case 10 attempts are allowed, and delays are 1 s, 2 s, 4 s and so on up to
 // 1 min.
 func TestJudge(t *testing.T) {
