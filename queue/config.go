@@ -95,8 +95,8 @@ type Config struct {
 	DrainTimeout time.Duration
 
 	// MaxHold is how long a message that the downstream failed may stay in hand
-	// before it is returned, 1 s to 11 h. Messages of ordered groups stay for
-	// 11 h. Defaults to 15 min.
+	// before it is returned, 1 s to 11 h. Each return costs the message a receive.
+	// Messages of ordered groups stay for 11 h. Defaults to 11 h.
 	MaxHold time.Duration
 	// MaxHeld is how many messages may be held at once because the downstream
 	// fails. When so many are, one fresh message is received now and then, to see
@@ -184,7 +184,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	between("DrainTimeout", c.DrainTimeout, 0, maxDrain)
 	if c.MaxHold == 0 {
-		c.MaxHold = 15 * time.Minute
+		c.MaxHold = maxMaxHold
 	}
 	between("MaxHold", c.MaxHold, time.Second, maxMaxHold)
 	if c.MaxHeld < 0 {

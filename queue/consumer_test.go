@@ -263,11 +263,11 @@ func TestResults(t *testing.T) {
 		"a longer Retry-After than MaxHold is given back": {
 			handle: func(n int, _ *queue.Message) error {
 				if n == 1 {
-					return stamped{limiter.ErrOverload, time.Hour}
+					return stamped{limiter.ErrOverload, 12 * time.Hour}
 				}
 				return nil
 			},
-			runs: 2, took: time.Hour, outcome: func(s queue.Stats) int64 { return s.Released },
+			runs: 2, took: 12 * time.Hour, outcome: func(s queue.Stats) int64 { return s.Released },
 		},
 	} {
 		bubble(t, name, func(t *testing.T) {

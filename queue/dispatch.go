@@ -219,7 +219,7 @@ func (e *engine) runJob(j job, permit limiter.Permit, orphaned, more *bool) {
 			}
 			result = judge.Result{Err: e.panicked(j, v, debug.Stack()), Panicked: true}
 		} else {
-			result = judge.Read(err, func(v any, stack []byte) error { return e.panicked(j, v, stack) })
+			result = judge.Read(err, e.cfg.Retry, func(v any, stack []byte) error { return e.panicked(j, v, stack) })
 		}
 		*orphaned, *more = e.finish(j, permit, result)
 	}()

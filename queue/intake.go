@@ -42,10 +42,10 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled, wait: longUnsettled}
-	case e.holding() > e.apart && e.holding()-e.apart >= e.heldLimit:
+	case e.holding() > e.apart && e.holding()-e.apart >= e.heldMost():
 		// As many are held as may be. One fresh message now and then shows whether
 		// it is they that fail, and not everything.
-		if e.waiting()+e.asked > 0 {
+		if e.count[queued]-e.parked+e.asked > 0 {
 			return plan{by: ByHeld}
 		}
 		if e.freshAt.After(now) {
@@ -83,13 +83,10 @@ func (e *engine) blockedUntil(p plan) time.Time {
 	case ByHeld:
 		return e.firstDue()
 	case ByParked:
-		first := e.firstDue()
-		for _, l := range e.lanes {
-			if l.aside && !l.until.IsZero() && (first.IsZero() || l.until.Before(first)) {
-				first = l.until
-			}
+		if l, ok := e.crowds.top(); ok && !l.until.IsZero() {
+			return l.until // of the lane that has most
 		}
-		return first
+		return e.firstDue()
 	}
 	return p.until
 }
@@ -301,8 +298,7 @@ func (e *engine) receive(p *poll, failures int) {
 			e.pollLimit-- // it runs dry: fewer would bring as much
 		}
 	}
-	if e.draining {
-		e.releaseWaiting(now)
+	for e.draining && e.releaseWaiting(now) {
 	}
 	e.wakeDispatch.set()
 	e.wakeIntake.set()

@@ -46,7 +46,19 @@ type Mark struct {
 type Streak struct {
 	class int
 	n     int
+	first time.Time
 	since Mark // after the first of them
+}
+
+// Len is how many there are.
+func (s Streak) Len() int { return s.n }
+
+// Lasts is how long ago the first of them was.
+func (s Streak) Lasts(now time.Time) time.Duration {
+	if s.n == 0 {
+		return 0
+	}
+	return now.Sub(s.first)
 }
 
 func indexOf(class error) int {
@@ -83,7 +95,7 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 		return Innocent
 	}
 	if s.n == 0 || s.class != i {
-		*s = Streak{class: i, n: 1, since: c.total}
+		*s = Streak{class: i, n: 1, first: now, since: c.total}
 		return Innocent
 	}
 	s.n++
@@ -92,6 +104,9 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 		since = oldest
 	}
 	runs, failed := c.total.runs-since.runs, c.total.failed[i]-since.failed[i]
+	if runs <= failed {
+		return Innocent // nobody else has succeeded
+	}
 	// Of few results the share is not known well: half a failure more is assumed.
 	share := max(leastShare, (float64(failed)+0.5)/float64(runs+1))
 	switch {
