@@ -143,6 +143,18 @@ const (
 // run drives the engine's goroutines. It is the only place that starts the
 // long-lived ones, and it has seen all of them end when it returns.
 func (e *engine) run(ctx context.Context) error {
+	grace, flush := drainGrace, drainFlush
+	if e.host != nil {
+		handlers, last := e.host.Deadline()
+		if !handlers.IsZero() {
+			var cancel context.CancelFunc
+			e.handlers, cancel = context.WithDeadline(e.base, handlers)
+			defer cancel()
+			e.deadline, e.telling = handlers, time.Until(handlers)/2
+			grace = last.Sub(handlers) / 2
+			flush = grace
+		}
+	}
 	for _, loop := range []func(){e.intake, e.dispatch, e.keepLeases, e.flush} {
 		e.wg.Go(loop)
 	}
@@ -153,10 +165,8 @@ func (e *engine) run(ctx context.Context) error {
 	handlers, receives := e.drain()
 
 	began, timeout := time.Now(), e.cfg.DrainTimeout
-	if e.host != nil {
-		if until, ok := e.host.DrainUntil(); ok {
-			timeout = max(time.Until(until), 0)
-		}
+	if !e.deadline.IsZero() {
+		timeout = max(time.Until(e.deadline), 0)
 	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -165,13 +175,13 @@ func (e *engine) run(ctx context.Context) error {
 	idle := e.waitIdle(timer.C)
 	if !idle {
 		e.cancelAll()
-		timer.Reset(drainGrace)
+		timer.Reset(grace)
 		idle = e.waitIdle(timer.C)
 	}
 	var abandoned []string
 	if !idle {
 		abandoned = e.abandon()
-		timer.Reset(drainFlush)
+		timer.Reset(flush)
 		e.waitIdle(timer.C)
 	}
 	unsettled := e.giveUp()
@@ -179,7 +189,7 @@ func (e *engine) run(ctx context.Context) error {
 
 	errs := []error{e.fatal}
 	if len(abandoned) > 0 {
-		errs = append(errs, &AbandonedError{IDs: abandoned, After: timeout + drainGrace})
+		errs = append(errs, &AbandonedError{IDs: abandoned, After: timeout + grace})
 	}
 	if unsettled > 0 {
 		errs = append(errs, fmt.Errorf("drain: %d results could not be settled: the queue will deliver these messages again", unsettled))

@@ -168,7 +168,7 @@ func (e *engine) start(d *delivery, now time.Time) job {
 		e.stats.Reruns++
 	}
 	j := job{at: now, d: d, m: d.msg, run: d.runs, waited: now.Sub(d.since), heldSince: d.heldSince}
-	j.ctx, j.cancel = context.WithCancelCause(e.base)
+	j.ctx, j.cancel = context.WithCancelCause(e.handlers)
 	d.cancel = j.cancel
 	if e.limited {
 		e.limited = false

@@ -92,6 +92,9 @@ func (e *engine) waitIdle(timeout <-chan time.Time) bool {
 // cancelAll ends the receives and the handlers that are still under way.
 func (e *engine) cancelAll() {
 	e.endPolls()
+	if !e.deadline.IsZero() {
+		return // which has ended the handlers' contexts
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for d := e.busy.first; d != nil; d = e.busy.next(d) {

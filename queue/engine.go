@@ -17,7 +17,8 @@ import (
 type engine struct {
 	*Consumer
 	until    context.Context // Run's own: nothing starts once it is done, even before the drain begins
-	base     context.Context // for handlers: the values of Run's context, without its end
+	base     context.Context // the values of Run's context, without its end
+	handlers context.Context // for handlers: base, until the host's deadline
 	starts   context.Context // for waiting on limits, and for receives that can stop without risk
 	polls    context.Context // for receives
 	calls    context.Context // for all other calls
@@ -27,6 +28,8 @@ type engine struct {
 	spare    chan func()   // to goroutines that have made a call and can make another one
 	finished chan struct{} // closed when the source has ended and nothing is left
 	host     host.Host     // nil: none
+	deadline time.Time     // the host's, for handlers; zero: none
+	telling  time.Duration // a handler that the deadline ends sooner than this says nothing
 	policy   judge.Policy
 	guard    *judge.Guard   // nil: dead letters are not rationed
 	wg       sync.WaitGroup // every goroutine of the run, but handlers that were abandoned
@@ -87,9 +90,14 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		pollLimit: 1,
 		host:      host.FromContext(ctx),
 		policy: judge.Policy{
-			Retry: c.cfg.Retry, MaxHold: c.cfg.MaxHold, MaxOrdered: maxOrdered, GiveUp: giveUp, DeadLetters: c.cfg.DeadLetter != nil,
+			Retry: c.cfg.Retry, MaxHold: c.cfg.MaxHold, MaxOrdered: maxOrdered, GiveUp: judge.GiveUp, DeadLetters: c.cfg.DeadLetter != nil,
 		},
 	}
+	if e.host != nil {
+		e.policy.MaxOrdered = 0
+		e.base = host.NewContext(e.base, nil) // it is not the host of consumers that handlers run
+	}
+	e.handlers = e.base
 	switch {
 	case c.cfg.NoDeadLetterGuard || c.cfg.DeadLetter == nil:
 	case e.host != nil:

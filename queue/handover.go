@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -56,7 +57,9 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	case d.lost:
 		e.returnGroup(d, now)
 		e.end(d, LostLease, now)
-	case err != nil && d.group != nil && !e.draining && m.ReceivedAt.Add(maxOrdered).After(now.Add(retryIn)):
+	case err != nil && d.group != nil && e.policy.Stays(judge.Facts{
+		Ordered: true, Draining: e.draining, Held: j.heldFor(now), InHand: now.Sub(m.ReceivedAt),
+	}, retryIn):
 		e.hold(d, now, retryIn, true) // those behind it lose no receives
 	case err != nil:
 		e.returnGroup(d, now)

@@ -121,19 +121,16 @@ func (e *engine) lookAfter(now time.Time) (extend []*delivery) {
 // heldUntil is when a message that does not run is given back, whatever it
 // waits for. What waits behind the first of its group goes with it.
 func (e *engine) heldUntil(d *delivery) (time.Time, bool) {
-	switch d.state {
-	case queued, held, due:
-		if d.group != nil {
-			return d.msg.ReceivedAt.Add(maxOrdered), true
-		}
+	switch ordered := d.group != nil && e.policy.MaxOrdered > 0; {
+	case d.state != queued && d.state != held && d.state != due:
+		return time.Time{}, false
+	case ordered:
+		return d.msg.ReceivedAt.Add(e.policy.MaxOrdered), true
+	case d.state == queued:
+		// What a host's source would take back has been received all the same.
+		return d.since.Add(e.cfg.MaxHold), e.host == nil
 	}
-	switch d.state {
-	case held, due:
-		return d.heldSince.Add(e.cfg.MaxHold), true
-	case queued:
-		return d.since.Add(e.cfg.MaxHold), true
-	}
-	return time.Time{}, false
+	return d.heldSince.Add(e.cfg.MaxHold), true
 }
 
 // lose gives up a delivery that is no longer ours. The caller holds mu.

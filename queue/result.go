@@ -8,10 +8,9 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
-const (
-	maxOrdered = 11 * time.Hour // how long a message of an ordered group stays in hand: SQS allows 12 h
-	giveUp     = 12 * time.Hour // after its first receive, a message that was always refused is exhausted
-)
+// maxOrdered is how long a message of an ordered group stays in hand: SQS allows
+// 12 h.
+const maxOrdered = 11 * time.Hour
 
 // finish passes a run's result on to the limits, gives the slot back, and does
 // with the message what the result means. It reports whether Run has given the
@@ -21,12 +20,12 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	d, now := j.d, time.Now()
 	took := now.Sub(j.at)
 	f := judge.Facts{
-		Result: result, Run: j.run, Held: j.heldFor(now), InHand: now.Sub(j.m.ReceivedAt), Age: j.m.age(now), Ordered: j.m.ordered(),
+		Result: result, Run: j.run, Took: took, Held: j.heldFor(now), InHand: now.Sub(j.m.ReceivedAt), Age: j.m.age(now), Ordered: j.m.ordered(),
 	}
 	cause := context.Cause(j.ctx)
-	f.Interrupted = cause == ErrDrainTimeout || cause == ErrLeaseLost
+	f.Interrupted = cause == ErrDrainTimeout || cause == ErrLeaseLost || cause == context.DeadlineExceeded && took < e.telling
 	if f.Class != nil && !f.Permanent && !f.Postponed && !f.Interrupted {
-		f.Guilt = e.compare(j, f.Class, now)
+		f.Guilt = e.compare(j, f, now)
 	}
 	own := hear(j, permit, f)
 	f.Outage = f.Class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || d.lane.own != nil && limiter.Tripped(d.lane.own))
@@ -44,7 +43,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		return true, false
 	}
 	f.LeaseLost, f.Draining, f.Failures = d.lost, e.draining, d.failures
-	fresh := j.run == 1 && d.streak.Len() <= 1 && !f.Postponed && !f.Interrupted
+	fresh := j.run == 1 && d.streak.Len() == 0 && !f.Postponed && !f.Interrupted
 	if f.Class == nil && !f.Postponed && !f.Interrupted {
 		d.streak = judge.Streak{} // they are no longer in a row
 	}
@@ -75,19 +74,8 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 			rations = guardBegins
 		}
 	}
-	if e.host != nil { // between the verdict and its effect
-		e.unlock()
+	if e.host != nil {
 		e.host.Judged(j.m.ID, f, v)
-		e.mu.Lock()
-		if d.orphaned { // Run has given it up meanwhile
-			e.orphans--
-			e.mu.Unlock()
-			return true, false
-		}
-		if d.lost && !f.LeaseLost || e.draining && !f.Draining {
-			f.LeaseLost, f.Draining = d.lost, e.draining
-			v = judge.Judge(e.policy, f)
-		}
 	}
 
 	e.pace.ended(now, took)
@@ -155,11 +143,11 @@ func (m *Message) age(now time.Time) time.Duration {
 	return now.Sub(first)
 }
 
-// compare says how guilty a message is that failed with class, by what others
+// compare says how guilty a message is whose result names a class, by what others
 // did.
-func (e *engine) compare(j job, class error, now time.Time) judge.Guilt {
+func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Guilt {
 	if e.host != nil {
-		return e.host.Guilt(j.m.Attempt, class)
+		return e.host.Guilt(j.m.Attempt, f)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -168,9 +156,9 @@ func (e *engine) compare(j job, class error, now time.Time) judge.Guilt {
 		others = &d.lane.others // another key's success says nothing about this one
 	}
 	if j.run == 1 && d.streak.Len() == 0 {
-		others.Add(now, class)
+		others.Add(now, f.Class)
 	}
-	return others.Fail(now, &d.streak, class)
+	return others.Fail(now, &d.streak, f.Class)
 }
 
 // hear lets the limits hear of a run what they should. It reports whether the

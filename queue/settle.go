@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
 type settleOp uint8
@@ -46,10 +48,6 @@ func shared(delay time.Duration) time.Duration {
 	return (delay + step - 1).Truncate(step)
 }
 
-// longestDelay bounds every delay, so that no sum of times overflows. No queue
-// can hide a message for so long.
-const longestDelay = 10 * 365 * 24 * time.Hour
-
 // A batch is the results that wait for the same call.
 type batch struct {
 	key        batchKey
@@ -82,7 +80,7 @@ func (e *engine) scattered() bool {
 
 // settle takes d out of hand, to be acked or given back. The caller holds mu.
 func (e *engine) settle(d *delivery, s settlement, now time.Time) {
-	s.delay = min(s.delay, longestDelay)
+	s.delay = min(s.delay, judge.Longest)
 	d.settle, d.since, d.tries, d.receipt = s, now, 0, ""
 	e.ledger.settle(d)
 	if !d.extending { // else the extension might overtake it; extend goes on from here

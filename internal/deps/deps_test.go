@@ -41,11 +41,10 @@ var allowed = map[string][]string{
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/endpoints", "github.com/aws/smithy-go/transport/http",
 	},
 	"queue/sqslambda": {
-		module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results",
+		module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/outage",
 		module + "/queue/internal/sqsmessage", module + "/retry", "github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
 	"queue/internal/audit":   {},
-	"queue/internal/drain":   {},
 	"queue/internal/host":    {module + "/limiter", module + "/queue/internal/judge"},
 	"queue/internal/judge":   {module + "/limiter", module + "/queue/internal/results", module + "/retry"},
 	"queue/internal/outage":  {},

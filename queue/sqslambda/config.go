@@ -10,6 +10,7 @@ import (
 	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 	"github.com/rampmeter/rampmeter/queue/internal/outage"
 	"github.com/rampmeter/rampmeter/retry"
 )
@@ -86,16 +87,19 @@ const (
 	Error
 )
 
-// maxTrouble is for how long an invocation waits for the far side to get well
-// before it returns what it has not done: a message that waits in a running
-// function is billed, and takes a place.
-const maxTrouble = 2 * time.Second
+// longestOutage is how long an invocation waits for an outage to end, and for a
+// message to succeed after all, before it returns what is not done: a message
+// that waits in a running function is billed, and takes a slot.
+const longestOutage = 2 * time.Second
 
-// OutageSpan returns how long an outage of the far side may last without a
-// message ending in the dead-letter queue for it, if the queue's maxReceiveCount
-// is that and Config.Queue is set: the sum of the delays, without their jitter.
+// OutageSpan returns how long an outage downstream may last without a message
+// ending in the dead-letter queue because of it, if Config.Queue is set and the
+// queue has that maxReceiveCount: the sum of the delays, without their jitter, and
+// 12 h at most, after which a message that was always refused is dead-lettered.
 // It is 15.5 min for 5 receives, 4 h for 20, and 11.5 h for 50.
-func OutageSpan(maxReceiveCount int) time.Duration { return outage.Span(maxReceiveCount) }
+func OutageSpan(maxReceiveCount int) time.Duration {
+	return min(outage.Span(maxReceiveCount), judge.GiveUp)
+}
 
 // withDefaults returns c with its defaults filled in, or an error that names
 // every field that can't be right. What the engine checks is left to it.

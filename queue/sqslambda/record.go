@@ -22,10 +22,8 @@ type record struct {
 
 	// -----
 
-	state   state
-	judged  bool // its handler has returned
-	outage  bool // and failed because of the far side
-	overran bool // and was cut off by the deadline
+	state state
+	fate  fate
 }
 
 type state uint8
@@ -35,6 +33,16 @@ const (
 	out                   // with the engine
 	done                  // handled, or dead-lettered
 	returned              // to be delivered again
+)
+
+// A fate is what the last run of a message has come to.
+type fate uint8
+
+const (
+	untried fate = iota // it has not run, or its handler has not returned
+	decided             // what was decided about it is all
+	refused             // by the downstream, and not for its own fault
+	cut                 // it had too little time to say anything
 )
 
 // A group is an ordered group of the event. Guarded by source.mu.

@@ -1,5 +1,5 @@
-// Package host is how what runs a consumer for a part of its own life, a Lambda
-// function for one invocation, takes part in the consumer's decisions.
+// Package host is how code that runs a consumer for a part of its own life, a
+// Lambda function for one invocation, takes part in the consumer's decisions.
 package host
 
 import (
@@ -11,30 +11,34 @@ import (
 )
 
 // A Host outlives the runs of its consumers, and knows what they can't. Its
-// methods are called concurrently, and not under the consumer's lock.
+// methods are called concurrently. They must be quick and must not call the
+// consumer, which may hold its lock.
 type Host interface {
-	// DrainUntil is when a drain ends the contexts of handlers that still run,
-	// in place of Config.DrainTimeout; false leaves that to the timeout.
-	DrainUntil() (time.Time, bool)
+	// Deadline is when the contexts of handlers end, and when Run must have
+	// returned; both zero if there is no deadline. It takes the place of
+	// Config.DrainTimeout. A handler that the deadline ends has failed as by any
+	// timeout, unless it had less than half of the time since Run began: then its
+	// error says nothing.
+	Deadline() (handlers, run time.Time)
 
 	// Guard rations dead letters over all runs.
 	Guard() *judge.Guard
 
-	// Guilt says how guilty a message is that was received so often and failed
-	// with class, a result that other processes may have seen before.
-	Guilt(receives int, class error) judge.Guilt
+	// Guilt says how guilty a message is that was received so often and whose
+	// result names a class, since other processes saw its earlier results.
+	Guilt(receives int, f judge.Facts) judge.Guilt
 
-	// Judged hears of each result before its message is settled: the message's
-	// id, what was known, and what becomes of the message.
+	// Judged reports each result before its message is settled: the message's id,
+	// what was known, and what becomes of the message.
 	Judged(id string, f judge.Facts, v judge.Verdict)
 
-	// Blocked hears what keeps the consumer from starting messages.
+	// Blocked reports what keeps the consumer from starting messages.
 	Blocked(b limiter.Block)
 }
 
 type key struct{}
 
-// NewContext returns a context whose Run has that host.
+// NewContext returns a context whose Run has that host; nil: none.
 func NewContext(ctx context.Context, h Host) context.Context { return context.WithValue(ctx, key{}, h) }
 
 // FromContext returns the host of a Run's context; nil if it has none.

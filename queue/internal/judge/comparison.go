@@ -24,6 +24,7 @@ const (
 	guiltyBelow = 0.1   // share of other messages that fail above which it is a partial outage
 
 	minutes = 10 // of results to compare with
+	telling = 20 // first runs that make a share of them worth something by itself
 )
 
 // A Comparison has the results of the first runs of messages, to compare a
@@ -99,11 +100,7 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 		return Innocent
 	}
 	s.n++
-	since := s.since
-	if oldest := c.recent[(c.minute+1)%minutes]; oldest.runs > since.runs {
-		since = oldest
-	}
-	runs, failed := c.total.runs-since.runs, c.total.failed[i]-since.failed[i]
+	runs, failed := c.since(s.since, i)
 	if runs <= failed {
 		return Innocent // nobody else has succeeded
 	}
@@ -116,6 +113,28 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 		return Suspect
 	}
 	return Guilty
+}
+
+// Partial reports whether class is that of a partial outage: at least a tenth of
+// the first runs of the last ten minutes failed with it. It takes 20 of them to
+// tell.
+func (c *Comparison) Partial(now time.Time, class error) bool {
+	c.forget(now)
+	i := indexOf(class)
+	if i < 0 {
+		return false
+	}
+	runs, failed := c.since(Mark{}, i)
+	return runs >= telling && float64(failed) >= guiltyBelow*float64(runs)
+}
+
+// since returns how many first runs there were since m, in the last ten minutes
+// at most, and how many of them failed with that class.
+func (c *Comparison) since(m Mark, class int) (runs, failed int) {
+	if oldest := c.recent[(c.minute+1)%minutes]; oldest.runs > m.runs {
+		m = oldest
+	}
+	return c.total.runs - m.runs, c.total.failed[class] - m.failed[class]
 }
 
 // forget moves on to the present minute.

@@ -14,7 +14,7 @@ import (
 type Policy struct {
 	Retry       retry.Policy
 	MaxHold     time.Duration // how long a message may be held, since it first was
-	MaxOrdered  time.Duration // how long one of an ordered group may be in hand, since its receive
+	MaxOrdered  time.Duration // how long one of an ordered group may be in hand, since its receive; 0: MaxHold is for all
 	GiveUp      time.Duration // after its first receive, a message that is always refused is exhausted
 	DeadLetters bool          // there is a sink for them
 }
@@ -23,6 +23,7 @@ type Policy struct {
 type Facts struct {
 	Result
 	Run      int           // runs of this delivery, this one included
+	Took     time.Duration // by this run
 	Failures int           // attempts that the message has failed in before
 	Held     time.Duration // since this delivery was first held; 0: never
 	InHand   time.Duration // since its receive
@@ -30,7 +31,7 @@ type Facts struct {
 
 	Ordered     bool // it has a place in an ordered group
 	LeaseLost   bool // while it ran
-	Interrupted bool // its context was ended by the engine
+	Interrupted bool // the engine ended its context too soon for its error to say anything
 	Draining    bool
 	Outage      bool // a breaker among its limits is not closed, after the limits have heard of the result
 	Guilt       Guilt
@@ -63,8 +64,13 @@ type Verdict struct {
 // until Policy.GiveUp, with nothing to compare it with.
 const ReasonNoComparison = retry.ReasonExhausted + ": nothing to compare with"
 
-// longest bounds every delay, so that no sum of times overflows.
-const longest = 10 * 365 * 24 * time.Hour
+// GiveUp is how long after its first receive a message that was always refused is
+// exhausted.
+const GiveUp = 12 * time.Hour
+
+// Longest bounds every delay, so that no sum of times overflows. No queue can hide
+// a message for so long.
+const Longest = 10 * 365 * 24 * time.Hour
 
 // Judge is the table of results in package queue's documentation.
 func Judge(p Policy, f Facts) Verdict {
@@ -74,7 +80,7 @@ func Judge(p Policy, f Facts) Verdict {
 	case f.Err == nil:
 		return Verdict{Action: Ack}
 	case f.Postponed:
-		return p.wait(f, Verdict{Delay: min(f.Delay, longest)})
+		return p.wait(f, Verdict{Delay: min(f.Delay, Longest)})
 	case f.Permanent:
 		return p.bury(f, f.Reason)
 	case f.Interrupted:
@@ -95,7 +101,7 @@ func Judge(p Policy, f Facts) Verdict {
 
 // backoff is how long the message waits after so many failures.
 func (f Facts) backoff(p retry.Policy, n int) time.Duration {
-	return min(max(p.Backoff(n), f.Pause), longest)
+	return min(max(p.Backoff(n), f.Pause), Longest)
 }
 
 // attempts counts those that have failed, with this one.
@@ -112,12 +118,9 @@ func (p Policy) keep(f Facts) Verdict {
 	if p.GiveUp > 0 && f.Age >= p.GiveUp && f.Failing >= leastFailing {
 		return p.bury(f, ReasonNoComparison)
 	}
-	v := Verdict{Action: Hold, Delay: f.backoff(p.Retry, max(f.Run, f.Streak))}
-	switch {
-	case f.Draining, // nobody is left to run it again
-		f.Ordered && f.InHand+v.Delay >= p.MaxOrdered,
-		!f.Ordered && f.Held+v.Delay >= p.MaxHold:
-		v.Action = Return
+	v := Verdict{Action: Return, Delay: f.backoff(p.Retry, max(f.Run, f.Streak))}
+	if p.Stays(f, v.Delay) {
+		v.Action = Hold
 	}
 	return v
 }
@@ -126,11 +129,23 @@ func (p Policy) keep(f Facts) Verdict {
 // that is old because it was hidden for long may meet a passing refusal.
 const leastFailing = time.Hour
 
+// Stays reports whether a message may stay in hand until it runs again after
+// delay.
+func (p Policy) Stays(f Facts, delay time.Duration) bool {
+	switch {
+	case f.Draining: // nobody is left to run it again
+		return false
+	case f.Ordered && p.MaxOrdered > 0:
+		return delay < p.MaxOrdered-f.InHand
+	}
+	return delay < p.MaxHold-f.Held
+}
+
 // wait has a message wait for another run. One of an ordered group stays in hand,
 // at the head of its group, so that those behind it lose no receives.
 func (p Policy) wait(f Facts, v Verdict) Verdict {
 	v.Action = Return
-	if f.Ordered && !f.Draining && f.InHand+v.Delay < p.MaxOrdered {
+	if f.Ordered && p.Stays(f, v.Delay) {
 		v.Action = Hold
 	}
 	return v
@@ -144,14 +159,14 @@ func (p Policy) bury(f Facts, reason string) Verdict {
 	}
 	policy := p.Retry.WithDefaults()
 	if !p.DeadLetters { // the queue's own redrive is to have it
-		return Verdict{Action: Return, Delay: policy.MaxDelay, Failed: true}
+		return Verdict{Action: Return, Delay: min(max(policy.MaxDelay, f.Pause), Longest), Failed: true}
 	}
 	// Each time costs a receive, and there are few: the delay doubles.
 	again := f.attempts() - 1
 	if !f.Permanent && policy.MaxAttempts > 0 {
 		again -= policy.MaxAttempts - 1
 	}
-	return p.wait(f, Verdict{Delay: Ration(policy, again), Failed: true})
+	return p.wait(f, Verdict{Delay: min(max(Ration(policy, again), f.Pause), Longest), Failed: true})
 }
 
 // Ration is how long a message stays hidden that has been returned so often
