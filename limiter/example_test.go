@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -142,6 +143,16 @@ func ExampleNewBreaker() {
 	// blocked by: breaker inventory
 	// open -> half-open: inventory: too many requests
 	// half-open -> closed: inventory: too many requests
+}
+
+func ExampleBreakerStats() {
+	b, err := limiter.NewBreaker(limiter.BreakerConfig{})
+	if err != nil {
+		panic(err)
+	}
+	text, err := json.Marshal(b.Stats())
+	fmt.Println(string(text), err)
+	// Output: {"state":"closed","probes":0,"failures":0,"allowed":0,"in_flight":0,"waiting":0} <nil>
 }
 
 func ExampleAll() {
