@@ -145,6 +145,34 @@ func ExampleNewBreaker() {
 	// half-open -> closed: inventory: too many requests
 }
 
+func ExampleValve() {
+	// Closed from 2:00 to 2:30, when the downstream is backed up.
+	valve := &limiter.Valve{Name: "backup", Schedule: func(now time.Time) time.Time {
+		y, m, d := now.UTC().Date()
+		if begin := time.Date(y, m, d, 2, 0, 0, 0, time.UTC); !now.Before(begin) {
+			return begin.Add(30 * time.Minute)
+		}
+		return time.Time{}
+	}}
+	places, err := limiter.NewSemaphore(10)
+	if err != nil {
+		panic(err)
+	}
+	limit, err := limiter.All(valve, places)
+	if err != nil {
+		panic(err)
+	}
+
+	valve.Close("incident 17") // by hand
+	fmt.Println(limit.Blocked())
+	_, ok := limit.TryAcquire()
+	fmt.Println("an operation may start:", ok)
+	valve.Open()
+	// Output:
+	// valve backup: incident 17
+	// an operation may start: false
+}
+
 func ExampleBreakerStats() {
 	b, err := limiter.NewBreaker(limiter.BreakerConfig{})
 	if err != nil {
