@@ -259,16 +259,15 @@ func (a *all) Idle() bool {
 	return idle && !slices.ContainsFunc(a.members, func(m Limiter) bool { return !isIdle(m) })
 }
 
-// Blocked implements [Limiter]: a breaker if one blocks, because then no limit
-// matters, else the member that blocks longest as far as is known.
+// Blocked implements [Limiter]: a closed valve, else a breaker that blocks,
+// because then no limit matters, else the member that blocks longest as far as
+// is known.
 func (a *all) Blocked() Block {
 	var block Block
 	for _, m := range a.members {
 		b := m.Blocked()
-		open, opener := block.Reason == ByBreaker, b.Reason == ByBreaker
-		switch {
-		case b.Reason == "", open && !opener:
-		case block.Reason == "", opener && !open, b.Until.After(block.Until):
+		switch by, than := b.Reason.precedence(), block.Reason.precedence(); {
+		case by > than, by == than && b.Until.After(block.Until):
 			block = b
 		}
 	}

@@ -333,13 +333,20 @@ func (h *hearing) ReleasePermit(_ uint64, err error) {
 func TestWhatTheLimitForAllHears(t *testing.T) {
 	overload := stamped{is: limiter.ErrOverload, after: time.Hour}
 	paused := func(t *testing.T) limiter.Limiter { return adaptiveRate(t) }
-	opened := func(t *testing.T) limiter.Limiter { return breaker(t) }
-	inAll := func(t *testing.T) limiter.Limiter { return all(t, semaphore(t, 1), breaker(t)) }
+	closed := func(t *testing.T) limiter.Limiter { return breaker(t) }
+	touchy := func(string) (limiter.Limiter, error) { return limiter.NewBreaker(limiter.BreakerConfig{MinFailures: 1}) }
+	opened := func(t *testing.T) limiter.Limiter {
+		b, err := touchy("")
+		require.NoError(t, err)
+		return b
+	}
+	inAll := func(t *testing.T) limiter.Limiter { return all(t, semaphore(t, 1), opened(t)) }
 	keyed := func(t *testing.T) limiter.Limiter {
-		k, err := limiter.NewKeyed(func(string) (limiter.Limiter, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) })
+		k, err := limiter.NewKeyed(touchy)
 		require.NoError(t, err)
 		return k.For("a")
 	}
+	unavailable := stamped{is: limiter.ErrUnavailable}
 	unaware := func(t *testing.T) limiter.Limiter { return semaphore(t, 1) }
 	used := func(t *testing.T) limiter.Limiter { return bucket(t, 0.001, 1) }
 	none := func(*testing.T) limiter.Limiter { return nil }
@@ -349,11 +356,11 @@ func TestWhatTheLimitForAllHears(t *testing.T) {
 		tells bool
 	}{
 		"a pause":                       {paused, overload, false},
-		"a breaker that opens":          {opened, overload, false},
+		"a breaker that opens":          {opened, unavailable, false},
 		"misconfigured":                 {opened, stamped{is: limiter.ErrMisconfigured}, false},
-		"a breaker among others":        {inAll, overload, false},
-		"a breaker of a Keyed":          {keyed, overload, false},
-		"a breaker that stays closed":   {opened, stamped{is: limiter.ErrUnavailable}, true},
+		"a breaker among others":        {inAll, unavailable, false},
+		"a breaker of a Keyed":          {keyed, unavailable, false},
+		"a breaker that stays closed":   {closed, unavailable, true},
 		"no trouble":                    {opened, errors.New("bad request"), true},
 		"a semaphore that is all taken": {unaware, overload, true},
 		"a bucket that is empty":        {used, overload, true},
