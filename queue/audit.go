@@ -69,7 +69,8 @@ func (g *ledger) audit() error {
 		}
 		differ("length of a list of deliveries", l.n, n)
 	}
-	each(&g.hand)
+	each(&g.fresh)
+	each(&g.kept)
 	each(&g.busy)
 	each(&g.out)
 	for s := range states {

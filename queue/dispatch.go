@@ -71,7 +71,7 @@ func (e *engine) dispatch() {
 // if not, after how long it could be (0: when something changes). The caller
 // holds mu.
 func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
-	if e.draining || e.until.Err() != nil || e.count[running] >= e.slots() {
+	if e.draining || e.paused || e.until.Err() != nil || e.count[running] >= e.slots() {
 		return false, 0
 	}
 	e.ripen(now)

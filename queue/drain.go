@@ -44,18 +44,32 @@ const releaseChunk = 256
 // has left some of it for the next call. The caller holds mu.
 func (e *engine) releaseWaiting(now time.Time) (more bool) {
 	for range releaseChunk {
-		d := e.hand.first
+		d := e.fresh.first
 		if d == nil {
+			d = e.kept.first
+		}
+		switch {
+		case d == nil:
+			return false
+		case d.group == nil:
+			e.release(d, now)
+		default: // in order, whichever has been in hand for longest
+			for m := d.group.members.first; m != nil; m = d.group.members.next(m) {
+				e.release(m, now)
+			}
+		}
+	}
+	return true
+}
+
+// releaseUnstarted returns what is in hand and was never started, and reports
+// whether it has left some of it for the next call. The caller holds mu.
+func (e *engine) releaseUnstarted(now time.Time) (more bool) {
+	for range releaseChunk {
+		if e.fresh.first == nil {
 			return false
 		}
-		if d.group == nil {
-			e.release(d, now)
-			continue
-		}
-		// In order, whichever has been in hand for longest.
-		for m := d.group.members.first; m != nil; m = d.group.members.next(m) {
-			e.release(m, now)
-		}
+		e.release(e.fresh.first, now) // in the order of arrival
 	}
 	return true
 }
@@ -128,7 +142,7 @@ func (e *engine) giveUp() (unsettled int) {
 	e.wg.Wait()
 	now := time.Now()
 	e.mu.Lock()
-	for _, l := range []*list{&e.hand, &e.busy, &e.out} {
+	for _, l := range []*list{&e.fresh, &e.kept, &e.busy, &e.out} {
 		for l.first != nil {
 			unsettled++
 			e.end(l.first, LostLease, now)

@@ -235,16 +235,16 @@ func (e *engine) calling(f func()) {
 }
 
 // inHand counts what is received and not finished.
-func (e *engine) inHand() int { return e.hand.n + e.busy.n }
+func (e *engine) inHand() int { return e.fresh.n + e.kept.n + e.busy.n }
 
 // unsettled counts what is finished and not confirmed.
 func (e *engine) unsettled() int { return e.out.n }
 
 // waiting counts what has not been started.
-func (e *engine) waiting() int { return e.count[queued] + e.count[behind] }
+func (e *engine) waiting() int { return e.fresh.n }
 
 // holding counts what waits to run again.
-func (e *engine) holding() int { return e.count[held] + e.count[due] }
+func (e *engine) holding() int { return e.kept.n }
 
 // maxUnsettled bounds the results that wait to be confirmed: a hundred, or as
 // many as full speed needs while an ack is on its way.
@@ -304,5 +304,8 @@ func (e *engine) snapshot(s *Stats, limits limiter.Block) {
 	e.ripen(now)
 	if p := e.plan(now); p.by != "" {
 		s.Blocked = outermost(limiter.Block{Reason: p.by, Until: e.blockedUntil(p)}, limits)
+		if p.by == limiter.ByValve {
+			s.Blocked.Cause = e.why
+		}
 	}
 }

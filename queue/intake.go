@@ -38,6 +38,8 @@ func (e *engine) plan(now time.Time) plan {
 	switch {
 	case e.draining || e.eof || e.fatal != nil || e.until.Err() != nil:
 		return plan{by: ByDrain}
+	case e.paused:
+		return plan{by: limiter.ByValve}
 	case e.receiveAt.After(now):
 		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
 	case e.unsettled() >= e.maxUnsettled():
@@ -140,7 +142,7 @@ func (e *engine) intake() {
 			e.wakesAt = now.Add(p.wait)
 		}
 		before := e.demand()
-		until := e.blockedUntil(p)
+		until, why := e.blockedUntil(p), e.why
 		stop := e.draining || e.eof
 		e.mu.Unlock()
 		if stop {
@@ -148,7 +150,10 @@ func (e *engine) intake() {
 		}
 		if p.ask == 0 {
 			block := limiter.Block{Reason: p.by, Until: until}
-			if p.by == ByHeld {
+			switch p.by {
+			case limiter.ByValve:
+				block.Cause = why
+			case ByHeld:
 				block = outermost(block, e.limits.Blocked())
 			}
 			e.tell(block)
@@ -254,6 +259,10 @@ func (e *engine) receive(p *poll, failures int) {
 		}
 		if errs[i] != nil && (d.state == queued || d.state == behind) {
 			e.refuse(d, errs[i], now)
+		}
+	}
+	if e.paused {
+		for e.releaseUnstarted(now) { // it is of a few messages: one call
 		}
 	}
 	e.shed(now)

@@ -334,7 +334,9 @@ func TestWhatTheLimitForAllHears(t *testing.T) {
 	overload := stamped{is: limiter.ErrOverload, after: time.Hour}
 	paused := func(t *testing.T) limiter.Limiter { return adaptiveRate(t) }
 	closed := func(t *testing.T) limiter.Limiter { return breaker(t) }
-	touchy := func(string) (limiter.Limiter, error) { return limiter.NewBreaker(limiter.BreakerConfig{MinFailures: 1}) }
+	touchy := func(string) (limiter.Limiter, error) {
+		return limiter.NewBreaker(limiter.BreakerConfig{MinFailures: 1})
+	}
 	opened := func(t *testing.T) limiter.Limiter {
 		b, err := touchy("")
 		require.NoError(t, err)

@@ -99,8 +99,8 @@ type delivery struct {
 // Its invariants:
 //   - A delivery is in exactly one state, and in the lists and heaps of that
 //     state only. count[s] is how many are in s.
-//   - hand has all that is in hand and does not run, busy what runs, and out the
-//     rest; byID has one delivery for each message id.
+//   - fresh has all that was not started, kept what waits to run again, busy what
+//     runs, and out the rest; byID has one delivery for each message id.
 //   - Of an ordered group, members has all deliveries in the order of arrival.
 //     All but the first are behind, unless they have been started or settled.
 //   - A lane has its queued deliveries in fresh and its due ones in again. It is
@@ -109,10 +109,10 @@ type delivery struct {
 //     stand aside; apart those that are marked so.
 //   - asked is the sum over the receives under way.
 type ledger struct {
-	hand, busy, out list
-	byID            map[string]*delivery
-	count           [states]int
-	groups          map[string]*group
+	fresh, kept, busy, out list
+	byID                   map[string]*delivery
+	count                  [states]int
+	groups                 map[string]*group
 
 	plain   lane                      // of all messages without a limiter of their own
 	lanes   map[limiter.Limiter]*lane // the others
@@ -143,7 +143,8 @@ type poll struct{ asked, at int }
 
 func newLedger() ledger {
 	return ledger{
-		hand:   list{by: inAll},
+		fresh:  list{by: inAll},
+		kept:   list{by: inAll},
 		busy:   list{by: inAll},
 		out:    list{by: inAll},
 		byID:   make(map[string]*delivery),
@@ -349,8 +350,10 @@ func (g *ledger) move(d *delivery, to state) {
 // listOf is the list of all deliveries that are in that state or like it.
 func (g *ledger) listOf(s state) *list {
 	switch s {
-	case queued, behind, held, due:
-		return &g.hand
+	case queued, behind:
+		return &g.fresh
+	case held, due:
+		return &g.kept
 	case running:
 		return &g.busy
 	case handing, settling:

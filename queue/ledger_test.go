@@ -111,7 +111,7 @@ func TestLedger_RandomVerbs(t *testing.T) {
 				}
 			}
 			require.NoError(t, g.audit(), "seed %d, step %d, verb %d", seed, step, verb)
-			require.Equal(t, g.hand.n+g.busy.n, g.count[queued]+g.count[behind]+g.count[running]+g.count[held]+g.count[due])
+			require.Equal(t, g.fresh.n+g.kept.n+g.busy.n, g.count[queued]+g.count[behind]+g.count[running]+g.count[held]+g.count[due])
 			require.Equal(t, g.out.n, g.count[handing]+g.count[settling])
 		}
 		for _, d := range all {
@@ -123,6 +123,6 @@ func TestLedger_RandomVerbs(t *testing.T) {
 			g.answered(p)
 		}
 		require.NoError(t, g.audit())
-		require.Zero(t, g.hand.n+g.busy.n+g.out.n+len(g.groups)+len(g.lanes)+len(g.byID)+g.parked+g.stalled+g.apart+g.spares.n+g.asked, "seed %d", seed)
+		require.Zero(t, g.fresh.n+g.kept.n+g.busy.n+g.out.n+len(g.groups)+len(g.lanes)+len(g.byID)+g.parked+g.stalled+g.apart+g.spares.n+g.asked, "seed %d", seed)
 	}
 }
