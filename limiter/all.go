@@ -69,19 +69,25 @@ func same(a, b Limiter) bool {
 	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
+// Members returns the limiters that l stands for: the members of an [All], none for
+// an All of none, otherwise l itself.
+func Members(l Limiter) []Limiter {
+	switch l := l.(type) {
+	case *all:
+		return slices.Clone(l.members)
+	case unlimited:
+		return nil
+	}
+	return []Limiter{l}
+}
+
 // Share reports whether a and b are the same limiter, or, where they are Alls,
 // have a member in common: whether one operation that acquired both would take
 // a place twice.
 func Share(a, b Limiter) bool {
-	of := func(l Limiter) []Limiter {
-		if l, ok := l.(*all); ok {
-			return l.members
-		}
-		return []Limiter{l}
-	}
-	return slices.ContainsFunc(of(a), func(m Limiter) bool {
-		return slices.ContainsFunc(of(b), func(n Limiter) bool {
-			return m != nil && n != nil && same(m, n) && m != Limiter(unlimited{})
+	return slices.ContainsFunc(Members(a), func(m Limiter) bool {
+		return slices.ContainsFunc(Members(b), func(n Limiter) bool {
+			return m != nil && n != nil && same(m, n)
 		})
 	})
 }

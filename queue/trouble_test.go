@@ -94,7 +94,7 @@ func TestHeldMessagesLetFreshOnesPass(t *testing.T) {
 		fill(t, q, 1)
 		var others []time.Duration
 		began := time.Now()
-		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), MaxHeld: 1}, func(_ context.Context, m *queue.Message) error {
+		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), NoBreaker: true, MaxHeld: 1}, func(_ context.Context, m *queue.Message) error {
 			if string(m.Body) == "other" {
 				others = append(others, time.Since(began))
 				return nil
