@@ -132,7 +132,8 @@ func TestBreakerObeysEveryRetryAfter(t *testing.T) {
 func TestBreakerOpensOnFailures(t *testing.T) {
 	for _, failure := range []error{
 		limiter.ErrUnavailable, context.DeadlineExceeded,
-		fmt.Errorf("token: %w", limiter.ErrMisconfigured), later{limiter.ErrMisconfigured, time.Hour},
+		fmt.Errorf("token: %w", limiter.ErrMisconfigured),
+		later{limiter.ErrMisconfigured, time.Hour},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			t.Log("a row of failures opens it, however much went well before")

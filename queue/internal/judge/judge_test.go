@@ -60,12 +60,18 @@ func TestJudge(t *testing.T) {
 		{name: "permanent", err: retry.Permanent(errPlain), want: judge.Verdict{Action: judge.DeadLetter, Reason: "permanent", Failed: true}},
 		{name: "undecodable", err: &queue.DecodeError{Err: errPlain}, want: judge.Verdict{Action: judge.DeadLetter, Reason: "undecodable", Failed: true}},
 		{name: "permanent overload", err: retry.Permanent(limiter.ErrOverload), want: judge.Verdict{Action: judge.DeadLetter, Reason: "permanent", Failed: true}},
-		{name: "permanent, at the end of a drain", err: retry.Permanent(errPlain), facts: judge.Facts{Interrupted: true},
-			want: judge.Verdict{Action: judge.DeadLetter, Reason: "permanent", Failed: true}, hears: judge.Unjudged},
-		{name: "permanent without a sink", err: retry.Permanent(errPlain), with: noSink,
-			want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true}},
-		{name: "permanent without a sink, ordered", err: retry.Permanent(errPlain), facts: ordered(judge.Facts{}), with: noSink,
-			want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true}},
+		{
+			name: "permanent, at the end of a drain", err: retry.Permanent(errPlain), facts: judge.Facts{Interrupted: true},
+			want: judge.Verdict{Action: judge.DeadLetter, Reason: "permanent", Failed: true}, hears: judge.Unjudged,
+		},
+		{
+			name: "permanent without a sink", err: retry.Permanent(errPlain), with: noSink,
+			want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true},
+		},
+		{
+			name: "permanent without a sink, ordered", err: retry.Permanent(errPlain), facts: ordered(judge.Facts{}), with: noSink,
+			want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true},
+		},
 
 		// refused, and not for its own fault
 		{name: "overload", err: limiter.ErrOverload, want: judge.Verdict{Action: judge.Hold, Delay: time.Second}},
@@ -78,20 +84,30 @@ func TestJudge(t *testing.T) {
 		{name: "Retry-After", err: retry.After(5*time.Minute, limiter.ErrOverload), want: judge.Verdict{Action: judge.Hold, Delay: 5 * time.Minute}},
 		{name: "Retry-After beyond MaxHold", err: retry.After(hour, limiter.ErrOverload), want: judge.Verdict{Action: judge.Return, Delay: hour}},
 		{name: "held for MaxHold", err: limiter.ErrOverload, facts: judge.Facts{Run: 9, Held: 15*time.Minute - 1}, want: judge.Verdict{Action: judge.Return, Delay: time.Minute}},
-		{name: "ordered, Retry-After beyond MaxHold", err: retry.After(hour, limiter.ErrOverload), facts: ordered(judge.Facts{Held: hour, InHand: 9 * hour}),
-			want: judge.Verdict{Action: judge.Hold, Delay: hour}},
+		{
+			name: "ordered, Retry-After beyond MaxHold", err: retry.After(hour, limiter.ErrOverload), facts: ordered(judge.Facts{Held: hour, InHand: 9 * hour}),
+			want: judge.Verdict{Action: judge.Hold, Delay: hour},
+		},
 		{name: "ordered, in hand for too long", err: limiter.ErrOverload, facts: ordered(judge.Facts{InHand: 11 * hour}), want: judge.Verdict{Action: judge.Return, Delay: time.Second}},
-		{name: "ordered, MaxHold for all", err: limiter.ErrOverload, facts: ordered(judge.Facts{Held: 15 * time.Minute}), with: func(p *judge.Policy) { p.MaxOrdered = 0 },
-			want: judge.Verdict{Action: judge.Return, Delay: time.Second}},
+		{
+			name: "ordered, MaxHold for all", err: limiter.ErrOverload, facts: ordered(judge.Facts{Held: 15 * time.Minute}), with: func(p *judge.Policy) { p.MaxOrdered = 0 },
+			want: judge.Verdict{Action: judge.Return, Delay: time.Second},
+		},
 		{name: "refused in a drain", err: limiter.ErrOverload, facts: ordered(judge.Facts{Draining: true}), want: judge.Verdict{Action: judge.Return, Delay: time.Second}},
-		{name: "suspect", err: limiter.ErrOverload, facts: judge.Facts{Guilt: judge.Suspect, Run: 2},
-			want: judge.Verdict{Action: judge.Hold, Delay: 2 * time.Second}, hears: judge.Unjudged},
+		{
+			name: "suspect", err: limiter.ErrOverload, facts: judge.Facts{Guilt: judge.Suspect, Run: 2},
+			want: judge.Verdict{Action: judge.Hold, Delay: 2 * time.Second}, hears: judge.Unjudged,
+		},
 		{name: "until GiveUp", err: limiter.ErrOverload, facts: judge.Facts{Age: 12*hour - 1}, want: judge.Verdict{Action: judge.Hold, Delay: time.Second}},
-		{name: "after GiveUp, but it has just begun to fail", err: limiter.ErrOverload, facts: judge.Facts{Age: 12 * hour, Failing: time.Minute},
-			want: judge.Verdict{Action: judge.Hold, Delay: time.Second}},
+		{
+			name: "after GiveUp, but it has just begun to fail", err: limiter.ErrOverload, facts: judge.Facts{Age: 12 * hour, Failing: time.Minute},
+			want: judge.Verdict{Action: judge.Hold, Delay: time.Second},
+		},
 		{name: "a long streak", err: limiter.ErrOverload, facts: judge.Facts{Streak: 4}, want: judge.Verdict{Action: judge.Hold, Delay: 8 * time.Second}},
-		{name: "after GiveUp", err: limiter.ErrOverload, facts: judge.Facts{Age: 12 * hour, Failing: hour},
-			want: judge.Verdict{Action: judge.DeadLetter, Reason: "exhausted: nothing to compare with", Failed: true}},
+		{
+			name: "after GiveUp", err: limiter.ErrOverload, facts: judge.Facts{Age: 12 * hour, Failing: hour},
+			want: judge.Verdict{Action: judge.DeadLetter, Reason: "exhausted: nothing to compare with", Failed: true},
+		},
 
 		// its own failure
 		{name: "plain error", err: errPlain, want: judge.Verdict{Action: judge.Return, Delay: time.Second, Failed: true}},
@@ -99,10 +115,14 @@ func TestJudge(t *testing.T) {
 		{name: "our own cancellation", err: context.Canceled, want: judge.Verdict{Action: judge.Return, Delay: time.Second, Failed: true}},
 		{name: "retry.After", err: retry.After(hour, errPlain), want: judge.Verdict{Action: judge.Return, Delay: hour, Failed: true}},
 		{name: "panic", facts: judge.Facts{Result: panicked()}, want: judge.Verdict{Action: judge.Return, Delay: time.Second, Failed: true}, hears: judge.Unjudged},
-		{name: "unavailable and guilty", err: limiter.ErrUnavailable, facts: judge.Facts{Guilt: judge.Guilty, Failures: 1},
-			want: judge.Verdict{Action: judge.Return, Delay: 2 * time.Second, Failed: true}, hears: judge.Unjudged},
-		{name: "overload and guilty", err: limiter.ErrOverload, facts: judge.Facts{Guilt: judge.Guilty, Outage: true},
-			want: judge.Verdict{Action: judge.Return, Delay: time.Second, Failed: true}, hears: judge.Unjudged},
+		{
+			name: "unavailable and guilty", err: limiter.ErrUnavailable, facts: judge.Facts{Guilt: judge.Guilty, Failures: 1},
+			want: judge.Verdict{Action: judge.Return, Delay: 2 * time.Second, Failed: true}, hears: judge.Unjudged,
+		},
+		{
+			name: "overload and guilty", err: limiter.ErrOverload, facts: judge.Facts{Guilt: judge.Guilty, Outage: true},
+			want: judge.Verdict{Action: judge.Return, Delay: time.Second, Failed: true}, hears: judge.Unjudged,
+		},
 		{name: "ordered", err: errPlain, facts: ordered(judge.Facts{Failures: 2}), want: judge.Verdict{Action: judge.Hold, Delay: 4 * time.Second, Failed: true}},
 		{name: "ordered, panic", facts: ordered(judge.Facts{Result: panicked()}), want: judge.Verdict{Action: judge.Hold, Delay: time.Second, Failed: true}, hears: judge.Unjudged},
 		{name: "ordered, in hand for too long", err: errPlain, facts: ordered(judge.Facts{InHand: 11*hour - time.Second}), want: judge.Verdict{Action: judge.Return, Delay: time.Second, Failed: true}},
@@ -112,18 +132,28 @@ func TestJudge(t *testing.T) {
 		{name: "ninth attempt", err: errPlain, facts: judge.Facts{Failures: 8}, want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true}},
 		{name: "tenth attempt", err: errPlain, facts: judge.Facts{Failures: 9}, want: judge.Verdict{Action: judge.DeadLetter, Reason: "exhausted", Failed: true}},
 		{name: "tenth attempt, ordered", err: errPlain, facts: ordered(judge.Facts{Failures: 9}), want: judge.Verdict{Action: judge.DeadLetter, Reason: "exhausted", Failed: true}},
-		{name: "tenth attempt, guilty", err: limiter.ErrOverload, facts: judge.Facts{Failures: 9, Guilt: judge.Guilty},
-			want: judge.Verdict{Action: judge.DeadLetter, Reason: "exhausted", Failed: true}, hears: judge.Unjudged},
-		{name: "tenth attempt, panic", facts: judge.Facts{Result: panicked(), Failures: 9},
-			want: judge.Verdict{Action: judge.DeadLetter, Reason: "exhausted", Failed: true}, hears: judge.Unjudged},
+		{
+			name: "tenth attempt, guilty", err: limiter.ErrOverload, facts: judge.Facts{Failures: 9, Guilt: judge.Guilty},
+			want: judge.Verdict{Action: judge.DeadLetter, Reason: "exhausted", Failed: true}, hears: judge.Unjudged,
+		},
+		{
+			name: "tenth attempt, panic", facts: judge.Facts{Result: panicked(), Failures: 9},
+			want: judge.Verdict{Action: judge.DeadLetter, Reason: "exhausted", Failed: true}, hears: judge.Unjudged,
+		},
 		{name: "tenth by the handler's count", err: queue.Attempted(10, errPlain), want: judge.Verdict{Action: judge.DeadLetter, Reason: "exhausted", Failed: true}},
 		{name: "first by the handler's count", err: queue.Attempted(1, errPlain), facts: judge.Facts{Failures: 99}, want: judge.Verdict{Action: judge.Return, Delay: time.Second, Failed: true}},
-		{name: "exhausted without a sink", err: errPlain, facts: judge.Facts{Failures: 9}, with: noSink,
-			want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true}},
-		{name: "exhausted without a sink, Retry-After", err: retry.After(hour, errPlain), facts: judge.Facts{Failures: 9}, with: noSink,
-			want: judge.Verdict{Action: judge.Return, Delay: hour, Failed: true}},
-		{name: "no limit of attempts", err: errPlain, facts: judge.Facts{Failures: 999}, with: func(p *judge.Policy) { p.Retry.MaxAttempts = -1 },
-			want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true}},
+		{
+			name: "exhausted without a sink", err: errPlain, facts: judge.Facts{Failures: 9}, with: noSink,
+			want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true},
+		},
+		{
+			name: "exhausted without a sink, Retry-After", err: retry.After(hour, errPlain), facts: judge.Facts{Failures: 9}, with: noSink,
+			want: judge.Verdict{Action: judge.Return, Delay: hour, Failed: true},
+		},
+		{
+			name: "no limit of attempts", err: errPlain, facts: judge.Facts{Failures: 999}, with: func(p *judge.Policy) { p.Retry.MaxAttempts = -1 },
+			want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true},
+		},
 
 		// not worth another attempt
 		{name: "not retryable", err: errPlain, with: picky, want: judge.Verdict{Action: judge.DeadLetter, Reason: "permanent", Failed: true}},
@@ -142,8 +172,10 @@ func TestJudge(t *testing.T) {
 		// not run
 		{name: "postponed", err: queue.Postpone(hour, limiter.ErrMisconfigured), facts: judge.Facts{Failures: 99}, want: judge.Verdict{Action: judge.Return, Delay: hour}, hears: judge.NeverRan},
 		{name: "postponed, ordered", err: queue.Postpone(time.Second, nil), facts: ordered(judge.Facts{}), want: judge.Verdict{Action: judge.Hold, Delay: time.Second}, hears: judge.NeverRan},
-		{name: "postponed in a drain", err: queue.Postpone(time.Second, nil), facts: judge.Facts{Draining: true, Interrupted: true},
-			want: judge.Verdict{Action: judge.Return, Delay: time.Second}, hears: judge.NeverRan},
+		{
+			name: "postponed in a drain", err: queue.Postpone(time.Second, nil), facts: judge.Facts{Draining: true, Interrupted: true},
+			want: judge.Verdict{Action: judge.Return, Delay: time.Second}, hears: judge.NeverRan,
+		},
 
 		// the drain's time is over, or the lease is lost
 		{name: "interrupted", err: context.DeadlineExceeded, facts: judge.Facts{Interrupted: true, Draining: true, Failures: 99}, want: judge.Verdict{Action: judge.Return}, hears: judge.Unjudged},
@@ -156,8 +188,10 @@ func TestJudge(t *testing.T) {
 		{name: "longest Retry-After", err: retry.After(math.MaxInt64, limiter.ErrOverload), facts: ordered(judge.Facts{InHand: hour}), want: judge.Verdict{Action: judge.Return, Delay: judge.Longest}},
 		{name: "longest retry.After", err: retry.After(math.MaxInt64, errPlain), facts: ordered(judge.Facts{InHand: hour}), want: judge.Verdict{Action: judge.Return, Delay: judge.Longest, Failed: true}},
 		{name: "longest postponed", err: queue.Postpone(math.MaxInt64, nil), want: judge.Verdict{Action: judge.Return, Delay: judge.Longest}, hears: judge.NeverRan},
-		{name: "longest MaxDelay", err: retry.Permanent(errPlain), facts: ordered(judge.Facts{InHand: hour}), with: func(p *judge.Policy) { p.DeadLetters, p.Retry.MaxDelay = false, math.MaxInt64 },
-			want: judge.Verdict{Action: judge.Return, Delay: judge.Longest, Failed: true}},
+		{
+			name: "longest MaxDelay", err: retry.Permanent(errPlain), facts: ordered(judge.Facts{InHand: hour}), with: func(p *judge.Policy) { p.DeadLetters, p.Retry.MaxDelay = false, math.MaxInt64 },
+			want: judge.Verdict{Action: judge.Return, Delay: judge.Longest, Failed: true},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, f := newPolicy(), c.facts
@@ -212,7 +246,7 @@ func TestJudge_Properties(t *testing.T) {
 		refused := f.Class != nil && !f.Permanent && !f.Postponed && f.Guilt != judge.Guilty
 
 		require.GreaterOrEqual(t, v.Delay, time.Duration(0), what)
-		require.LessOrEqual(t, v.Delay, time.Duration(judge.Longest), what)
+		require.LessOrEqual(t, v.Delay, judge.Longest, what)
 		require.Equal(t, f.LeaseLost, v.Action == judge.Drop, what)
 		require.Equal(t, !f.LeaseLost && f.Err == nil, v.Action == judge.Ack, what)
 		switch v.Action {
