@@ -107,7 +107,7 @@ type engine struct {
 
 	asked       int       // messages asked for by the receives under way
 	nPolls      int       // receives under way
-	pollLimit   int       // as many are allowed
+	ladder      ladder    // how many are allowed
 	wantedSince time.Time // since when a receive has been wanted; zero if none is
 	wakesAt     time.Time // when the intake will wake by itself; zero: it won't
 	limited     bool      // the intake waits for the limits to admit more
@@ -149,7 +149,6 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		groups:       make(map[string]*group),
 		lanes:        make(map[limiter.Limiter]*lane),
 		pending:      make(map[batchKey]*batch),
-		pollLimit:    1,
 		guard:        guard{off: c.cfg.NoDeadLetterGuard || c.cfg.DeadLetter == nil},
 	}
 	e.starts, e.endStart = context.WithCancel(e.base)
@@ -305,9 +304,12 @@ func (e *engine) inHand() int { return e.counts[waiting] + e.counts[running] + e
 // unsettled counts what is finished and not confirmed.
 func (e *engine) unsettled() int { return e.counts[handing] + e.counts[settling] }
 
-// maxUnsettled bounds the results that wait to be confirmed: a hundred, or as
-// many as full speed needs while an ack is on its way.
-func (e *engine) maxUnsettled() int { return max(100, 10*e.cfg.Concurrency) }
+// maxUnsettled bounds the results that wait to be confirmed: at least twice as
+// many as full speed has in flight, so that only a source that stops confirming
+// them stops the intake.
+func (e *engine) maxUnsettled() int {
+	return max(100, 10*e.cfg.Concurrency, e.pace.last.unsettled)
+}
 
 // demand counts what will take a permit as soon as it can. What waits behind
 // the first of its group is left out, or one slow group would keep the other

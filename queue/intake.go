@@ -27,8 +27,11 @@ type plan struct {
 func (e *engine) plan(now time.Time) plan {
 	in := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
 	slots, look := e.slots(), e.pace.outlook(now, e.cfg.Concurrency)
-	ahead := look.lookAhead
-	if e.starving() {
+	ahead := look.limited
+	switch {
+	case e.counts[running] >= slots:
+		ahead = look.lookAhead
+	case e.starving():
 		ahead = look.starved
 	}
 	if e.cfg.NoLookAhead || e.guard.tripped {
@@ -48,7 +51,7 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{by: ByHeld}
 	case e.crowded() > e.maxParked():
 		return plan{by: ByParked, wait: longParked}
-	case e.nPolls >= e.pollLimit:
+	case e.nPolls >= e.ladder.allowed():
 		return plan{}
 	}
 	wanted := slots + ahead - e.counts[running] - e.demand(now)
@@ -193,15 +196,16 @@ func (e *engine) intake() {
 		short, e.wantedSince = time.Time{}, time.Time{}
 		e.asked += ask
 		e.nPolls++
-		failures := e.failures
+		failures, inFlight := e.failures, e.nPolls
 		e.mu.Unlock()
-		e.calling(func() { e.receive(ask, failures) })
+		e.calling(func() { e.receive(ask, failures, inFlight) })
 	}
 }
 
 // receive makes one call for up to n messages and takes in what it brings.
-// failures is how many had failed in a row when it was decided.
-func (e *engine) receive(n, failures int) {
+// failures is how many had failed in a row when it was decided, and inFlight how
+// many are in flight, this one included.
+func (e *engine) receive(n, failures, inFlight int) {
 	e.tell("", time.Time{})
 	began := time.Now()
 	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait()})
@@ -259,7 +263,7 @@ func (e *engine) receive(n, failures int) {
 			e.stats.EmptyReceives++
 		}
 		e.everWorked = true
-		e.pollLimit = 1
+		e.ladder.restart()
 		e.failures, e.receiveAt = 0, time.Time{}
 		if took < minPoll && !e.draining {
 			e.idle(now)
@@ -268,14 +272,10 @@ func (e *engine) receive(n, failures int) {
 		e.everWorked = true
 		e.failures, e.idles, e.receiveAt = 0, 0, time.Time{}
 		e.pace.received(took, n > 1 && len(live) >= n)
-		look := e.pace.outlook(now, e.cfg.Concurrency)
-		switch {
-		case len(live) >= n:
-			// The queue may hold more than one receive at a time brings.
-			e.pollLimit = min(e.pollLimit+1, e.pollsFor(look.starved))
-		case len(live) == 1 && e.pollLimit > e.pollsFor(look.lookAhead):
-			e.pollLimit-- // it runs dry: fewer would bring as much
-		}
+		e.ladder.landed(now, arrival{
+			asked: n, got: len(live), took: took, began: inFlight, inFlight: e.nPolls + 1,
+			slots: e.cfg.Concurrency, look: e.pace.outlook(now, e.cfg.Concurrency),
+		})
 	}
 	if e.draining {
 		e.releaseWaiting(now)
@@ -322,7 +322,7 @@ const (
 // parallel receives; receives that fail one after the other wait longer and
 // longer. The caller holds mu.
 func (e *engine) backOff(now time.Time, before int) time.Duration {
-	e.pollLimit = max(1, e.pollLimit/2)
+	e.ladder.halve()
 	if before != e.failures {
 		return max(0, e.receiveAt.Sub(now)) // began before the last failure, and met the same trouble
 	}
@@ -330,7 +330,7 @@ func (e *engine) backOff(now time.Time, before int) time.Duration {
 	if e.failures == 1 {
 		return 0
 	}
-	e.pollLimit = 1
+	e.ladder.restart()
 	d := maxBackoff
 	if n := e.failures - 2; n < 10 {
 		d = min(d, minBackoff<<n)
@@ -346,10 +346,6 @@ func (e *engine) idle(now time.Time) {
 	e.idles = min(e.idles+1, 10)
 	e.receiveAt = now.Add(min(longestIdle, shortPoll<<(e.idles-1)))
 }
-
-// pollsFor is how many receives at once can be of use, with so many messages
-// wanted beyond the slots. The caller holds mu.
-func (e *engine) pollsFor(ahead int) int { return (e.cfg.Concurrency+ahead)/batchSize + 1 }
 
 // tell reports a change of what blocks receiving to Trace and log.
 func (e *engine) tell(by string, until time.Time) {

@@ -105,7 +105,7 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 		e.guard.inconclusive(now, j.at)
 	}
 
-	e.pace.ended(now, took)
+	e.pace.ended(now, took, e.cfg.Concurrency)
 	d.err, d.cancel = err, nil
 	switch v.kind {
 	case ackIt:
