@@ -28,7 +28,9 @@ type ladder struct {
 }
 
 const (
-	leastGain = math.Sqrt2 // in throughput, for twice as many receives
+	// leastMore is how many times as many must have been in flight, on average, for
+	// a verdict: the first ones of a rung meet what the rung below has caused.
+	leastMore = 1.5
 
 	// tripsKept is how many round-trips of a rung count, fewTrips how many it
 	// needs for a verdict, and tripsAge for how long they are good.
@@ -83,11 +85,14 @@ func (l *ladder) most(rung, slots int) int { return max(2, receivesFor(slots)) <
 
 // full moves the ladder, if all the receives that it allows are in flight.
 func (l *ladder) full(now time.Time, r arrival) {
-	began := 0
-	for l.most(began, r.slots) < r.began && began < l.rung {
-		began++
+	for rung := range l.rung + 1 {
+		if most := l.most(rung, r.slots); r.began <= most {
+			if r.began > most/2 {
+				l.trips[rung].add(now, r)
+			}
+			break
+		}
 	}
-	l.trips[began].add(now, r.took.Seconds())
 	if r.inFlight < l.most(l.rung, r.slots) {
 		return
 	}
@@ -126,14 +131,14 @@ func (l *ladder) known(rung int, now time.Time) roundTrips {
 	return roundTrips{}
 }
 
-// gain is 1 if the receives of a rung surely bring leastGain times as much as
-// those of the one below, -1 if they surely do not, and 0 as long as round-trips
-// that differ leave it open.
+// gain is 1 if more receives surely bring enough more, -1 if they surely do not,
+// and 0 as long as round-trips that differ leave it open. They may take longer by
+// the square root of how many more there are.
 func gain(below, here roundTrips) int {
-	if below.n < fewTrips || here.n < fewTrips {
+	if below.n < fewTrips || here.n < fewTrips || here.inFlight < leastMore*below.inFlight {
 		return 0
 	}
-	const factor = 2 / leastGain
+	factor := math.Sqrt(here.inFlight / below.inFlight)
 	excess := here.mean - factor*below.mean
 	doubt := 2 * math.Sqrt(here.variance/here.n+factor*factor*below.variance/below.n)
 	switch {
@@ -145,19 +150,22 @@ func gain(below, here roundTrips) int {
 	return 0
 }
 
-// roundTrips is the mean and the variance of the last tripsKept or so, in seconds.
+// roundTrips is the mean and the variance of the last tripsKept or so, in seconds,
+// and how many were in flight at once.
 type roundTrips struct {
 	n, mean, variance float64
+	inFlight          float64
 	at                time.Time // of the last one
 }
 
-func (t *roundTrips) add(now time.Time, seconds float64) {
+func (t *roundTrips) add(now time.Time, r arrival) {
 	if now.Sub(t.at) > tripsAge {
 		*t = roundTrips{}
 	}
 	t.at = now
 	t.n = min(t.n+1, tripsKept)
-	off := seconds - t.mean
-	t.mean += off / t.n
-	t.variance += (off*off*(1-1/t.n) - t.variance) / t.n
+	off := r.took.Seconds() - t.mean
+	average(&t.mean, r.took.Seconds(), t.n)
+	average(&t.variance, off*off*(1-1/t.n), t.n)
+	average(&t.inFlight, float64(r.began), t.n)
 }

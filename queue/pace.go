@@ -214,22 +214,23 @@ func (p *pace) look(now time.Time, slots int) outlook {
 	age := max(now.Sub(p.since), minPace) // after a pause there are fewer than paceMemory's worth of starts
 	seen := min(possible, p.starts.sum(now)/paceMemory.Seconds()/-math.Expm1(-float64(age)/float64(paceMemory)))
 
-	gather := gatherTime
-	if seen > 0 {
-		// Long enough for a full receive to be wanted, or for one to return.
-		gather = min(gather, max(p.trip, time.Duration(batchSize/seen*float64(time.Second))))
-	}
-	horizon := p.trip + gather
-	spread := math.Sqrt(possible * p.trip.Seconds())
 	safe := p.safe(turning, slots)
+	trip, gather := p.trip.Seconds(), gatherTime.Seconds()
+	if seen > 0 {
+		// Long enough for a full receive to be wanted, or for one to return; and as
+		// long as a round-trip where there is a look-ahead that lasts until then.
+		full := batchSize / seen
+		gather = max(min(gather, max(trip, full)), min(trip, full, safe/seen))
+	}
+	spread := math.Sqrt(possible * trip)
 	return outlook{
-		lookAhead: int(min(possible*horizon.Seconds()+spread, safe)),
-		starved:   int(min(possible*(p.trip+gatherTime).Seconds()+spread, safe)),
-		limited:   int(min(seen*horizon.Seconds(), safe)),
-		worth:     int(min(batchSize, max(1, seen*gather.Seconds()+1e-3))), // gather is rounded, and 9.999 is a full receive
-		gather:    gather,
-		horizon:   horizon,
-		unsettled: int(2 * float64(slots) / each * p.trip.Seconds()),
+		lookAhead: int(min(possible*(trip+gather)+spread, safe)),
+		starved:   int(min(possible*(trip+max(gather, gatherTime.Seconds()))+spread, safe)),
+		limited:   int(min(seen*(trip+gather), safe)),
+		worth:     int(min(batchSize, max(1, seen*gather+1e-3))), // 9.999 is a full receive
+		gather:    time.Duration(gather * float64(time.Second)),
+		horizon:   p.trip + time.Duration(gather*float64(time.Second)),
+		unsettled: int(2 * float64(slots) / each * trip),
 	}
 }
 
