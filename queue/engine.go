@@ -41,7 +41,7 @@ type engine struct {
 
 	ledger
 
-	pollLimit   int       // as many are allowed
+	ladder      ladder    // how many receives may be in flight
 	wantedSince time.Time // since when a receive has been wanted; zero if none is
 	wakesAt     time.Time // when the intake will wake by itself; zero: it won't
 	limited     bool      // the intake waits for the limits to admit more
@@ -86,9 +86,8 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 			less: func(a, b *delivery) bool { return a.retryAt.Before(b.retryAt) },
 			at:   func(d *delivery) *int { return &d.retryPos },
 		},
-		pending:   make(map[batchKey]*batch),
-		pollLimit: 1,
-		host:      host.FromContext(ctx),
+		pending: make(map[batchKey]*batch),
+		host:    host.FromContext(ctx),
 		policy: judge.Policy{
 			Retry: c.cfg.Retry, MaxHold: c.cfg.MaxHold, MaxOrdered: maxOrdered, GiveUp: judge.GiveUp, DeadLetters: c.cfg.DeadLetter != nil,
 		},
@@ -246,9 +245,12 @@ func (e *engine) waiting() int { return e.fresh.n }
 // holding counts what waits to run again.
 func (e *engine) holding() int { return e.kept.n }
 
-// maxUnsettled bounds the results that wait to be confirmed: a hundred, or as
-// many as full speed needs while an ack is on its way.
-func (e *engine) maxUnsettled() int { return max(100, 10*e.capacity) }
+// maxUnsettled bounds the results that wait to be confirmed: at least twice as
+// many as full speed has in flight, so that only a source that stops confirming
+// them stops the intake.
+func (e *engine) maxUnsettled() int {
+	return max(100, 10*e.capacity, e.pace.last.unsettled)
+}
 
 // demand counts what will take a permit as soon as it can. What waits behind
 // the first of its group is left out, or one slow group would keep the other

@@ -27,8 +27,11 @@ type plan struct {
 func (e *engine) plan(now time.Time) plan {
 	in := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
 	slots, look := e.slots(), e.pace.outlook(now, e.capacity)
-	ahead := look.lookAhead
-	if e.starving() {
+	ahead := look.limited
+	switch {
+	case e.count[running] >= slots:
+		ahead = look.lookAhead
+	case e.starving():
 		ahead = look.starved
 	}
 	if e.cfg.NoLookAhead {
@@ -56,7 +59,7 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{wanted: 1, ask: 1, look: look, probe: true}
 	case e.crowded() > e.maxParked():
 		return plan{by: ByParked, wait: longParked}
-	case len(e.receiving) >= e.pollLimit:
+	case len(e.receiving) >= e.ladder.allowed():
 		return plan{}
 	}
 	wanted := slots + ahead - e.count[running] - e.demand()
@@ -212,15 +215,16 @@ func (e *engine) intake() {
 		}
 		short, e.wantedSince = time.Time{}, time.Time{}
 		call := e.ask(ask)
-		failures := e.failures
+		failures, inFlight := e.failures, len(e.receiving)
 		e.mu.Unlock()
-		e.calling(func() { e.receive(call, failures) })
+		e.calling(func() { e.receive(call, failures, inFlight) })
 	}
 }
 
 // receive makes one call and takes in what it brings. failures is how many had
-// failed in a row when it was decided.
-func (e *engine) receive(p *poll, failures int) {
+// failed in a row when it was decided, and inFlight how many were in flight, this
+// one included.
+func (e *engine) receive(p *poll, failures, inFlight int) {
 	n := p.asked
 	if e.until.Err() != nil { // since it was decided
 		e.mu.Lock()
@@ -289,7 +293,7 @@ func (e *engine) receive(p *poll, failures int) {
 			e.stats.EmptyReceives++
 		}
 		e.everWorked = true
-		e.pollLimit = 1
+		e.ladder.restart()
 		e.failures, e.receiveAt = 0, time.Time{}
 		if took < minPoll && !e.draining {
 			e.idle(now)
@@ -298,14 +302,10 @@ func (e *engine) receive(p *poll, failures int) {
 		e.everWorked = true
 		e.failures, e.idles, e.receiveAt = 0, 0, time.Time{}
 		e.pace.received(took, n > 1 && len(live) >= n)
-		look := e.pace.outlook(now, e.capacity)
-		switch {
-		case len(live) >= n:
-			// The queue may hold more than one receive at a time brings.
-			e.pollLimit = min(e.pollLimit+1, e.pollsFor(look.starved))
-		case len(live) == 1 && e.pollLimit > e.pollsFor(look.lookAhead):
-			e.pollLimit-- // it runs dry: fewer would bring as much
-		}
+		e.ladder.landed(now, arrival{
+			asked: n, got: len(live), took: took, began: inFlight, inFlight: len(e.receiving) + 1,
+			slots: e.capacity, look: e.pace.outlook(now, e.capacity),
+		})
 	}
 	for e.draining && e.releaseWaiting(now) {
 	}
@@ -348,7 +348,7 @@ const (
 // parallel receives; receives that fail one after the other wait longer and
 // longer. The caller holds mu.
 func (e *engine) backOff(now time.Time, before int) time.Duration {
-	e.pollLimit = max(1, e.pollLimit/2)
+	e.ladder.halve()
 	if before != e.failures {
 		return max(0, e.receiveAt.Sub(now)) // began before the last failure, and met the same trouble
 	}
@@ -356,7 +356,7 @@ func (e *engine) backOff(now time.Time, before int) time.Duration {
 	if e.failures == 1 {
 		return 0
 	}
-	e.pollLimit = 1
+	e.ladder.restart()
 	d := maxBackoff
 	if n := e.failures - 2; n < 10 {
 		d = min(d, minBackoff<<n)
@@ -372,7 +372,3 @@ func (e *engine) idle(now time.Time) {
 	e.idles = min(e.idles+1, 10)
 	e.receiveAt = now.Add(min(longestIdle, shortPoll<<(e.idles-1)))
 }
-
-// pollsFor is how many receives at once can be of use, with so many messages
-// wanted beyond the slots. The caller holds mu.
-func (e *engine) pollsFor(ahead int) int { return (e.capacity+ahead)/batchSize + 1 }

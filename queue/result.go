@@ -78,7 +78,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		e.host.Judged(j.m.ID, f, v)
 	}
 
-	e.pace.ended(now, took)
+	e.pace.ended(now, took, e.capacity)
 	d.err, d.cancel = f.Err, nil
 	switch {
 	case v.Failed && f.Attempts > 0:
