@@ -37,7 +37,7 @@ func TestGuilt_OutageOfOneTenant(t *testing.T) {
 		})
 		sent := 0
 		for time.Since(begin) < 150*time.Minute {
-			for i := range 4 {
+			for i := range 3 {
 				require.NoError(t, q.Send(t.Context(), &queue.Message{Body: fmt.Appendf(nil, "t%d", i)}))
 				sent++
 			}
@@ -108,7 +108,7 @@ func TestGuilt_PartialOutage(t *testing.T) {
 	for _, broken := range []bool{false, true} {
 		for _, received := range []bool{false, true} {
 			bubble(t, fmt.Sprintf("breaker %v, received before %v", broken, received), func(t *testing.T) {
-				const n = 1000
+				const n = 400
 				var dead queuetest.Recorder
 				own := newQueue(t, memqueue.Config{})
 				q := newQueue(t, memqueue.Config{MaxReceives: 22, DeadLetter: own})

@@ -87,7 +87,8 @@ func (c *Comparison) Add(now time.Time, class error) {
 // Fail notes a failure of a message in its streak, and says how guilty that
 // makes it: whether its failures in a row would be chance with a probability
 // below 0.1 % if it failed as often as other messages did since the first of
-// them, in the last ten minutes at most.
+// them, in the last ten minutes at most. It is no more than a suspect in a partial
+// outage: of few results a message may have seen none that failed.
 func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 	c.forget(now)
 	i := indexOf(class)
@@ -109,7 +110,7 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 	switch {
 	case math.Pow(share, float64(s.n)) >= chance:
 		return Innocent
-	case share >= guiltyBelow:
+	case share >= guiltyBelow, c.Partial(now, class):
 		return Suspect
 	}
 	return Guilty

@@ -112,6 +112,28 @@ func TestComparison_Forgets(t *testing.T) {
 	others.Fail(epoch.Add(-time.Hour), &s, limiter.ErrUnavailable)
 }
 
+// In a partial outage no message is guilty, also not one that failed last and has
+// seen nothing but successes since.
+func TestComparison_FewSuccessesInAPartialOutage(t *testing.T) {
+	for failed, want := range map[int]judge.Guilt{10: judge.Guilty, 40: judge.Suspect} {
+		var others judge.Comparison
+		var s judge.Streak
+		for i := range 200 {
+			if i < failed {
+				others.Add(epoch, limiter.ErrUnavailable)
+			} else {
+				others.Add(epoch, nil)
+			}
+		}
+		others.Fail(epoch, &s, limiter.ErrUnavailable)
+		for range 20 {
+			others.Add(epoch, nil)
+		}
+		require.Equal(t, judge.Innocent, others.Fail(epoch, new(judge.Streak), limiter.ErrUnavailable))
+		require.Equal(t, want, others.Fail(epoch, &s, limiter.ErrUnavailable), "%d of 200 failed", failed)
+	}
+}
+
 // Messages that fail by chance are hardly ever blamed, however many others do,
 // and one that always fails soon is, as long as most others succeed.
 func TestComparison_Chance(t *testing.T) {
