@@ -95,8 +95,8 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		e.changed(now)
 	case judge.Hold:
 		// What is its own, or its key's, says nothing about other messages.
-		apart := local || v.Failed || f.Postponed || f.Guilt != judge.Innocent
-		d.suspect = f.Guilt != judge.Innocent
+		d.suspect = f.Guilt != judge.Innocent || d.streak.Suspected()
+		apart := local || v.Failed || f.Postponed || d.suspect
 		d.spare = d.spare || d.suspect
 		e.hold(d, now, v.Delay, apart)
 		if !apart && j.run == 1 {

@@ -49,7 +49,13 @@ type Streak struct {
 	n     int
 	first time.Time
 	since Mark // after the first of them
+	alone bool // others succeeded while it failed, at some time
 }
+
+// Suspected reports whether the message has been a suspect since the streak began.
+// On a queue that has become quiet it may be Innocent again, for want of others to
+// compare it with, and still it says nothing about them.
+func (s Streak) Suspected() bool { return s.alone }
 
 // Len is how many there are.
 func (s Streak) Len() int { return s.n }
@@ -107,9 +113,11 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 	}
 	// Of few results the share is not known well: half a failure more is assumed.
 	share := max(leastShare, (float64(failed)+0.5)/float64(runs+1))
-	switch {
-	case math.Pow(share, float64(s.n)) >= chance:
+	if math.Pow(share, float64(s.n)) >= chance {
 		return Innocent
+	}
+	s.alone = true
+	switch {
 	case share >= guiltyBelow, c.Partial(now, class):
 		return Suspect
 	}
