@@ -7,40 +7,55 @@ import (
 
 // A ladder limits the receives in flight to as many as raise the throughput. Each
 // rung allows twice as many as the one below; the lowest allows what fills all
-// slots at once, which needs no proof. While all that a rung allows are in flight,
-// the next one is tried. It is kept if full receives take less than 1.4 times as
-// long there, so that twice as many bring at least 1.4 times as much, and left
-// otherwise. A network's round-trip does not depend on how many share it, so on a
-// long one the ladder is climbed as quickly as receives return; where the server,
-// or this process, has no more to give, one rung more makes all receives slower.
+// slots at once, which needs no proof. While all the receives that its rung allows
+// are in flight, the ladder tries the next rung, first at once and then less and
+// less often, and keeps it if receives there take no longer than by the square root
+// of how many more there are: twice as many then bring at least 1.4 times as much.
+// A network's round-trip does not depend on how many share it, so over a long one
+// the ladder is climbed as quickly as receives return. Where the server or this
+// process has no more to give, receives only take longer.
 //
-// Within the rung the limit follows what receives bring: one more for each full
-// one, up to what the wanted messages need; one less when one brings a single
-// message and fewer would do; a single long poll when the queue is empty.
+// Up to its rung's limit the ladder follows what receives bring: one more is
+// allowed after each full one, as long as the messages wanted need it; one less
+// when one brings a single message and fewer would do; and a single long poll when
+// the queue is empty.
 //
 // All methods are called under Consumer.mu; the zero ladder is ready.
 type ladder struct {
-	limit int // receives in flight, 0 for 1
-	rung  int
-	trips [32]roundTrips // of full receives, by rung
-	tryAt time.Time      // when the next rung may be tried
-	pause time.Duration  // between tries that fail
+	limit int // receives in flight; 0 is 1
+
+	rung    int           // in use
+	base    int           // has proved its worth: rung or, during a trial, one beside it
+	trips   roundTrips    // on rung, of receives that began at from or later
+	from    time.Time     //
+	prior   roundTrips    // on base, before the trial
+	pause   time.Duration // how long base is used before the next trial
+	checked time.Time     // when base was last found better than the rung below
+	least   float64       // the shortest mean round-trip on any rung, as a logarithm
+	warm    bool          // trips of the very first receives have been left out
 }
 
 const (
-	// leastMore is how many times as many must have been in flight, on average, for
-	// a verdict: the first ones of a rung meet what the rung below has caused.
+	// minSpan is how long a rung is used at least.
+	minSpan = 50 * time.Millisecond
+
+	// nearTrip is a round-trip so short that other processes and the opening of
+	// connections may matter more than how many receives there are. The first
+	// minSpan is then left out, a verdict needs manyTrips, and a rung has to win
+	// twice, once against what was before and once against what comes after.
+	nearTrip  = 12 * time.Millisecond
+	manyTrips = 16
+	fewTrips  = 4
+
+	// leastMore is how many times as many receives must have been in flight, on
+	// average: the first ones on a rung still meet what the rung below has caused.
 	leastMore = 1.5
 
-	// tripsKept is how many round-trips of a rung count, fewTrips how many it
-	// needs for a verdict, and tripsAge for how long they are good.
-	tripsKept = 256
-	fewTrips  = 4
-	tripsAge  = 10 * time.Second
+	// maxPause is the longest time between trials. A rung is compared with the one
+	// below that often as well, and what is known is good for as long.
+	maxPause = 10 * time.Second
 
-	// A rung that brought too little is tried again after minTry, then after twice
-	// as long each time, up to tripsAge.
-	minTry = 100 * time.Millisecond
+	maxRung = 20
 )
 
 // allowed is how many receives may be in flight.
@@ -67,7 +82,7 @@ func (l *ladder) landed(now time.Time, r arrival) {
 	if r.got >= batchSize {
 		l.full(now, r)
 	}
-	most := l.most(l.rung, r.slots)
+	most := l.most(r.slots)
 	l.limit = min(l.allowed(), most)
 	switch {
 	case r.got >= r.asked: // the queue may hold more than one receive at a time brings
@@ -80,92 +95,96 @@ func (l *ladder) landed(now time.Time, r arrival) {
 // receivesFor is how many receives so many messages may need.
 func receivesFor(messages int) int { return messages/batchSize + 1 }
 
-// most is how many receives a rung allows.
-func (l *ladder) most(rung, slots int) int { return max(2, receivesFor(slots)) << rung }
+// most is how many receives the rung allows.
+func (l *ladder) most(slots int) int { return max(2, receivesFor(slots)) << l.rung }
 
-// full moves the ladder, if all the receives that it allows are in flight.
+// full notes a full receive, and begins or ends a trial.
 func (l *ladder) full(now time.Time, r arrival) {
-	for rung := range l.rung + 1 {
-		if most := l.most(rung, r.slots); r.began <= most {
-			if r.began > most/2 {
-				l.trips[rung].add(now, r)
-			}
-			break
-		}
+	if l.trips.n > 0 && now.Sub(l.trips.until) > maxPause {
+		l.use(l.base, now, r)
 	}
-	if r.inFlight < l.most(l.rung, r.slots) {
+	most := l.most(r.slots)
+	if r.began > most/2 && r.began <= most && !now.Add(-r.took).Before(l.from) {
+		l.trips.add(now, r)
+	}
+	span := l.trips.until.Sub(l.trips.since)
+	if l.least == 0 {
+		l.least = l.trips.mean
+	}
+	near := min(l.trips.mean, l.least) < math.Log(float64(nearTrip)) || l.trips.mean > l.least+0.1
+	if r.inFlight < most || span < minSpan || l.trips.n < fewTrips || near && l.trips.n < float64(max(manyTrips, 2*most)) {
+		return // there is nothing to tell yet, or it is not the ladder that limits the receives
+	}
+	if l.rung > l.base && (span < l.pause/2 || l.trips.inFlight < leastMore*l.prior.inFlight) {
 		return
 	}
-	here := l.known(l.rung, now)
-	if l.rung == 0 {
-		if here.n < fewTrips {
-			return
-		}
-	} else {
-		below := l.known(l.rung-1, now)
-		switch gain := gain(below, here); {
-		case gain < 0:
-			l.trips[l.rung] = roundTrips{} // to be measured anew the next time
-			l.rung--
-			l.pause = min(max(2*l.pause, minTry), tripsAge)
-			l.tryAt = now.Add(l.pause)
-			return
-		case gain == 0 && here.n >= 2*below.n && here.n >= fewTrips:
-			l.rung-- // to measure more of it
-			return
-		case gain == 0:
-			return
-		}
-		l.pause = 0
-	}
-	if !now.Before(l.tryAt) && l.rung+1 < len(l.trips) && here.n >= min(tripsKept, l.known(l.rung+1, now).n) {
-		l.rung++
-	}
-}
+	l.least = min(l.least+0.01, l.trips.mean)
 
-// known is what is known of a rung's round-trips.
-func (l *ladder) known(rung int, now time.Time) roundTrips {
-	if t := l.trips[rung]; now.Sub(t.at) <= tripsAge {
-		return t
-	}
-	return roundTrips{}
-}
-
-// gain is 1 if more receives surely bring enough more, -1 if they surely do not,
-// and 0 as long as round-trips that differ leave it open. They may take longer by
-// the square root of how many more there are.
-func gain(below, here roundTrips) int {
-	if below.n < fewTrips || here.n < fewTrips || here.inFlight < leastMore*below.inFlight {
-		return 0
-	}
-	factor := math.Sqrt(here.inFlight / below.inFlight)
-	excess := here.mean - factor*below.mean
-	doubt := 2 * math.Sqrt(here.variance/here.n+factor*factor*below.variance/below.n)
 	switch {
-	case excess > doubt:
-		return -1
-	case excess < -doubt:
-		return 1
+	case near && !l.warm:
+		l.warm = true
+		l.use(l.rung, now, r)
+		return
+	case l.rung > l.base && !l.trips.worth(l.prior):
+		l.pause = min(max(2*l.pause, minSpan), maxPause)
+		l.use(l.base, now, r)
+		return
+	case l.rung > l.base:
+		l.base, l.pause, l.checked = l.rung, 0, now
+		if near {
+			l.checked = time.Time{}
+		}
+	case l.rung < l.base && (l.prior.inFlight < leastMore*l.trips.inFlight || l.prior.worth(l.trips)):
+		l.checked = now
+		l.use(l.base, now, r)
+		return
+	case l.rung < l.base:
+		l.base, l.pause, l.checked = l.rung, minSpan, now
 	}
-	return 0
+	if span < l.pause {
+		return
+	}
+	l.prior = l.trips
+	if l.base > 0 && now.Sub(l.checked) > maxPause {
+		l.use(l.base-1, now, r)
+	} else if l.base < maxRung {
+		l.use(l.base+1, now, r)
+	}
 }
 
-// roundTrips is the mean and the variance of the last tripsKept or so, in seconds,
-// and how many were in flight at once.
+// use changes the rung. On a lower one, the receives that begin at once are still
+// slowed down by those that were in flight before.
+func (l *ladder) use(rung int, now time.Time, r arrival) {
+	if rung < l.rung {
+		l.from = now.Add(2 * r.took)
+	}
+	l.rung, l.trips = rung, roundTrips{}
+}
+
+// roundTrips is what is known of the round-trips of full receives. Logarithms are
+// averaged, so that a stall of the network or of this machine counts for one.
 type roundTrips struct {
-	n, mean, variance float64
-	inFlight          float64
-	at                time.Time // of the last one
+	n, mean, variance float64 // of their logarithms
+	inFlight          float64 // mean
+	since, until      time.Time
 }
 
 func (t *roundTrips) add(now time.Time, r arrival) {
-	if now.Sub(t.at) > tripsAge {
-		*t = roundTrips{}
+	if t.n == 0 {
+		t.since = now.Add(-r.took)
 	}
-	t.at = now
-	t.n = min(t.n+1, tripsKept)
-	off := r.took.Seconds() - t.mean
-	average(&t.mean, r.took.Seconds(), t.n)
+	t.until = now
+	t.n++
+	log := math.Log(float64(max(r.took, 1)))
+	off := log - t.mean
+	average(&t.mean, log, t.n)
 	average(&t.variance, off*off*(1-1/t.n), t.n)
 	average(&t.inFlight, float64(r.began), t.n)
+}
+
+// worth reports whether so many receives bring enough more than those of a lower
+// rung to be worth it: by a standard error, for the round-trips may differ.
+func (t roundTrips) worth(lower roundTrips) bool {
+	doubt := math.Sqrt(t.variance/t.n + lower.variance/lower.n)
+	return t.mean+doubt < lower.mean+math.Log(t.inFlight/lower.inFlight)/2
 }

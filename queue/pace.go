@@ -186,7 +186,7 @@ type outlook struct {
 	worth     int           // how many must be wanted for a receive to be worth its call
 	gather    time.Duration // how long to wait for that many
 	horizon   time.Duration // how far ahead the limits are asked
-	unsettled int           // twice the results that are in flight at full speed
+	unsettled int           // four times the results that are in flight at the rate of starts
 }
 
 // outlookAge is how old an outlook may be: it is asked for at every message.
@@ -230,7 +230,7 @@ func (p *pace) look(now time.Time, slots int) outlook {
 		worth:     int(min(batchSize, max(1, seen*gather+1e-3))), // 9.999 is a full receive
 		gather:    time.Duration(gather * float64(time.Second)),
 		horizon:   p.trip + time.Duration(gather*float64(time.Second)),
-		unsettled: int(2 * float64(slots) / each * trip),
+		unsettled: int(4 * seen * trip),
 	}
 }
 
