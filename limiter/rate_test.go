@@ -143,7 +143,7 @@ func TestAdaptiveRateAfterAnOutage(t *testing.T) {
 					a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000})
 					var l limiter.Limiter = a
 					if test.breaker {
-						l = all(t, newBreaker(t, limiter.BreakerConfig{}), a)
+						l = all(t, newBreaker(t, limiter.BreakerConfig{MaxOpen: 30 * time.Second}), a)
 					}
 					side := newBucket(t, 20, 2)
 					var down atomic.Bool

@@ -22,12 +22,12 @@ func (g *ledger) audit() error {
 	groups := make(map[*group]int)
 	members := make(map[*lane]int)
 	ready := make(map[*lane][3]int) // fresh, again, spares
-	each := func(l *list, hand bool) {
+	each := func(l *list) {
 		n := 0
 		for d := l.first; d != nil; d = l.next(d) {
 			n++
 			count[d.state]++
-			differ(fmt.Sprintf("message %s is in hand", d.msg.ID), hand, d.state.inHand())
+			differ(fmt.Sprintf("message %s is in the list of its state", d.msg.ID), g.listOf(d.state) == l, true)
 			if d.msg.ID != "" {
 				named++
 				differ(fmt.Sprintf("message %s is known by its id", d.msg.ID), g.byID[d.msg.ID] == d, true)
@@ -69,8 +69,10 @@ func (g *ledger) audit() error {
 		}
 		differ("length of a list of deliveries", l.n, n)
 	}
-	each(&g.hand, true)
-	each(&g.out, false)
+	each(&g.fresh)
+	each(&g.kept)
+	each(&g.busy)
+	each(&g.out)
 	for s := range states {
 		differ(fmt.Sprintf("count of state %d", s), g.count[s], count[s])
 	}

@@ -27,6 +27,8 @@ type Consumer struct {
 	mu       sync.Mutex
 	stats    Stats
 	capacity int     // how many handlers may run at once
+	paused   bool    // by hand
+	why      error   // paused: the reason, if one was given
 	active   *engine // nil: not running
 	others   judge.Comparison
 	memory   memory
@@ -88,6 +90,42 @@ func (c *Consumer) SetConcurrency(n int) error {
 		e.wakeIntake.set()
 	}
 	return nil
+}
+
+// Pause has the consumer receive and start nothing until [Consumer.Resume]. What
+// has not started is returned to the queue at once, and no attempt counts; handlers
+// that run go on, and messages that are held stay in hand. The reason why is in
+// Stats, Trace and the log; it may be empty. A later Pause replaces it. A consumer
+// may be paused before it runs, and stays paused from one Run to the next.
+func (c *Consumer) Pause(why string) {
+	c.mu.Lock()
+	c.paused, c.why = true, nil
+	if why != "" {
+		c.why = errors.New(why)
+	}
+	e := c.active
+	if e == nil {
+		c.mu.Unlock()
+		return
+	}
+	now := time.Now()
+	for e.releaseUnstarted(now) {
+		e.unlock()
+		c.mu.Lock()
+	}
+	e.wakeIntake.set()
+	e.unlock()
+}
+
+// Resume ends a [Consumer.Pause].
+func (c *Consumer) Resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused, c.why = false, nil
+	if e := c.active; e != nil {
+		e.wakeDispatch.set()
+		e.wakeIntake.set()
+	}
 }
 
 // Run consumes until ctx is done, or until the source has ended (io.EOF) and

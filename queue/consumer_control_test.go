@@ -1,8 +1,10 @@
 package queue_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
 	"github.com/rampmeter/rampmeter/queue/queuetest"
@@ -71,5 +74,51 @@ func TestConsumer_SetConcurrency(t *testing.T) {
 	require.NoError(t, err)
 	for _, n := range []int{-1, 0, 100_001} {
 		require.ErrorContains(t, c.SetConcurrency(n), fmt.Sprint(n))
+	}
+}
+
+// While a consumer is paused nothing starts and nothing is received. What was not
+// started is returned, and no attempt counts; running handlers go on.
+func TestConsumer_Pause(t *testing.T) {
+	for _, fifo := range []bool{false, true} {
+		bubble(t, fmt.Sprint("fifo ", fifo), func(t *testing.T) {
+			var log bytes.Buffer
+			q := newQueue(t, memqueue.Config{FIFO: fifo, Wait: time.Second})
+			fillGroups(t, q, 20, 5)
+			var mu sync.Mutex
+			starts, most := 0, 0
+			r := start(t, q, queue.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(_ context.Context, m *queue.Message) error {
+				mu.Lock()
+				starts++
+				most = max(most, m.Attempt)
+				mu.Unlock()
+				time.Sleep(10 * time.Second)
+				return nil
+			})
+			time.Sleep(time.Second)
+			r.Pause("the API is being moved")
+			mu.Lock()
+			before := starts
+			mu.Unlock()
+			time.Sleep(time.Minute)
+			s, qs := r.Stats(), q.Stats()
+			mu.Lock()
+			require.Equal(t, before, starts, "nothing starts")
+			mu.Unlock()
+			require.Equal(t, limiter.ByValve, s.Blocked.Reason)
+			require.EqualError(t, s.Blocked.Cause, "the API is being moved")
+			require.Zero(t, s.InHand, "%+v", s)
+			require.EqualValues(t, 10, s.Done, "what ran has ended")
+			require.Equal(t, 90, qs.Visible)
+			time.Sleep(time.Hour)
+			require.Equal(t, qs.Received, q.Stats().Received, "nothing is received")
+			r.Resume()
+			time.Sleep(10 * time.Minute)
+			require.NoError(t, r.drain())
+			require.EqualValues(t, 100, r.Stats().Done)
+			require.LessOrEqual(t, most, 2)
+			require.Contains(t, log.String(), `blocked_by=valve cause="the API is being moved"`)
+			require.Contains(t, log.String(), "receiving again")
+		})
 	}
 }

@@ -71,7 +71,7 @@ func (e *engine) dispatch() {
 // if not, after how long it could be (0: when something changes). The caller
 // holds mu.
 func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
-	if e.draining || e.until.Err() != nil || e.count[running] >= e.slots() {
+	if e.draining || e.paused || e.until.Err() != nil || e.count[running] >= e.slots() {
 		return false, 0
 	}
 	e.ripen(now)
@@ -219,7 +219,7 @@ func (e *engine) runJob(j job, permit limiter.Permit, orphaned, more *bool) {
 			}
 			result = judge.Result{Err: e.panicked(j, v, debug.Stack()), Panicked: true}
 		} else {
-			result = judge.Read(err, func(v any, stack []byte) error { return e.panicked(j, v, stack) })
+			result = judge.Read(err, e.cfg.Retry, func(v any, stack []byte) error { return e.panicked(j, v, stack) })
 		}
 		*orphaned, *more = e.finish(j, permit, result)
 	}()

@@ -6,11 +6,9 @@
 //
 //	bucket, err := limiter.NewTokenBucket(200, 20) // 200 a second, 20 at once
 //	...
-//	limit, err := limiter.All(breaker, bucket)
-//	...
 //	c, err := queue.NewConsumer(src, queue.Decode(json.Unmarshal, reserve), queue.Config{
 //		Concurrency: 10,
-//		Limiter:     limit,
+//		Limiter:     bucket, // a circuit breaker stands beside it
 //		DeadLetter:  dead,
 //	})
 //	...

@@ -43,17 +43,14 @@ const releaseChunk = 256
 // releaseWaiting returns what is in hand and does not run, and reports whether it
 // has left some of it for the next call. The caller holds mu.
 func (e *engine) releaseWaiting(now time.Time) (more bool) {
-	var kept *delivery // the last one that runs
 	for range releaseChunk {
-		d := e.hand.first
-		if kept != nil {
-			d = e.hand.next(kept)
+		d := e.fresh.first
+		if d == nil {
+			d = e.kept.first
 		}
 		switch {
 		case d == nil:
 			return false
-		case d.state == running:
-			kept = d
 		case d.group == nil:
 			e.release(d, now)
 		default: // in order, whichever has been in hand for longest
@@ -61,6 +58,18 @@ func (e *engine) releaseWaiting(now time.Time) (more bool) {
 				e.release(m, now)
 			}
 		}
+	}
+	return true
+}
+
+// releaseUnstarted returns what is in hand and was never started, and reports
+// whether it has left some of it for the next call. The caller holds mu.
+func (e *engine) releaseUnstarted(now time.Time) (more bool) {
+	for range releaseChunk {
+		if e.fresh.first == nil {
+			return false
+		}
+		e.release(e.fresh.first, now) // in the order of arrival
 	}
 	return true
 }
@@ -102,10 +111,8 @@ func (e *engine) cancelAll() {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for d := e.hand.first; d != nil; d = e.hand.next(d) {
-		if d.state == running {
-			d.cancel(ErrDrainTimeout)
-		}
+	for d := e.busy.first; d != nil; d = e.busy.next(d) {
+		d.cancel(ErrDrainTimeout)
 	}
 }
 
@@ -114,16 +121,13 @@ func (e *engine) cancelAll() {
 func (e *engine) abandon() (ids []string) {
 	now := time.Now()
 	e.mu.Lock()
-	for d := e.hand.first; d != nil; {
-		abandoned := d
-		if d = e.hand.next(d); abandoned.state != running {
-			continue
-		}
-		ids = append(ids, abandoned.msg.ID)
-		abandoned.orphaned = true
-		abandoned.failures++
+	for e.busy.first != nil {
+		d := e.busy.first
+		ids = append(ids, d.msg.ID)
+		d.orphaned = true
+		d.failures++
 		e.orphans++
-		e.end(abandoned, Abandoned, now)
+		e.end(d, Abandoned, now)
 		e.wg.Done() // in place of its goroutine
 	}
 	e.unlock()
@@ -138,7 +142,7 @@ func (e *engine) giveUp() (unsettled int) {
 	e.wg.Wait()
 	now := time.Now()
 	e.mu.Lock()
-	for _, l := range []*list{&e.hand, &e.out} {
+	for _, l := range []*list{&e.fresh, &e.kept, &e.busy, &e.out} {
 		for l.first != nil {
 			unsettled++
 			e.end(l.first, LostLease, now)

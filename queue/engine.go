@@ -41,7 +41,7 @@ type engine struct {
 
 	ledger
 
-	pollLimit   int       // as many are allowed
+	ladder      ladder    // how many receives may be in flight
 	wantedSince time.Time // since when a receive has been wanted; zero if none is
 	wakesAt     time.Time // when the intake will wake by itself; zero: it won't
 	limited     bool      // the intake waits for the limits to admit more
@@ -50,16 +50,17 @@ type engine struct {
 	receiveAt   time.Time // after failures: not before
 	everWorked  bool      // a receive has succeeded
 
-	heldLimit  int       // how many may be held in the present outage
-	holdsSince time.Time // since when any have been
-	freshAt    time.Time // when one more fresh message may be received though so many are
-	pace       pace
-	pending    map[batchKey]*batch // results waiting to be settled, by call
-	full       *batch              // batches to be sent when mu is let go of, linked
-	ends       []EndedInfo         // what Trace is told then
-	retrying   heap[*delivery]     // results whose call failed, by when it is made again
-	nextKeep   time.Time           // when the lease loop will look again
-	nextFlush  time.Time           // when the flush loop will; zero: when it is woken
+	heldLimit     int       // how many may be held in the present outage
+	holdsSince    time.Time // since when any have been
+	freshAt       time.Time // when one more fresh message may be received though so many are
+	freshSucceeds bool      // the last message that ran for the first time did, or failed by itself
+	pace          pace
+	pending       map[batchKey]*batch // results waiting to be settled, by call
+	full          *batch              // batches to be sent when mu is let go of, linked
+	ends          []EndedInfo         // what Trace is told then
+	retrying      heap[*delivery]     // results whose call failed, by when it is made again
+	nextKeep      time.Time           // when the lease loop will look again
+	nextFlush     time.Time           // when the flush loop will; zero: when it is woken
 
 	draining, eof, isFinished bool
 	fatal                     error
@@ -85,9 +86,8 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 			less: func(a, b *delivery) bool { return a.retryAt.Before(b.retryAt) },
 			at:   func(d *delivery) *int { return &d.retryPos },
 		},
-		pending:   make(map[batchKey]*batch),
-		pollLimit: 1,
-		host:      host.FromContext(ctx),
+		pending: make(map[batchKey]*batch),
+		host:    host.FromContext(ctx),
 		policy: judge.Policy{
 			Retry: c.cfg.Retry, MaxHold: c.cfg.MaxHold, MaxOrdered: maxOrdered, GiveUp: judge.GiveUp, DeadLetters: c.cfg.DeadLetter != nil,
 		},
@@ -189,7 +189,7 @@ func (e *engine) end(d *delivery, o Outcome, now time.Time) {
 		e.ends = append(e.ends, EndedInfo{Message: d.msg, Outcome: o, Err: d.err})
 	}
 	// A result that is confirmed makes room only when there were too many.
-	if from.inHand() || crowded || e.draining || e.eof {
+	if from != handing && from != settling || crowded || e.draining || e.eof {
 		e.changed(now)
 	}
 }
@@ -234,26 +234,29 @@ func (e *engine) calling(f func()) {
 }
 
 // inHand counts what is received and not finished.
-func (e *engine) inHand() int { return e.hand.n }
+func (e *engine) inHand() int { return e.fresh.n + e.kept.n + e.busy.n }
 
 // unsettled counts what is finished and not confirmed.
 func (e *engine) unsettled() int { return e.out.n }
 
 // waiting counts what has not been started.
-func (e *engine) waiting() int { return e.count[queued] + e.count[behind] }
+func (e *engine) waiting() int { return e.fresh.n }
 
 // holding counts what waits to run again.
-func (e *engine) holding() int { return e.count[held] + e.count[due] }
+func (e *engine) holding() int { return e.kept.n }
 
-// maxUnsettled bounds the results that wait to be confirmed: a hundred, or as
-// many as full speed needs while an ack is on its way.
-func (e *engine) maxUnsettled() int { return max(100, 10*e.capacity) }
+// maxUnsettled bounds the results that wait to be confirmed: at least twice as
+// many as full speed has in flight, so that only a source that stops confirming
+// them stops the intake.
+func (e *engine) maxUnsettled() int {
+	return max(100, 10*e.capacity, e.pace.last.unsettled)
+}
 
 // demand counts what will take a permit as soon as it can. What waits behind
 // the first of its group is left out, or one slow group would keep the other
 // groups' slots empty, unless it is more than a full receive for each slot.
 func (e *engine) demand() int {
-	return e.waiting() - e.parked - min(e.count[behind], (batchSize-1)*e.capacity) + e.count[due] - e.stalled + e.asked
+	return e.waiting() - e.parked - min(e.count[behind], (batchSize-1)*(e.capacity+e.holding())) + e.count[due] - e.stalled + e.asked
 }
 
 // slots is how many handlers may run at once.
@@ -274,13 +277,13 @@ func (e *engine) changed(now time.Time) {
 }
 
 // atRest reports whether nothing is in hand, unsettled or being received.
-func (e *engine) atRest() bool { return e.hand.n+e.out.n+len(e.receiving) == 0 }
+func (e *engine) atRest() bool { return e.inHand()+e.out.n+len(e.receiving) == 0 }
 
 // audited panics when the ledger differs from a recount. With much in it only
 // some steps are looked at, or a test would take time in the square of that.
 func (e *engine) audited() {
 	e.steps++
-	if size := e.hand.n + e.out.n; size > 100 && e.steps%(size/20) != 0 {
+	if size := e.inHand() + e.out.n; size > 100 && e.steps%(size/20) != 0 {
 		return
 	}
 	if err := e.audit(); err != nil {
@@ -303,5 +306,8 @@ func (e *engine) snapshot(s *Stats, limits limiter.Block) {
 	e.ripen(now)
 	if p := e.plan(now); p.by != "" {
 		s.Blocked = outermost(limiter.Block{Reason: p.by, Until: e.blockedUntil(p)}, limits)
+		if p.by == limiter.ByValve {
+			s.Blocked.Cause = e.why
+		}
 	}
 }

@@ -27,8 +27,11 @@ type plan struct {
 func (e *engine) plan(now time.Time) plan {
 	in := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
 	slots, look := e.slots(), e.pace.outlook(now, e.capacity)
-	ahead := look.lookAhead
-	if e.starving() {
+	ahead := look.limited
+	switch {
+	case e.count[running] >= slots:
+		ahead = look.lookAhead
+	case e.starving():
 		ahead = look.starved
 	}
 	if e.cfg.NoLookAhead {
@@ -38,14 +41,16 @@ func (e *engine) plan(now time.Time) plan {
 	switch {
 	case e.draining || e.eof || e.fatal != nil || e.until.Err() != nil:
 		return plan{by: ByDrain}
+	case e.paused:
+		return plan{by: limiter.ByValve}
 	case e.receiveAt.After(now):
 		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled, wait: longUnsettled}
-	case e.holding() > e.apart && e.holding()-e.apart >= e.heldLimit:
+	case e.holding() > e.apart && e.holding()-e.apart >= e.heldMost():
 		// As many are held as may be. One fresh message now and then shows whether
 		// it is they that fail, and not everything.
-		if e.waiting()+e.asked > 0 {
+		if e.count[queued]-e.parked+e.asked > 0 {
 			return plan{by: ByHeld}
 		}
 		if e.freshAt.After(now) {
@@ -54,7 +59,7 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{wanted: 1, ask: 1, look: look, probe: true}
 	case e.crowded() > e.maxParked():
 		return plan{by: ByParked, wait: longParked}
-	case len(e.receiving) >= e.pollLimit:
+	case len(e.receiving) >= e.ladder.allowed():
 		return plan{}
 	}
 	wanted := slots + ahead - e.count[running] - e.demand()
@@ -83,13 +88,10 @@ func (e *engine) blockedUntil(p plan) time.Time {
 	case ByHeld:
 		return e.firstDue()
 	case ByParked:
-		first := e.firstDue()
-		for _, l := range e.lanes {
-			if l.aside && !l.until.IsZero() && (first.IsZero() || l.until.Before(first)) {
-				first = l.until
-			}
+		if l, ok := e.crowds.top(); ok && !l.until.IsZero() {
+			return l.until // of the lane that has most
 		}
-		return first
+		return e.firstDue()
 	}
 	return p.until
 }
@@ -143,7 +145,7 @@ func (e *engine) intake() {
 			e.wakesAt = now.Add(p.wait)
 		}
 		before := e.demand()
-		until := e.blockedUntil(p)
+		until, why := e.blockedUntil(p), e.why
 		stop := e.draining || e.eof
 		e.mu.Unlock()
 		if stop {
@@ -151,7 +153,10 @@ func (e *engine) intake() {
 		}
 		if p.ask == 0 {
 			block := limiter.Block{Reason: p.by, Until: until}
-			if p.by == ByHeld {
+			switch p.by {
+			case limiter.ByValve:
+				block.Cause = why
+			case ByHeld:
 				block = outermost(block, e.limits.Blocked())
 			}
 			e.tell(block)
@@ -210,15 +215,16 @@ func (e *engine) intake() {
 		}
 		short, e.wantedSince = time.Time{}, time.Time{}
 		call := e.ask(ask)
-		failures := e.failures
+		failures, inFlight := e.failures, len(e.receiving)
 		e.mu.Unlock()
-		e.calling(func() { e.receive(call, failures) })
+		e.calling(func() { e.receive(call, failures, inFlight) })
 	}
 }
 
 // receive makes one call and takes in what it brings. failures is how many had
-// failed in a row when it was decided.
-func (e *engine) receive(p *poll, failures int) {
+// failed in a row when it was decided, and inFlight how many were in flight, this
+// one included.
+func (e *engine) receive(p *poll, failures, inFlight int) {
 	n := p.asked
 	if e.until.Err() != nil { // since it was decided
 		e.mu.Lock()
@@ -259,6 +265,10 @@ func (e *engine) receive(p *poll, failures int) {
 			e.refuse(d, errs[i], now)
 		}
 	}
+	if e.paused {
+		for e.releaseUnstarted(now) { // it is of a few messages: one call
+		}
+	}
 	e.shed(now)
 	var retryIn time.Duration
 	failed := false
@@ -283,7 +293,7 @@ func (e *engine) receive(p *poll, failures int) {
 			e.stats.EmptyReceives++
 		}
 		e.everWorked = true
-		e.pollLimit = 1
+		e.ladder.restart()
 		e.failures, e.receiveAt = 0, time.Time{}
 		if took < minPoll && !e.draining {
 			e.idle(now)
@@ -292,17 +302,12 @@ func (e *engine) receive(p *poll, failures int) {
 		e.everWorked = true
 		e.failures, e.idles, e.receiveAt = 0, 0, time.Time{}
 		e.pace.received(took, n > 1 && len(live) >= n)
-		look := e.pace.outlook(now, e.capacity)
-		switch {
-		case len(live) >= n:
-			// The queue may hold more than one receive at a time brings.
-			e.pollLimit = min(e.pollLimit+1, e.pollsFor(look.starved))
-		case len(live) == 1 && e.pollLimit > e.pollsFor(look.lookAhead):
-			e.pollLimit-- // it runs dry: fewer would bring as much
-		}
+		e.ladder.landed(now, arrival{
+			asked: n, got: len(live), took: took, began: inFlight, inFlight: len(e.receiving) + 1,
+			slots: e.capacity, look: e.pace.outlook(now, e.capacity),
+		})
 	}
-	if e.draining {
-		e.releaseWaiting(now)
+	for e.draining && e.releaseWaiting(now) {
 	}
 	e.wakeDispatch.set()
 	e.wakeIntake.set()
@@ -343,7 +348,7 @@ const (
 // parallel receives; receives that fail one after the other wait longer and
 // longer. The caller holds mu.
 func (e *engine) backOff(now time.Time, before int) time.Duration {
-	e.pollLimit = max(1, e.pollLimit/2)
+	e.ladder.halve()
 	if before != e.failures {
 		return max(0, e.receiveAt.Sub(now)) // began before the last failure, and met the same trouble
 	}
@@ -351,7 +356,7 @@ func (e *engine) backOff(now time.Time, before int) time.Duration {
 	if e.failures == 1 {
 		return 0
 	}
-	e.pollLimit = 1
+	e.ladder.restart()
 	d := maxBackoff
 	if n := e.failures - 2; n < 10 {
 		d = min(d, minBackoff<<n)
@@ -367,7 +372,3 @@ func (e *engine) idle(now time.Time) {
 	e.idles = min(e.idles+1, 10)
 	e.receiveAt = now.Add(min(longestIdle, shortPoll<<(e.idles-1)))
 }
-
-// pollsFor is how many receives at once can be of use, with so many messages
-// wanted beyond the slots. The caller holds mu.
-func (e *engine) pollsFor(ahead int) int { return (e.capacity+ahead)/batchSize + 1 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
 // A lane is what is in hand that needs the same limiter of its own
@@ -28,6 +29,8 @@ type lane struct {
 	stop     context.CancelFunc // aside: ends that goroutine
 	until    time.Time          // aside: until when own refuses, as far as it knows
 	refusals int                // in a row, each after own had said that it would admit
+
+	others judge.Comparison // of its messages, if it has a limiter of its own
 
 	starts   float64 // since counting, which is moved so that they are of the last minute or so
 	counting time.Time

@@ -213,7 +213,7 @@ func TestTroubleOfOneKeyIsItsOwn(t *testing.T) {
 		var mu sync.Mutex
 		calls, others := 0, 0
 		r := start(t, q, queue.Config{
-			Limiter: all(t), DeadLetter: dead, Retry: retry.Policy{},
+			Limiter: all(t), NoBreaker: true, DeadLetter: dead, Retry: retry.Policy{},
 			LimiterFor: perTenant(func(string) limiter.Limiter { return breaker(t) }).limiterFor,
 		}, func(_ context.Context, m *queue.Message) error {
 			time.Sleep(10 * time.Millisecond)
@@ -273,7 +273,7 @@ func TestAThrottledKeyStopsNoOther(t *testing.T) {
 			}
 			var others, calls atomic.Int32
 			r := start(t, q, queue.Config{
-				Limiter: c.shared(t), LimiterFor: perTenant(func(string) limiter.Limiter { return c.own(t) }).limiterFor,
+				Limiter: c.shared(t), NoBreaker: name != "default breaker, own breaker", LimiterFor: perTenant(func(string) limiter.Limiter { return c.own(t) }).limiterFor,
 			}, func(_ context.Context, m *queue.Message) error {
 				time.Sleep(10 * time.Millisecond)
 				if m.Attributes["tenant"] == "throttled" {
@@ -333,13 +333,22 @@ func (h *hearing) ReleasePermit(_ uint64, err error) {
 func TestWhatTheLimitForAllHears(t *testing.T) {
 	overload := stamped{is: limiter.ErrOverload, after: time.Hour}
 	paused := func(t *testing.T) limiter.Limiter { return adaptiveRate(t) }
-	opened := func(t *testing.T) limiter.Limiter { return breaker(t) }
-	inAll := func(t *testing.T) limiter.Limiter { return all(t, semaphore(t, 1), breaker(t)) }
+	closed := func(t *testing.T) limiter.Limiter { return breaker(t) }
+	touchy := func(string) (limiter.Limiter, error) {
+		return limiter.NewBreaker(limiter.BreakerConfig{MinFailures: 1})
+	}
+	opened := func(t *testing.T) limiter.Limiter {
+		b, err := touchy("")
+		require.NoError(t, err)
+		return b
+	}
+	inAll := func(t *testing.T) limiter.Limiter { return all(t, semaphore(t, 1), opened(t)) }
 	keyed := func(t *testing.T) limiter.Limiter {
-		k, err := limiter.NewKeyed(func(string) (limiter.Limiter, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) })
+		k, err := limiter.NewKeyed(touchy)
 		require.NoError(t, err)
 		return k.For("a")
 	}
+	unavailable := stamped{is: limiter.ErrUnavailable}
 	unaware := func(t *testing.T) limiter.Limiter { return semaphore(t, 1) }
 	used := func(t *testing.T) limiter.Limiter { return bucket(t, 0.001, 1) }
 	none := func(*testing.T) limiter.Limiter { return nil }
@@ -349,11 +358,11 @@ func TestWhatTheLimitForAllHears(t *testing.T) {
 		tells bool
 	}{
 		"a pause":                       {paused, overload, false},
-		"a breaker that opens":          {opened, overload, false},
+		"a breaker that opens":          {opened, unavailable, false},
 		"misconfigured":                 {opened, stamped{is: limiter.ErrMisconfigured}, false},
-		"a breaker among others":        {inAll, overload, false},
-		"a breaker of a Keyed":          {keyed, overload, false},
-		"a breaker that stays closed":   {opened, stamped{is: limiter.ErrUnavailable}, true},
+		"a breaker among others":        {inAll, unavailable, false},
+		"a breaker of a Keyed":          {keyed, unavailable, false},
+		"a breaker that stays closed":   {closed, unavailable, true},
 		"no trouble":                    {opened, errors.New("bad request"), true},
 		"a semaphore that is all taken": {unaware, overload, true},
 		"a bucket that is empty":        {used, overload, true},
@@ -392,7 +401,7 @@ func TestHeldMessagesOfOneKeyDoNotStopTheOthers(t *testing.T) {
 		var mu sync.Mutex
 		up := 0
 		r := start(t, q, queue.Config{
-			Limiter: all(t), LimiterFor: perTenant(func(string) limiter.Limiter { return semaphore(t, 20) }).limiterFor,
+			Limiter: all(t), NoBreaker: true, LimiterFor: perTenant(func(string) limiter.Limiter { return semaphore(t, 20) }).limiterFor,
 		}, func(_ context.Context, m *queue.Message) error {
 			time.Sleep(10 * time.Millisecond)
 			if m.Attributes["tenant"] == "down" {
@@ -431,7 +440,7 @@ func TestShedGroupsKeepTheirOrder(t *testing.T) {
 			}
 			order, ran := map[string][]int{}, map[string]bool{}
 			var mu sync.Mutex
-			r := start(t, q, queue.Config{Limiter: all(t), LimiterFor: perTenant(func(string) limiter.Limiter { return c.own(t) }).limiterFor},
+			r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, LimiterFor: perTenant(func(string) limiter.Limiter { return c.own(t) }).limiterFor},
 				func(_ context.Context, m *queue.Message) error {
 					body, _ := strconv.Atoi(string(m.Body))
 					mu.Lock()
@@ -757,7 +766,7 @@ func TestAFloodOfOneKeyUsesItsLimit(t *testing.T) {
 			}
 			src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
 			r := start(t, src, queue.Config{
-				Concurrency: 20, Limiter: all(t),
+				Concurrency: 20, Limiter: all(t), NoBreaker: true,
 				LimiterFor: perTenant(func(string) limiter.Limiter { return bucket(t, float64(c.rate), 1) }).limiterFor,
 			}, sleeper(constant(5*time.Millisecond)))
 			ideal := time.Duration(c.messages/c.rate) * time.Second

@@ -187,6 +187,9 @@ func (e *engine) extend(ds []*delivery) {
 		case err != nil:
 			unextended = err
 			d.extendAt = now.Add(retryIn)
+			if d.extendAt.After(d.leaseUntil) {
+				d.extendAt = d.leaseUntil
+			}
 			e.attend(d)
 		case copies[i].LeaseUntil.IsZero():
 			e.lease(d, began.Add(e.cfg.Lease), now)

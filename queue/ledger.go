@@ -50,9 +50,6 @@ func (d *delivery) groupName() string {
 // nackSent reports whether the queue has been asked to hand the message out again.
 func (d *delivery) nackSent() bool { return d.state == settling && d.settle.op == opNack && d.sent }
 
-// inHand reports whether a delivery in this state is received and not finished.
-func (s state) inHand() bool { return queued <= s && s <= due }
-
 // A delivery is one message as the engine sees it, from its receive to its
 // outcome. Its fields are guarded by Consumer.mu. Those of the first block are
 // the ledger's: nothing else writes them.
@@ -77,6 +74,7 @@ type delivery struct {
 	err      error
 	failures int          // attempts that the message has failed in, also in earlier deliveries
 	streak   judge.Streak // of failures with the same class
+	suspect  bool         // held: others succeed where it fails
 
 	heldSince time.Time // since the first run after which it was held
 	due       time.Time // held: not before
@@ -101,8 +99,8 @@ type delivery struct {
 // Its invariants:
 //   - A delivery is in exactly one state, and in the lists and heaps of that
 //     state only. count[s] is how many are in s.
-//   - hand has all that is in hand and out the rest, in the order of arrival;
-//     byID has one delivery for each message id.
+//   - fresh has all that was not started, kept what waits to run again, busy what
+//     runs, and out the rest; byID has one delivery for each message id.
 //   - Of an ordered group, members has all deliveries in the order of arrival.
 //     All but the first are behind, unless they have been started or settled.
 //   - A lane has its queued deliveries in fresh and its due ones in again. It is
@@ -111,10 +109,10 @@ type delivery struct {
 //     stand aside; apart those that are marked so.
 //   - asked is the sum over the receives under way.
 type ledger struct {
-	hand, out list
-	byID      map[string]*delivery
-	count     [states]int
-	groups    map[string]*group
+	fresh, kept, busy, out list
+	byID                   map[string]*delivery
+	count                  [states]int
+	groups                 map[string]*group
 
 	plain   lane                      // of all messages without a limiter of their own
 	lanes   map[limiter.Limiter]*lane // the others
@@ -145,7 +143,9 @@ type poll struct{ asked, at int }
 
 func newLedger() ledger {
 	return ledger{
-		hand:   list{by: inAll},
+		fresh:  list{by: inAll},
+		kept:   list{by: inAll},
+		busy:   list{by: inAll},
 		out:    list{by: inAll},
 		byID:   make(map[string]*delivery),
 		groups: make(map[string]*group),
@@ -332,25 +332,34 @@ func (g *ledger) move(d *delivery, to state) {
 		g.count[from]--
 		g.leave(d, to)
 	}
-	switch {
-	case from == unknown:
-		g.hand.push(d)
-	case from.inHand() && !to.inHand():
-		g.hand.remove(d)
-		if to != ended {
-			g.out.push(d)
+	if was, is := g.listOf(from), g.listOf(to); was != is {
+		if was != nil {
+			was.remove(d)
 		}
-	case !from.inHand() && to.inHand(): // its hand-over failed
-		g.out.remove(d)
-		g.hand.push(d)
-	case to == ended:
-		g.out.remove(d)
+		if is != nil {
+			is.push(d)
+		}
 	}
 	d.state = to
 	if to != ended {
 		g.count[to]++
 		g.enter(d)
 	}
+}
+
+// listOf is the list of all deliveries that are in that state or like it.
+func (g *ledger) listOf(s state) *list {
+	switch s {
+	case queued, behind:
+		return &g.fresh
+	case held, due:
+		return &g.kept
+	case running:
+		return &g.busy
+	case handing, settling:
+		return &g.out
+	}
+	return nil
 }
 
 // leave takes d, which is about to change its state, out of what the present

@@ -91,14 +91,14 @@ func TestLedger_RandomVerbs(t *testing.T) {
 					g.end(d)
 				}
 			case 10:
-				if d = pick(func(d *delivery) bool { return d.state.inHand() && d.lane.own != nil }); d != nil {
+				if d = pick(func(d *delivery) bool { return d.state != ended && d.lane.own != nil }); d != nil {
 					if d.lane.aside {
 						g.unpark(d.lane)
 					} else {
 						g.park(d.lane)
 					}
 				}
-				if d = pick(func(d *delivery) bool { return d.state.inHand() || d.state == handing }); d != nil {
+				if d = pick(func(d *delivery) bool { return d.state != ended && d.state != settling }); d != nil {
 					g.look(d, []time.Time{at, {}}[random.IntN(2)])
 				}
 			case 11:
@@ -111,7 +111,7 @@ func TestLedger_RandomVerbs(t *testing.T) {
 				}
 			}
 			require.NoError(t, g.audit(), "seed %d, step %d, verb %d", seed, step, verb)
-			require.Equal(t, g.hand.n, g.count[queued]+g.count[behind]+g.count[running]+g.count[held]+g.count[due])
+			require.Equal(t, g.fresh.n+g.kept.n+g.busy.n, g.count[queued]+g.count[behind]+g.count[running]+g.count[held]+g.count[due])
 			require.Equal(t, g.out.n, g.count[handing]+g.count[settling])
 		}
 		for _, d := range all {
@@ -123,6 +123,6 @@ func TestLedger_RandomVerbs(t *testing.T) {
 			g.answered(p)
 		}
 		require.NoError(t, g.audit())
-		require.Zero(t, g.hand.n+g.out.n+len(g.groups)+len(g.lanes)+len(g.byID)+g.parked+g.stalled+g.apart+g.spares.n+g.asked, "seed %d", seed)
+		require.Zero(t, g.fresh.n+g.kept.n+g.busy.n+g.out.n+len(g.groups)+len(g.lanes)+len(g.byID)+g.parked+g.stalled+g.apart+g.spares.n+g.asked, "seed %d", seed)
 	}
 }

@@ -2,7 +2,7 @@ package queue
 
 // A delivery has a link for each list that it can be in at the same time.
 const (
-	inAll    = iota // all that is in hand, or all that is not settled yet
+	inAll    = iota // all that was not started, waits to run again, runs, or is to be settled
 	inGroup         // its ordered group
 	inLane          // its lane's fresh or due deliveries
 	inSpares        // what may be returned unrun when too much is in hand

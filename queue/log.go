@@ -192,7 +192,7 @@ func (e *engine) tell(block limiter.Block) {
 // limits, or what is so for a moment now and then.
 func worthALine(b limiter.Block, lasts time.Duration, now time.Time) bool {
 	switch b.Reason {
-	case limiter.ByBreaker, ByHeld:
+	case limiter.ByBreaker, limiter.ByValve, ByHeld:
 		return true
 	case limiter.ByPause:
 		return b.Until.Sub(now) > longPause

@@ -1,6 +1,10 @@
 package queue
 
-import "github.com/rampmeter/rampmeter/queue/internal/judge"
+import (
+	lru "container/list"
+
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
+)
 
 // maxRemembered bounds how many messages a memory has something about.
 const maxRemembered = 10_000
@@ -11,57 +15,57 @@ const maxRemembered = 10_000
 // hand is one without a receive. It forgets what it learned longest ago. Used
 // under Consumer.mu.
 type memory struct {
-	by   map[string]remembered
-	ring []string // ids in the order in which they came; may name what was forgotten
-	next int      // in ring
+	by    map[string]*lru.Element
+	order *lru.List // of remembered, the latest last
 }
 
 type remembered struct {
+	id       string
 	receives int // of the message, so far
 	failures int // attempts that it has failed in
 	streak   judge.Streak
-	slot     int // in ring
 }
 
 // failures returns how many attempts a message had failed in before a receive,
 // and its failures in a row.
 func (y *memory) failures(m *Message) (int, judge.Streak) {
-	r, ok := y.by[m.ID]
+	known, ok := y.by[m.ID]
 	if !ok {
 		return max(m.Attempt-1, 0), judge.Streak{}
+	}
+	r := known.Value.(remembered)
+	if 0 < m.Attempt && m.Attempt <= r.receives { // it was redriven, and its count begins again
+		y.forget(m)
+		return m.Attempt - 1, judge.Streak{}
 	}
 	return r.failures + max(m.Attempt-1-r.receives, 0), r.streak // what others received, they may have tried
 }
 
 // note takes note of a message that is returned to the queue.
 func (y *memory) note(m *Message, failures int, streak judge.Streak) {
-	r, known := y.by[m.ID]
+	known, ok := y.by[m.ID]
+	r := remembered{id: m.ID, receives: m.Attempt, failures: failures, streak: streak}
 	switch {
-	case m.ID == "" || !known && failures == m.Attempt && streak == (judge.Streak{}):
+	case m.ID == "" || !ok && failures == m.Attempt && streak == (judge.Streak{}):
 		return // the queue's count says it
-	case !known:
-		if y.by == nil {
-			y.by = make(map[string]remembered)
-		}
-		if len(y.ring) < maxRemembered {
-			y.ring = append(y.ring, m.ID)
-			r.slot = len(y.ring) - 1
-		} else {
-			r.slot = y.next
-			y.next = (y.next + 1) % maxRemembered
-			if oldest := y.ring[r.slot]; y.by[oldest].slot == r.slot {
-				delete(y.by, oldest)
-			}
-			y.ring[r.slot] = m.ID
-		}
+	case ok:
+		known.Value = r
+		y.order.MoveToBack(known)
+		return
+	case y.by == nil:
+		y.by, y.order = make(map[string]*lru.Element), lru.New()
 	}
-	r.receives, r.failures, r.streak = m.Attempt, failures, streak
-	y.by[m.ID] = r
+	y.by[m.ID] = y.order.PushBack(r)
+	if y.order.Len() > maxRemembered {
+		oldest := y.order.Front()
+		delete(y.by, y.order.Remove(oldest).(remembered).id)
+	}
 }
 
 // forget forgets a message that is done.
 func (y *memory) forget(m *Message) {
-	if len(y.by) > 0 {
+	if known, ok := y.by[m.ID]; ok {
+		y.order.Remove(known)
 		delete(y.by, m.ID)
 	}
 }

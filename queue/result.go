@@ -43,6 +43,11 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		return true, false
 	}
 	f.LeaseLost, f.Draining, f.Failures = d.lost, e.draining, d.failures
+	fresh := j.run == 1 && d.streak.Len() == 0 && !f.Postponed && !f.Interrupted
+	if f.Class == nil && !f.Postponed && !f.Interrupted {
+		d.streak = judge.Streak{} // they are no longer in a row
+	}
+	f.Streak, f.Failing = d.streak.Len(), d.streak.Lasts(now)
 	v := judge.Judge(e.policy, f)
 	var rations string
 	switch v.Action {
@@ -50,8 +55,14 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		if e.guard.Succeeded(now) {
 			rations = guardEnds
 		}
-		if j.run == 1 && j.m.Attempt <= 1 {
+		if fresh {
 			e.others.Add(now, nil)
+			if d.lane.own != nil {
+				d.lane.others.Add(now, nil)
+			}
+		}
+		if j.run == 1 { // what is held says nothing about what is not
+			e.freshSucceeds, e.holdsSince = true, now
 		}
 	case judge.DeadLetter:
 		allowed, began := e.guard.Allow(now)
@@ -67,7 +78,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		e.host.Judged(j.m.ID, f, v)
 	}
 
-	e.pace.ended(now, took)
+	e.pace.ended(now, took, e.capacity)
 	d.err, d.cancel = f.Err, nil
 	switch {
 	case v.Failed && f.Attempts > 0:
@@ -84,7 +95,14 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		e.changed(now)
 	case judge.Hold:
 		// What is its own, or its key's, says nothing about other messages.
-		e.hold(d, now, v.Delay, local || v.Failed || f.Guilt != judge.Innocent)
+		d.suspect = f.Guilt != judge.Innocent || d.streak.Suspected()
+		apart := local || v.Failed || f.Postponed || d.suspect
+		d.spare = d.spare || d.suspect
+		e.hold(d, now, v.Delay, apart)
+		if !apart && j.run == 1 {
+			e.freshSucceeds = false
+			e.freshAt = now.Add(max(leastFresh, now.Sub(e.holdsSince)/10))
+		}
 	case judge.Return:
 		e.returnGroup(d, now)
 		e.settle(d, settlement{op: opNack, delay: v.Delay, outcome: returned(v)}, now)
@@ -133,10 +151,14 @@ func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Guilt {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if j.run == 1 && j.m.Attempt <= 1 {
-		e.others.Add(now, f.Class)
+	d, others := j.d, &e.others
+	if d.lane.own != nil {
+		others = &d.lane.others // another key's success says nothing about this one
 	}
-	return e.others.Fail(now, &j.d.streak, f.Class)
+	if j.run == 1 && d.streak.Len() == 0 {
+		others.Add(now, f.Class)
+	}
+	return others.Fail(now, &d.streak, f.Class)
 }
 
 // hear lets the limits hear of a run what they should. It reports whether the
@@ -172,15 +194,12 @@ func suffers(l limiter.Limiter) bool {
 // not count against MaxHeld, and lets the others go on; when too much is held
 // so, some of it is returned after all, be it this one. The caller holds mu.
 func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart bool) {
-	if !apart {
-		if e.holding() == e.apart { // the first of an outage
-			e.heldLimit = e.cfg.MaxHeld
-			if e.heldLimit == 0 {
-				e.heldLimit = max(e.capacity, e.inHand())
-			}
-			e.holdsSince = now
+	if !apart && e.holding() == e.apart { // the first of an outage
+		e.heldLimit = e.cfg.MaxHeld
+		if e.heldLimit == 0 {
+			e.heldLimit = max(e.capacity, e.inHand())
 		}
-		e.freshAt = now.Add(max(leastFresh, now.Sub(e.holdsSince)/10))
+		e.holdsSince = now
 	}
 	if d.heldSince.IsZero() {
 		d.heldSince = now
@@ -190,6 +209,15 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart boo
 	e.attend(d)
 	e.shed(now)
 	e.changed(now)
+}
+
+// heldMost is how many may be held: while fresh messages succeed, it is not the
+// downstream that keeps the others from it. The caller holds mu.
+func (e *engine) heldMost() int {
+	if e.freshSucceeds && e.cfg.MaxHeld == 0 {
+		return max(e.heldLimit, e.maxParked())
+	}
+	return e.heldLimit
 }
 
 // leastFresh is how long the consumer waits at least, when as many messages are

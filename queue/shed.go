@@ -1,6 +1,10 @@
 package queue
 
-import "time"
+import (
+	"time"
+
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
+)
 
 // maxParked bounds what is in hand although its own limiter refuses it.
 func (e *engine) maxParked() int { return max(100, 10*e.capacity) }
@@ -22,6 +26,9 @@ func (e *engine) shed(now time.Time) {
 			return
 		}
 		delay := max(minReturn, d.due.Sub(now))
+		if d.suspect || d.group != nil { // each time costs it a receive, and those behind it
+			delay = max(delay, judge.Ration(e.cfg.Retry, d.msg.Attempt-1))
+		}
 		if d.lane.aside {
 			delay = max(delay, d.lane.turn(max(d.msg.Attempt, 1), now))
 		}

@@ -15,8 +15,8 @@ import (
 //
 // Of a message, Receive fills in ID, Receipt, Body and Attributes; LeaseUntil if
 // there are leases; Group and Sequence if it is to be kept in order; Attempt and
-// the times as far as they are known. A message whose Attempt is always 0 is
-// never exhausted, and its backoff does not grow.
+// the times as far as they are known. Of a message whose Attempt is always 0 only
+// those attempts count that the consumer has seen fail.
 type Source interface {
 	// Receive waits for the first message, then returns at once with what is
 	// there: 1 to o.Max messages, each hidden from other receivers for o.Lease.

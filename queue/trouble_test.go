@@ -94,7 +94,7 @@ func TestHeldMessagesLetFreshOnesPass(t *testing.T) {
 		fill(t, q, 1)
 		var others []time.Duration
 		began := time.Now()
-		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), MaxHeld: 1}, func(_ context.Context, m *queue.Message) error {
+		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), NoBreaker: true, MaxHeld: 1}, func(_ context.Context, m *queue.Message) error {
 			if string(m.Body) == "other" {
 				others = append(others, time.Since(began))
 				return nil
@@ -336,7 +336,7 @@ func TestUnavailableIsHeldUntilTheBreakerHasClosed(t *testing.T) {
 func TestALostReplyToANackKeepsTheGroupInOrder(t *testing.T) {
 	for _, fault := range []queuetest.Fault{{Mode: queuetest.LoseReply}, {After: 5 * time.Second}} {
 		bubble(t, fmt.Sprintf("%+v", fault), func(t *testing.T) {
-			q := newQueue(t, memqueue.Config{FIFO: true})
+			q := newQueue(t, memqueue.Config{FIFO: true, Retention: 14 * 24 * time.Hour})
 			send := func(from, to int) {
 				for i := from; i < to; i++ {
 					require.NoError(t, q.Send(t.Context(), &queue.Message{Group: "g", Dedup: strconv.Itoa(i), Body: []byte(strconv.Itoa(i))}))
@@ -355,7 +355,7 @@ func TestALostReplyToANackKeepsTheGroupInOrder(t *testing.T) {
 			})
 			time.Sleep(500 * time.Millisecond)
 			send(3, 6) // they come with the first ones, once these were given back
-			time.Sleep(time.Hour)
+			time.Sleep(24 * time.Hour)
 			require.NoError(t, r.drain())
 			require.Equal(t, []string{"0", "1", "2", "3", "4", "5"}, order)
 		})

@@ -38,10 +38,8 @@ func main() {
 	guests, errGuests := sqsqueue.New(sqs.NewFromConfig(aws), *queueURL, sqsqueue.Config{})
 	dead, errDead := sqsqueue.New(sqs.NewFromConfig(aws), *deadURL, sqsqueue.Config{})
 	bucket, errRate := limiter.NewTokenBucket(*rate, 1)
-	breaker, errBreaker := limiter.NewBreaker(limiter.BreakerConfig{}) // an outage costs no message its attempts
-	limit, errLimit := limiter.All(breaker, bucket)
-	exitOn(2, errAWS, errGuests, errDead, errRate, errBreaker, errLimit)
-	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: limit, DeadLetter: dead, DrainTimeout: 30 * time.Second}
+	exitOn(2, errAWS, errGuests, errDead, errRate)
+	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: bucket, DeadLetter: dead, DrainTimeout: 30 * time.Second}
 	consumer, err := queue.NewConsumer(guests, queue.Decode(json.Unmarshal, greet), cfg)
 	exitOn(2, err)
 	findings, err := guests.Check(ctx, sqsqueue.CheckConfig{Consumer: cfg})

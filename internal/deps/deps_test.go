@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"retry":   {module + "/internal/sleep", "github.com/cenkalti/backoff/v4"},
 	"queue": {
 		module + "/internal/nils", module + "/internal/sleep", module + "/limiter", module + "/retry",
-		module + "/queue/internal/audit", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/results",
+		module + "/queue/internal/audit", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/limits", module + "/queue/internal/results",
 	},
 	"queue/deadletter": {module + "/internal/nils", module + "/internal/sleep", module + "/limiter", module + "/queue", module + "/retry"},
 	"queue/idempotent": {module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/results", module + "/retry"},
@@ -41,12 +41,13 @@ var allowed = map[string][]string{
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/endpoints", "github.com/aws/smithy-go/transport/http",
 	},
 	"queue/sqslambda": {
-		module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/outage",
+		module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/limits", module + "/queue/internal/outage",
 		module + "/queue/internal/sqsmessage", module + "/retry", "github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
 	"queue/internal/audit":   {},
 	"queue/internal/host":    {module + "/limiter", module + "/queue/internal/judge"},
 	"queue/internal/judge":   {module + "/limiter", module + "/queue/internal/results", module + "/retry"},
+	"queue/internal/limits":  {module + "/limiter"},
 	"queue/internal/outage":  {},
 	"queue/internal/results": {},
 	"queue/internal/sqsmessage": {

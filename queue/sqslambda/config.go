@@ -11,6 +11,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
+	"github.com/rampmeter/rampmeter/queue/internal/limits"
 	"github.com/rampmeter/rampmeter/queue/internal/outage"
 	"github.com/rampmeter/rampmeter/retry"
 )
@@ -27,13 +28,15 @@ type Config struct {
 	// MaximumConcurrency. Defaults to 1.
 	Concurrency int
 
-	// Limiter is acquired round each message. It lives as long as the process:
-	// all invocations share it, concurrent ones too. Defaults to a
-	// [limiter.Breaker] with its own defaults. One of your own replaces that
-	// breaker: put one into [limiter.All] beside it, or messages are tried one
-	// by one while the far side is down. A process has a limiter of its own;
-	// [FleetLimit] shares a rate out among them.
+	// Limiter is what you know of the downstream: it is acquired for each message. It
+	// lives as long as the process: all invocations share it, concurrent ones too. A
+	// [limiter.Breaker] with its own defaults stands beside it, unless one is in it
+	// or in Gate already. Defaults to that breaker alone. A process has a limiter of
+	// its own; [FleetLimit] shares a rate out among them.
 	Limiter limiter.Limiter
+	// NoBreaker leaves out that breaker: for a Limiter of your own kind that does its
+	// work.
+	NoBreaker bool
 
 	// Gate is only asked before a message is started: the limiter that the
 	// handler's own client acquires (a [limiter.Transport], say). The same
@@ -108,12 +111,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Concurrency == 0 {
 		c.Concurrency = 1
 	}
-	if c.Limiter == nil {
-		breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
+	if !nils.Is(c.Limiter) || c.Limiter == nil {
+		limit, err := limits.Complete(c.Limiter, c.Gate, !c.NoBreaker)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("Config.Limiter: default breaker: %w", err))
+			errs = append(errs, fmt.Errorf("Config.Limiter: %w", err))
 		}
-		c.Limiter = breaker
+		c.Limiter = limit
 	}
 	if c.OpenBreaker != Return && c.OpenBreaker != Error {
 		errs = append(errs, fmt.Errorf("Config.OpenBreaker is %d: must be Return or Error", c.OpenBreaker))

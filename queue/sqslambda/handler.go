@@ -56,6 +56,7 @@ func (f *function) consumerConfig(name string, messages int) queue.Config {
 		Name:              name,
 		Concurrency:       f.cfg.Concurrency,
 		Limiter:           f.cfg.Limiter,
+		NoBreaker:         true, // withDefaults has put one into it
 		Gate:              f.cfg.Gate,
 		Retry:             f.cfg.Retry,
 		DeadLetter:        f.cfg.DeadLetter,

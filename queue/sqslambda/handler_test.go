@@ -525,7 +525,7 @@ func TestOneOverloadDoesNotEndTheInvocation(t *testing.T) {
 			}
 			time.Sleep(900 * time.Millisecond)
 			return nil
-		}, sqslambda.Config{Limiter: all(t)})
+		}, sqslambda.Config{Limiter: all(t), NoBreaker: true})
 		require.Equal(t, []string{"0"}, returned(t, f, time.Minute, newEvent(10)))
 	})
 }

@@ -47,7 +47,25 @@ type Mark struct {
 type Streak struct {
 	class int
 	n     int
+	first time.Time
 	since Mark // after the first of them
+	alone bool // others succeeded while it failed, at some time
+}
+
+// Suspected reports whether the message has been a suspect since the streak began.
+// On a queue that has become quiet it may be Innocent again, for want of others to
+// compare it with, and still it says nothing about them.
+func (s Streak) Suspected() bool { return s.alone }
+
+// Len is how many there are.
+func (s Streak) Len() int { return s.n }
+
+// Lasts is how long ago the first of them was.
+func (s Streak) Lasts(now time.Time) time.Duration {
+	if s.n == 0 {
+		return 0
+	}
+	return now.Sub(s.first)
 }
 
 func indexOf(class error) int {
@@ -75,7 +93,8 @@ func (c *Comparison) Add(now time.Time, class error) {
 // Fail notes a failure of a message in its streak, and says how guilty that
 // makes it: whether its failures in a row would be chance with a probability
 // below 0.1 % if it failed as often as other messages did since the first of
-// them, in the last ten minutes at most.
+// them, in the last ten minutes at most. It is no more than a suspect in a partial
+// outage: of few results a message may have seen none that failed.
 func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 	c.forget(now)
 	i := indexOf(class)
@@ -84,17 +103,22 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 		return Innocent
 	}
 	if s.n == 0 || s.class != i {
-		*s = Streak{class: i, n: 1, since: c.total}
+		*s = Streak{class: i, n: 1, first: now, since: c.total}
 		return Innocent
 	}
 	s.n++
 	runs, failed := c.since(s.since, i)
+	if runs <= failed {
+		return Innocent // nobody else has succeeded
+	}
 	// Of few results the share is not known well: half a failure more is assumed.
 	share := max(leastShare, (float64(failed)+0.5)/float64(runs+1))
-	switch {
-	case math.Pow(share, float64(s.n)) >= chance:
+	if math.Pow(share, float64(s.n)) >= chance {
 		return Innocent
-	case share >= guiltyBelow:
+	}
+	s.alone = true
+	switch {
+	case share >= guiltyBelow, c.Partial(now, class):
 		return Suspect
 	}
 	return Guilty

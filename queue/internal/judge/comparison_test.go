@@ -24,7 +24,7 @@ func TestComparison(t *testing.T) {
 		failWith      error
 		othersFailing error
 	}{
-		{runs: 0, suspect: 10},
+		{runs: 0}, // nobody else has succeeded
 		{runs: 10, suspect: 3, guilty: true},
 		{runs: 100, suspect: 2, guilty: true},
 		{runs: 10_000, suspect: 2, guilty: true},
@@ -110,6 +110,28 @@ func TestComparison_Forgets(t *testing.T) {
 		others.Add(epoch.Add(time.Duration(i%7)*-time.Minute), nil)
 	}
 	others.Fail(epoch.Add(-time.Hour), &s, limiter.ErrUnavailable)
+}
+
+// In a partial outage no message is guilty, also not one that failed last and has
+// seen nothing but successes since.
+func TestComparison_FewSuccessesInAPartialOutage(t *testing.T) {
+	for failed, want := range map[int]judge.Guilt{10: judge.Guilty, 40: judge.Suspect} {
+		var others judge.Comparison
+		var s judge.Streak
+		for i := range 200 {
+			if i < failed {
+				others.Add(epoch, limiter.ErrUnavailable)
+			} else {
+				others.Add(epoch, nil)
+			}
+		}
+		others.Fail(epoch, &s, limiter.ErrUnavailable)
+		for range 20 {
+			others.Add(epoch, nil)
+		}
+		require.Equal(t, judge.Innocent, others.Fail(epoch, new(judge.Streak), limiter.ErrUnavailable))
+		require.Equal(t, want, others.Fail(epoch, &s, limiter.ErrUnavailable), "%d of 200 failed", failed)
+	}
 }
 
 // Messages that fail by chance are hardly ever blamed, however many others do,

@@ -35,7 +35,9 @@ type Facts struct {
 	Draining    bool
 	Outage      bool // a breaker among its limits is not closed, after the limits have heard of the result
 	Guilt       Guilt
-	Guarded     bool // no dead letter may go out now
+	Streak      int           // failures in a row with the same class, over all deliveries
+	Failing     time.Duration // since the first of them
+	Guarded     bool          // no dead letter may go out now
 }
 
 // An Action is what becomes of a message. The zero value is none.
@@ -78,26 +80,28 @@ func Judge(p Policy, f Facts) Verdict {
 	case f.Err == nil:
 		return Verdict{Action: Ack}
 	case f.Postponed:
-		return Verdict{Action: Return, Delay: min(f.Delay, Longest)}
+		return p.wait(f, Verdict{Delay: min(f.Delay, Longest)})
 	case f.Permanent:
 		return p.bury(f, f.Reason)
 	case f.Interrupted:
 		return Verdict{Action: Return} // we have ended it, so its error says nothing
+	case f.Class == limiter.ErrUnavailable && !f.Outage && f.Final:
+		return p.bury(f, f.Reason)
 	case f.Class != nil && f.Guilt != Guilty:
-		if f.Class == limiter.ErrUnavailable && !f.Outage && p.Retry.Retryable != nil && !p.Retry.Retryable(f.Err) {
-			return p.bury(f, f.Reason)
-		}
 		return p.keep(f)
-	}
-	attempts := f.attempts()
-	delay, again := p.Retry.Next(attempts, f.Err)
-	switch {
-	case again:
-		return p.again(f, delay)
-	case p.Retry.Retryable != nil && !p.Retry.Retryable(f.Err):
+	case f.Final:
 		return p.bury(f, f.Reason)
 	}
-	return p.bury(f, retry.ReasonExhausted)
+	attempts, policy := f.attempts(), p.Retry.WithDefaults()
+	if policy.MaxAttempts > 0 && attempts >= policy.MaxAttempts {
+		return p.bury(f, retry.ReasonExhausted)
+	}
+	return p.wait(f, Verdict{Delay: f.backoff(policy, attempts), Failed: true})
+}
+
+// backoff is how long the message waits after so many failures.
+func (f Facts) backoff(p retry.Policy, n int) time.Duration {
+	return min(max(p.Backoff(n), f.Pause), Longest)
 }
 
 // attempts counts those that have failed, with this one.
@@ -111,18 +115,19 @@ func (f Facts) attempts() int {
 // keep holds a message that was refused for no fault of its own, for as long as
 // one may be held.
 func (p Policy) keep(f Facts) Verdict {
-	if p.GiveUp > 0 && f.Age >= p.GiveUp {
+	if p.GiveUp > 0 && f.Age >= p.GiveUp && f.Failing >= leastFailing {
 		return p.bury(f, ReasonNoComparison)
 	}
-	patient := p.Retry
-	patient.MaxAttempts, patient.Retryable = -1, nil
-	delay, _ := patient.Next(f.Run, f.Err)
-	v := Verdict{Action: Return, Delay: min(delay, Longest)}
+	v := Verdict{Action: Return, Delay: f.backoff(p.Retry, max(f.Run, f.Streak))}
 	if p.Stays(f, v.Delay) {
 		v.Action = Hold
 	}
 	return v
 }
+
+// leastFailing is how long a message must have failed before it is given up: one
+// that is old because it was hidden for long may meet a passing refusal.
+const leastFailing = time.Hour
 
 // Stays reports whether a message may stay in hand until it runs again after
 // delay.
@@ -136,14 +141,10 @@ func (p Policy) Stays(f Facts, delay time.Duration) bool {
 	return delay < p.MaxHold-f.Held
 }
 
-// again has a message that failed tried again after delay, or its error's
-// RetryAfter if that is longer. One of an ordered group stays in hand, at the head
-// of its group, so that those behind it lose no receives.
-func (p Policy) again(f Facts, delay time.Duration) Verdict {
-	if after, ok := limiter.RetryAfter(f.Err); ok {
-		delay = max(delay, after)
-	}
-	v := Verdict{Action: Return, Delay: min(delay, Longest), Failed: true}
+// wait has a message wait for another run. One of an ordered group stays in hand,
+// at the head of its group, so that those behind it lose no receives.
+func (p Policy) wait(f Facts, v Verdict) Verdict {
+	v.Action = Return
 	if f.Ordered && p.Stays(f, v.Delay) {
 		v.Action = Hold
 	}
@@ -158,22 +159,27 @@ func (p Policy) bury(f Facts, reason string) Verdict {
 	}
 	policy := p.Retry.WithDefaults()
 	if !p.DeadLetters { // the queue's own redrive is to have it
-		return p.again(f, policy.MaxDelay)
+		return Verdict{Action: Return, Delay: min(max(policy.MaxDelay, f.Pause), Longest), Failed: true}
 	}
 	// Each time costs a receive, and there are few: the delay doubles.
 	again := f.attempts() - 1
 	if !f.Permanent && policy.MaxAttempts > 0 {
 		again -= policy.MaxAttempts - 1
 	}
-	delay := policy.MaxDelay
-	for ; again > 0 && delay < longestRation; again-- {
-		delay *= 2
-	}
-	return p.again(f, max(policy.MaxDelay, min(delay, longestRation)))
+	return p.wait(f, Verdict{Delay: min(max(Ration(policy, again), f.Pause), Longest), Failed: true})
 }
 
-// longestRation is how long a message stays hidden, at most, that may not be
-// dead-lettered: within the 12 hours that SQS can hide one.
+// Ration is how long a message stays hidden that has been returned so often
+// because there was no room for it: MaxDelay, doubled each time, up to 11 hours.
+func Ration(p retry.Policy, again int) time.Duration {
+	delay := p.WithDefaults().MaxDelay
+	for ; again > 0 && 0 < delay && delay < longestRation; again-- {
+		delay *= 2
+	}
+	return max(p.WithDefaults().MaxDelay, min(delay, longestRation))
+}
+
+// longestRation is within the 12 hours that SQS can hide a message.
 const longestRation = 11 * time.Hour
 
 // A Hearing is what limiters hear of a run.

@@ -20,8 +20,8 @@ import (
 var errPlain = errors.New("?")
 
 // read returns the result of a handler that returned err.
-func read(err error) judge.Result {
-	return judge.Read(err, func(v any, stack []byte) error { return &queue.PanicError{Value: v, Stack: stack} })
+func read(err error, p retry.Policy) judge.Result {
+	return judge.Read(err, p, func(v any, stack []byte) error { return &queue.PanicError{Value: v, Stack: stack} })
 }
 
 // panicked is the result of a handler that panicked.
@@ -70,7 +70,7 @@ func TestJudge(t *testing.T) {
 		},
 		{
 			name: "permanent without a sink, ordered", err: retry.Permanent(errPlain), facts: ordered(judge.Facts{}), with: noSink,
-			want: judge.Verdict{Action: judge.Hold, Delay: time.Minute, Failed: true},
+			want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true},
 		},
 
 		// refused, and not for its own fault
@@ -100,7 +100,12 @@ func TestJudge(t *testing.T) {
 		},
 		{name: "until GiveUp", err: limiter.ErrOverload, facts: judge.Facts{Age: 12*hour - 1}, want: judge.Verdict{Action: judge.Hold, Delay: time.Second}},
 		{
-			name: "after GiveUp", err: limiter.ErrOverload, facts: judge.Facts{Age: 12 * hour},
+			name: "after GiveUp, but it has just begun to fail", err: limiter.ErrOverload, facts: judge.Facts{Age: 12 * hour, Failing: time.Minute},
+			want: judge.Verdict{Action: judge.Hold, Delay: time.Second},
+		},
+		{name: "a long streak", err: limiter.ErrOverload, facts: judge.Facts{Streak: 4}, want: judge.Verdict{Action: judge.Hold, Delay: 8 * time.Second}},
+		{
+			name: "after GiveUp", err: limiter.ErrOverload, facts: judge.Facts{Age: 12 * hour, Failing: hour},
 			want: judge.Verdict{Action: judge.DeadLetter, Reason: "exhausted: nothing to compare with", Failed: true},
 		},
 
@@ -166,7 +171,7 @@ func TestJudge(t *testing.T) {
 
 		// not run
 		{name: "postponed", err: queue.Postpone(hour, limiter.ErrMisconfigured), facts: judge.Facts{Failures: 99}, want: judge.Verdict{Action: judge.Return, Delay: hour}, hears: judge.NeverRan},
-		{name: "postponed, ordered", err: queue.Postpone(time.Second, nil), facts: ordered(judge.Facts{}), want: judge.Verdict{Action: judge.Return, Delay: time.Second}, hears: judge.NeverRan},
+		{name: "postponed, ordered", err: queue.Postpone(time.Second, nil), facts: ordered(judge.Facts{}), want: judge.Verdict{Action: judge.Hold, Delay: time.Second}, hears: judge.NeverRan},
 		{
 			name: "postponed in a drain", err: queue.Postpone(time.Second, nil), facts: judge.Facts{Draining: true, Interrupted: true},
 			want: judge.Verdict{Action: judge.Return, Delay: time.Second}, hears: judge.NeverRan,
@@ -194,7 +199,7 @@ func TestJudge(t *testing.T) {
 				c.with(&p)
 			}
 			if f.Err == nil {
-				f.Result = read(c.err)
+				f.Result = read(c.err, p.Retry)
 			}
 			f.Run = max(f.Run, 1)
 			require.Equal(t, c.want, judge.Judge(p, f))
@@ -223,7 +228,7 @@ func TestJudge_Properties(t *testing.T) {
 			retry.After(delay, errPlain), retry.After(delay, limiter.ErrOverload), queue.Postpone(delay, nil), queue.Attempted(1+r.IntN(20), errPlain),
 		}[r.IntN(11)]
 		f := judge.Facts{
-			Result: read(err), Run: 1 + r.IntN(40), Failures: r.IntN(40), Held: time.Duration(r.Int64N(int64(time.Hour))),
+			Run: 1 + r.IntN(40), Failures: r.IntN(40), Held: time.Duration(r.Int64N(int64(time.Hour))),
 			InHand: time.Duration(r.Int64N(int64(12 * time.Hour))), Age: duration(), Ordered: flip(), LeaseLost: r.IntN(8) == 0, Interrupted: r.IntN(4) == 0,
 			Draining: flip(), Outage: flip(), Guilt: judge.Guilt(r.IntN(3)),
 		}
@@ -235,6 +240,7 @@ func TestJudge_Properties(t *testing.T) {
 			worth := flip()
 			p.Retry.Retryable = func(error) bool { return worth }
 		}
+		f.Result = read(err, p.Retry)
 		v := judge.Judge(p, f)
 		what := fmt.Sprintf("%+v of %+v by %+v", v, f, p)
 		refused := f.Class != nil && !f.Permanent && !f.Postponed && f.Guilt != judge.Guilty
@@ -255,7 +261,7 @@ func TestJudge_Properties(t *testing.T) {
 			require.Contains(t, []judge.Action{judge.Return, judge.Hold}, guarded.Action, what)
 			require.True(t, guarded.Failed && guarded.Delay >= min(p.Retry.MaxDelay, judge.Longest), what)
 		case judge.Hold:
-			require.False(t, f.Draining || f.Postponed || f.Interrupted && !f.Permanent, what)
+			require.False(t, f.Draining || f.Interrupted && !f.Permanent && !f.Postponed, what)
 			if f.Ordered && p.MaxOrdered > 0 {
 				require.Less(t, f.InHand+v.Delay, p.MaxOrdered, what)
 			} else {
@@ -303,7 +309,7 @@ func TestRead_ErrorThatPanics(t *testing.T) {
 					t.SkipNow() // fmt has called it
 				}
 				var panicked *queue.PanicError
-				result := read(err)
+				result := read(err, retry.Policy{})
 				require.True(t, result.Panicked)
 				require.ErrorAs(t, result.Err, &panicked)
 				require.Contains(t, panicked.Error(), method)
@@ -314,7 +320,7 @@ func TestRead_ErrorThatPanics(t *testing.T) {
 		}
 	}
 	var typed *queue.DecodeError
-	require.True(t, read(typed).Panicked)
-	require.Equal(t, judge.Result{}, read(nil))
-	require.Equal(t, judge.Result{Err: badError(""), Reason: "bad"}, read(badError("")))
+	require.True(t, read(typed, retry.Policy{}).Panicked)
+	require.Equal(t, judge.Result{}, read(nil, retry.Policy{}))
+	require.Equal(t, judge.Result{Err: badError(""), Reason: "bad", Pause: time.Second}, read(badError(""), retry.Policy{}))
 }

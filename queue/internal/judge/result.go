@@ -21,14 +21,16 @@ type Result struct {
 	Postponed bool          // the handler did not run the message
 	Delay     time.Duration // Postponed: for how long
 	Attempts  int           // failed attempts by the handler's own count, this one included; 0: it has none
+	Pause     time.Duration // its Retry-After
+	Final     bool          // the policy says that it is not worth another attempt
 	Panicked  bool          // the handler did not return
 }
 
-// Read reads a handler's error. Everything that is ever asked of the error is
-// asked here first, so that an error whose methods panic (a nil pointer in an
-// error, as a rule) fails its own message and nothing else: then the result's
-// error is the one that panicked makes of the panic.
-func Read(err error, panicked func(v any, stack []byte) error) (r Result) {
+// Read reads a handler's error. Everything that is ever asked of the error, and of
+// the policy about it, is asked here first, so that an error whose methods panic (a
+// nil pointer in an error, as a rule) fails its own message and nothing else: then
+// the result's error is the one that panicked makes of the panic.
+func Read(err error, policy retry.Policy, panicked func(v any, stack []byte) error) (r Result) {
 	if err == nil {
 		return Result{}
 	}
@@ -41,7 +43,8 @@ func Read(err error, panicked func(v any, stack []byte) error) (r Result) {
 	r = Result{Err: err, Class: limiter.Classify(err), Permanent: errors.Is(err, retry.ErrPermanent), Reason: retry.Reason(err)}
 	r.Delay, r.Postponed = results.IsPostponed(err)
 	r.Attempts = results.Attempts(0, err)
-	_, _ = limiter.RetryAfter(err)
+	r.Pause, _ = limiter.RetryAfter(err)
+	r.Final = policy.Retryable != nil && !policy.Retryable(err)
 	_ = errors.Is(err, context.Canceled)
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) {
