@@ -93,8 +93,8 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		},
 	}
 	if e.host != nil {
-		e.policy.MaxOrdered = 0
-		e.base = host.NewContext(e.base, nil) // it is not the host of consumers that handlers run
+		e.policy.MaxOrdered, e.policy.GiveUp = 0, 0 // since when a message has failed is not known
+		e.base = host.NewContext(e.base, nil)       // it is not the host of consumers that handlers run
 	}
 	e.handlers = e.base
 	switch {

@@ -10,7 +10,6 @@ import (
 	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
-	"github.com/rampmeter/rampmeter/queue/internal/judge"
 	"github.com/rampmeter/rampmeter/queue/internal/limits"
 	"github.com/rampmeter/rampmeter/queue/internal/outage"
 	"github.com/rampmeter/rampmeter/retry"
@@ -97,12 +96,9 @@ const longestOutage = 2 * time.Second
 
 // OutageSpan returns how long an outage downstream may last without a message
 // ending in the dead-letter queue because of it, if Config.Queue is set and the
-// queue has that maxReceiveCount: the sum of the delays, without their jitter, and
-// 12 h at most, after which a message that was always refused is dead-lettered.
-// It is 15.5 min for 5 receives, 4 h for 20, and 11.5 h for 50.
-func OutageSpan(maxReceiveCount int) time.Duration {
-	return min(outage.Span(maxReceiveCount), judge.GiveUp)
-}
+// queue has that maxReceiveCount: the sum of the delays, without their jitter. It
+// is 15.5 min for 5 receives, 4 h for 20, and 11.5 h for 50.
+func OutageSpan(maxReceiveCount int) time.Duration { return outage.Span(maxReceiveCount) }
 
 // withDefaults returns c with its defaults filled in, or an error that names
 // every field that can't be right. What the consumer checks is left to it.

@@ -74,8 +74,9 @@
 //     to stay open, the limit to be paused, or its own RetryAfter to last; with up to
 //     a quarter of jitter, and 15 min at most but for the RetryAfter. So does what
 //     is returned untried because of an outage. An outage that is shorter than
-//     [OutageSpan] dead-letters nothing. After it, messages may take as long to
-//     come back.
+//     [OutageSpan] dead-letters nothing, and after a longer one it is the queue's
+//     own redrive that takes messages, for here nobody knows since when one has
+//     failed. After the outage messages may take as long to come back.
 //   - Lambda goes on polling at full speed while messages are returned; it slows
 //     down only when invocations fail. [Error] makes them fail.
 //   - The dead-letter guard lives as long as the process. A new process has a guard

@@ -111,6 +111,21 @@ func TestGuilt_CountsMessages(t *testing.T) {
 	})
 }
 
+// Nobody knows whether an old message has failed all the time, or has only waited,
+// so it is not given up for its age.
+func TestGuilt_AgeIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, dead := &sourceQueue{}, &sink{}
+		f := newFunction(t, func(context.Context, *queue.Message) error { return limiter.ErrUnavailable },
+			sqslambda.Config{Queue: q, DeadLetter: dead, Limiter: all(t), NoBreaker: true})
+		e := record("old", 49)
+		e.Records[0].Attributes["ApproximateFirstReceiveTimestamp"] = strconv.FormatInt(time.Now().Add(-100*time.Hour).UnixMilli(), 10)
+		require.Equal(t, []string{"old"}, returned(t, f, time.Minute, e))
+		require.Empty(t, dead.ids())
+		require.GreaterOrEqual(t, q.delays(t)["old"], 15*time.Minute)
+	})
+}
+
 // repeat returns errs n times over.
 func repeat(n int, errs ...error) (all []error) {
 	for range n {
