@@ -475,8 +475,7 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 	defer b.unlock()
 	atOnce := b.inFlight
 	age := b.end(token)
-	now := time.Now()
-	at := now.Sub(b.base).Truncate(time.Microsecond)
+	at := time.Since(b.base).Truncate(time.Microsecond)
 	lasted := took(token, at)
 	if class == ErrOverload {
 		b.overloaded(age == 0, atOnce, err)
@@ -488,7 +487,7 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 		return
 	}
 	if class != nil && b.state != Closed {
-		b.last = now
+		b.last = b.base.Add(at)
 	}
 	switch {
 	case age > 0 && (class != nil || b.state == Closed || age > b.generation-b.eldest || at-lasted < b.from):
@@ -508,7 +507,7 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 	case b.allowed == 1:
 		b.allowed = 2
 		b.ramped = at
-		b.use(now)
+		b.use(b.base.Add(at))
 		b.line.Stir()
 		if b.state == Open {
 			b.become(HalfOpen)
