@@ -29,56 +29,57 @@ const (
 
 	ageShare   = 10               // the next probe comes after this share of the outage's age
 	minRamp    = 5                // operations in flight up to which the ramp goes, at least
-	rampLength = 2 * time.Second  // a success that started so long after the ramp began ends it
-	overdue    = 3                // a probe is so many times as long as any success of late
-	patience   = 10 * time.Second // or so long, where no success is known
+	rampLength = 2 * time.Second  // an operation that starts so long after the ramp began may end it
+	overdueBy  = 3                // a probe is overdue after so many times the longest recent success
+	leastWait  = 10 * time.Second // or after this, where no success is known
 	abandoned  = 10 * time.Minute // a Keyed forgets an outage that is unused for so long
 )
 
 // A Breaker stops operations while the downstream is down, and finds out with
-// few of them when it is up again. It learns from the errors that are given to
-// [Permit.Release], as [Classify] understands them.
+// few of them when it is up again. It learns from the errors that are passed to
+// [Permit.Release], as [Classify] understands them: [ErrUnavailable] and
+// [ErrMisconfigured] are failures.
 //
-// Closed, it lets everything pass. [ErrUnavailable] and [ErrMisconfigured] are
-// failures. It opens when there were MinFailures of them within ten seconds
-// (or within ten times the mean duration of operations, if that is longer) and
-//   - no operation succeeded between the last MinFailures of them, or between
-//     more where failures were common before, so that it can't be chance; or
-//   - ErrUnavailable alone was clearly more than Ratio of the results, by three
-//     standard deviations. (ErrMisconfigured is about single requests as long as
-//     others succeed.)
+// Closed, it lets everything pass. It opens when MinFailures operations have
+// failed within ten seconds (or within ten times their mean duration, if that is
+// longer), and
+//   - none has succeeded between them. Where failures were common before, the row
+//     must be so long that it is no chance.
+//   - Or clearly more than Ratio of the results, by three standard deviations, were
+//     ErrUnavailable. ErrMisconfigured does not count here: while others succeed, a
+//     403 is about one request.
 //
 // It also opens at once on [ErrOverload], for exactly as long as [RetryAfter]
 // says.
 //
-// Open, it lets nothing pass until a probe is due. The first is due after
-// OpenFor, and each further one a tenth of the outage's age after the last one
-// started, but not before OpenFor and not later than MaxOpen. The age is the
-// time from the first failure to the last. So the end of an outage is noticed
-// within a tenth of its length, and with the defaults at most 90 probes start
-// in the first hour and 15 in each later one. These times are jittered by a
-// sixth, so that a fleet does not probe in step.
+// Open, it lets nothing pass until the next probe is due: a tenth of the outage's
+// age after the last one started, but between OpenFor and MaxOpen. The age is the
+// time from the start of the first failure to the end of the last. So the end of an
+// outage is noticed within a tenth of its length, and by default at most 90 probes
+// start in the first hour and 15 in each later one. Up to a sixth of the time is
+// jitter, so that a fleet does not probe in step.
 //
-// Half-open, one probe at a time is in flight until one succeeds. Then every
-// success lets one more be in flight, so that the load doubles each round-trip.
-// The breaker closes when as many may be in flight as were when it opened, or
-// as soon as an operation succeeds that started two seconds after the ramp
-// began. It opens again, and the outage's age goes on, when a probe fails, or
-// when operations of the ramp fail as they would have to for a closed breaker.
+// Half-open, one probe at a time is in flight. A failure opens the breaker again,
+// and the outage's age goes on. After the first success the load doubles each
+// round-trip: every success lets one more be in flight. The breaker closes when as
+// many may be in flight as were when it opened, or when an operation succeeds that
+// started two seconds after the first success. Failures open it again by the same
+// rules as when it is closed.
 //
-// A probe that has not returned when the next one would be due, and takes three
-// times as long as any success of late (ten seconds, where none is known), is
-// overdue: it counts as a failure, and another one starts. Should it succeed
-// after all, the ramp begins. The ramp starts over with a probe when nothing has
-// started or ended in it for that long, and for ten seconds at least.
+// A probe is overdue, and counts as a failure, when the next one would be due and it
+// has taken three times as long as any recent success (ten seconds, where there is
+// none). Then another one starts; a late success of the first still counts. If
+// nothing starts or ends that long after the first success, and for ten seconds at
+// least, there is a probe again as well.
 //
 // Errors that say nothing about the downstream (a bad request, an undecodable
-// body, our own cancellation) count neither for it nor against it. Nor does an
-// operation that abstains ([Permit.Abstain]), as [Do] does for a panic. A probe
-// that ends so, or is cancelled, makes room for another at once. Of the operations
-// that were in flight when the breaker opened, those that started before the
-// failures do not help to close it. If another one succeeds, some work and some do
-// not, and the ramp begins at once.
+// body, our own cancellation) count neither for an outage nor against it. Nor does
+// an operation that abstains ([Permit.Abstain]), as [Do] does for a panic. A probe
+// that ends so, or is cancelled, makes room for another at once.
+//
+// Operations that started before the failures which opened the breaker do not help
+// to close it. Where one succeeds that started with them or later, not everything
+// fails, and the load is raised at once, without a probe.
 type Breaker struct {
 	cfg  BreakerConfig // with defaults filled in; never changes
 	base time.Time     // what times in tokens and in recent are counted from
@@ -140,8 +141,8 @@ type State int
 // The states of a breaker.
 const (
 	Closed   State = iota // everything passes
-	Open                  // nothing passes until the open time is over and a probe comes
-	HalfOpen              // probes pass, a few at a time
+	Open                  // nothing passes until the next probe is due
+	HalfOpen              // a probe passes, and after its success a few more at a time
 )
 
 // String returns "closed", "open" or "half-open".
@@ -255,7 +256,7 @@ func (b *Breaker) State() State {
 	return b.state
 }
 
-// Stats returns the state and what it rests on, at one instant.
+// Stats returns a snapshot.
 func (b *Breaker) Stats() BreakerStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -406,9 +407,9 @@ func (b *Breaker) use(now time.Time) {
 // patience returns how long to wait for what is in flight in HalfOpen.
 func (b *Breaker) patience() time.Duration {
 	longest := b.recent.longest
-	d := overdue * min(longest, math.MaxInt64/overdue)
+	d := overdueBy * min(longest, math.MaxInt64/overdueBy)
 	if longest == 0 || b.allowed > 1 {
-		d = max(d, patience)
+		d = max(d, leastWait)
 	}
 	return max(d, b.interval())
 }
@@ -474,8 +475,7 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 	defer b.unlock()
 	atOnce := b.inFlight
 	age := b.end(token)
-	now := time.Now()
-	at := now.Sub(b.base).Truncate(time.Microsecond)
+	at := time.Since(b.base).Truncate(time.Microsecond)
 	lasted := took(token, at)
 	if class == ErrOverload {
 		b.overloaded(age == 0, atOnce, err)
@@ -487,7 +487,7 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 		return
 	}
 	if class != nil && b.state != Closed {
-		b.last = now
+		b.last = b.base.Add(at)
 	}
 	switch {
 	case age > 0 && (class != nil || b.state == Closed || age > b.generation-b.eldest || at-lasted < b.from):
@@ -507,7 +507,7 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 	case b.allowed == 1:
 		b.allowed = 2
 		b.ramped = at
-		b.use(now)
+		b.use(b.base.Add(at))
 		b.line.Stir()
 		if b.state == Open {
 			b.become(HalfOpen)

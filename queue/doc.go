@@ -84,32 +84,28 @@
 //
 // # Limits
 //
-// Config.Limiter is asked before a receive and acquired round each handler. A
-// limiter that the handler's own client acquires goes into Config.Gate, which
-// is only asked. One operation acquires a limiter in one place: the same one in
-// Limiter and in the client makes every handler wait for the permit that it
-// holds itself.
+// Config.Limiter is asked before a receive and acquired for each handler, with a
+// breaker beside it. A limiter that the handler's own client acquires goes into
+// Config.Gate, which is only asked. One operation acquires a limiter in one place:
+// the same one in Limiter and in the client makes every handler wait for the permit
+// that it holds itself.
 //
 // Config.LimiterFor gives messages limiters of their own, by tenant for example.
 // What such a limiter refuses stays in hand for its turn, and the others pass it.
 // The queue can't be asked for other tenants' messages only, so of a tenant that
 // sends more than its limit admits the excess has to be received, and when there
-// is too much of it to be kept, is given back until its turn may have come. Trouble
+// is too much of it to be kept, is returned until its turn may have come. An outage
 // that a tenant's own breaker knows of holds that tenant's messages only, and
 // Config.Limiter does not hear of it.
 //
-// To keep fast handlers busy the consumer asks for as many messages more than
-// it has free slots as will be started while the receive is under way (Little's
-// law: observed rate of starts, times the round-trip plus at most 20 ms), and never
-// for more than the limits admit within that time. For slow handlers that is
-// none. While slots are free and nothing is in hand for them, each may have a full
-// receive of ten under way, as long as the slots could start all of it within
-// 20 ms.
+// To keep fast handlers busy the consumer asks for more messages than it has free
+// slots: as many as will be started while the receive is under way, and never more
+// than the limits admit within that time. For slow handlers that is none.
 //
 // # Errors
 //
 // Run returns only at the end. Until then calls to the source that fail are
-// tried again with backoff; they are counted in [Stats], told to
+// tried again with backoff; they are counted in [Stats], reported to
 // [Config].Trace, and logged. A failed receive never holds up what is in hand,
 // and a result that can't be confirmed is tried again beside the others; when
 // too many are unconfirmed, nothing is received. Stats.Blocked says at any

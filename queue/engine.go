@@ -279,11 +279,19 @@ func (e *engine) changed(now time.Time) {
 // atRest reports whether nothing is in hand, unsettled or being received.
 func (e *engine) atRest() bool { return e.inHand()+e.out.n+len(e.receiving) == 0 }
 
-// audited panics when the ledger differs from a recount. With much in it only
-// some steps are looked at, or a test would take time in the square of that.
+// audited panics when the ledger differs from a recount. With much in it, or after
+// many steps, only some are looked at, or a test would take time in the square of
+// that.
 func (e *engine) audited() {
 	e.steps++
-	if size := e.inHand() + e.out.n; size > 100 && e.steps%(size/20) != 0 {
+	every := 1
+	if e.steps > 10_000 {
+		every = 61
+	}
+	if size := e.inHand() + e.out.n; size > 100 {
+		every = max(every, size/20)
+	}
+	if e.steps%every != 0 {
 		return
 	}
 	if err := e.audit(); err != nil {
