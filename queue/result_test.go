@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,11 +112,14 @@ func TestResult_DelaysShareCalls(t *testing.T) {
 	bubble(t, "backoffs of 1 to 5 min", func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
 		fill(t, q, 1000)
+		var mu sync.Mutex
 		calls, delayed := 0, 0
 		r := start(t, q, queue.Config{Concurrency: 100, Limiter: all(t), NoBreaker: true, Trace: &queue.Trace{Settled: func(i queue.SettledInfo) {
 			if i.Op != "nack" {
 				return
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			calls++
 			for _, m := range i.Messages {
 				n, _ := strconv.Atoi(string(m.Body))
@@ -174,11 +178,14 @@ func TestGuard_QuietQueue(t *testing.T) {
 	bubble(t, "", func(t *testing.T) {
 		var dead queuetest.Recorder
 		q := newQueue(t, memqueue.Config{})
+		var mu sync.Mutex
 		var latest time.Duration
 		r := start(t, q, queue.Config{DeadLetter: &dead}, func(_ context.Context, m *queue.Message) error {
 			if string(m.Body) == "bad" {
 				return &queue.DecodeError{Err: io.ErrUnexpectedEOF}
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			latest = max(latest, time.Since(m.SentAt))
 			return nil
 		})

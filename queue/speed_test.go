@@ -154,7 +154,7 @@ func TestFastHandlersKeepEverySlotBusy(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(concurrency, " ", name), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					m := watch(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: concurrency}, span(time.Minute), sleeper(d))
+					m := watch(t, &endless{roundTrip: 20 * time.Millisecond}, queue.Config{Concurrency: concurrency}, span(min(time.Minute, 3000*time.Second/time.Duration(concurrency))), sleeper(d))
 					t.Log(m)
 					ideal := float64(concurrency) / mean.Seconds()
 					require.GreaterOrEqual(t, m.perSecond, 0.95*ideal)

@@ -92,10 +92,13 @@ func TestHeldMessagesLetFreshOnesPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
 		fill(t, q, 1)
+		var mu sync.Mutex
 		var others []time.Duration
 		began := time.Now()
 		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), NoBreaker: true, MaxHeld: 1}, func(_ context.Context, m *queue.Message) error {
 			if string(m.Body) == "other" {
+				mu.Lock()
+				defer mu.Unlock()
 				others = append(others, time.Since(began))
 				return nil
 			}
