@@ -44,11 +44,12 @@ func TestConsumer_SetConcurrency(t *testing.T) {
 				running--
 				return nil
 			})
+			steps := rand.New(rand.NewPCG(seed, 4))
 			for range 20 {
-				time.Sleep(time.Duration(random.IntN(1000)) * time.Millisecond)
+				time.Sleep(time.Duration(steps.IntN(1000)) * time.Millisecond)
 				synctest.Wait() // what has been chosen has begun
 				mu.Lock()
-				limit = 1 + random.IntN(40)
+				limit = 1 + steps.IntN(40)
 				require.NoError(t, r.SetConcurrency(limit))
 				mu.Unlock()
 				mu.Lock()

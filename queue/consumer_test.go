@@ -31,6 +31,24 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
+// A logBuffer may be read while a consumer writes its log to it.
+type logBuffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 func newQueue(t *testing.T, cfg memqueue.Config) *memqueue.Queue {
 	t.Helper()
 	q, err := memqueue.New(cfg)

@@ -1,7 +1,6 @@
 package queue_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -576,7 +575,7 @@ func TestFullOfParkedMessagesIsSaid(t *testing.T) {
 		b := bucket(t, 100, 1)
 		stopped := time.Now().Add(24 * time.Hour)
 		b.Pause(stopped)
-		var log bytes.Buffer
+		var log logBuffer
 		r := start(t, q, queue.Config{
 			LimiterFor: func(*queue.Message) limiter.Limiter { return b },
 			Retry:      retry.Policy{MaxAttempts: 8}, MaxHold: 11 * time.Hour,
