@@ -22,7 +22,7 @@ import (
 // However the concurrency is changed, a handler starts only while fewer run than
 // may, and all slots are used again after it was raised.
 func TestConsumer_SetConcurrency(t *testing.T) {
-	for seed := range uint64(10) {
+	for seed := range seeds(10) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 3))
 			q := newQueue(t, memqueue.Config{})
