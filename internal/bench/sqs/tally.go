@@ -113,7 +113,7 @@ func (t *tally) now() instant {
 	}
 	allocs := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}}
 	metrics.Read(allocs)
-	memory := int64(u.Maxrss)
+	memory := int64(u.Maxrss) //nolint:unconvert // an int32 on 32-bit systems
 	if runtime.GOOS != "darwin" {
 		memory *= 1024
 	}
