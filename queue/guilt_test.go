@@ -122,12 +122,12 @@ func TestGuilt_PartialOutage(t *testing.T) {
 				}
 				cfg := queue.Config{DeadLetter: &dead}
 				if !broken {
-					cfg.Limiter = all(t)
+					cfg.Limiter, cfg.NoBreaker = all(t), true
 				}
 				begin := time.Now()
 				r := start(t, q, cfg, func(_ context.Context, m *queue.Message) error {
 					time.Sleep(50 * time.Millisecond)
-					if i, _ := strconv.Atoi(string(m.Body)); i*2654435761>>7%100 < 20 && time.Since(begin) < time.Hour {
+					if i, _ := strconv.Atoi(string(m.Body)); i*40503>>7%100 < 20 && time.Since(begin) < time.Hour {
 						return stamped{limiter.ErrUnavailable, -1}
 					}
 					return nil
