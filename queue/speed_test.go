@@ -192,7 +192,8 @@ func (s *uneven) count(n int) {
 }
 
 // Round-trips that differ leave no slot empty, and handlers that take no time at
-// all, which nothing can keep busy, have about one receive under way for each.
+// all, which nothing can keep busy, have about one receive under way for each. Where
+// round-trips differ so much it takes seconds to see how many receives bring more.
 func TestUnevenRoundTripsKeepEverySlotBusy(t *testing.T) {
 	const mean = 2 * time.Millisecond
 	for _, concurrency := range []int{10, 50} {
@@ -203,7 +204,11 @@ func TestUnevenRoundTripsKeepEverySlotBusy(t *testing.T) {
 			t.Run(fmt.Sprint(concurrency, " ", takes), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					src := &uneven{takes: exponential(mean, 1)}
-					m := watch(t, src, queue.Config{Concurrency: concurrency}, span(2*time.Second), sleeper(constant(takes)))
+					warm, length := time.Second, span(2*time.Second)
+					if takes > 0 {
+						warm, length = 5*time.Second, span(4*time.Second)
+					}
+					m := watchAfter(t, src, queue.Config{Concurrency: concurrency}, warm, length, sleeper(constant(takes)))
 					t.Logf("%v, at most %d receives at once", m, src.most)
 					least := 0.85 * float64(10*concurrency) / mean.Seconds()
 					if takes > 0 {
