@@ -69,19 +69,25 @@ func same(a, b Limiter) bool {
 	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
 }
 
+// Members returns the limiters that l stands for: the members of an [All], none for
+// an All of none, otherwise l itself.
+func Members(l Limiter) []Limiter {
+	switch l := l.(type) {
+	case *all:
+		return slices.Clone(l.members)
+	case unlimited:
+		return nil
+	}
+	return []Limiter{l}
+}
+
 // Share reports whether a and b are the same limiter, or, where they are Alls,
 // have a member in common: whether one operation that acquired both would take
 // a place twice.
 func Share(a, b Limiter) bool {
-	of := func(l Limiter) []Limiter {
-		if l, ok := l.(*all); ok {
-			return l.members
-		}
-		return []Limiter{l}
-	}
-	return slices.ContainsFunc(of(a), func(m Limiter) bool {
-		return slices.ContainsFunc(of(b), func(n Limiter) bool {
-			return m != nil && n != nil && same(m, n) && m != Limiter(unlimited{})
+	return slices.ContainsFunc(Members(a), func(m Limiter) bool {
+		return slices.ContainsFunc(Members(b), func(n Limiter) bool {
+			return m != nil && n != nil && same(m, n)
 		})
 	})
 }
@@ -259,16 +265,15 @@ func (a *all) Idle() bool {
 	return idle && !slices.ContainsFunc(a.members, func(m Limiter) bool { return !isIdle(m) })
 }
 
-// Blocked implements [Limiter]: a breaker if one blocks, because then no limit
-// matters, else the member that blocks longest as far as is known.
+// Blocked implements [Limiter]: a closed valve, else a breaker that blocks,
+// because then no limit matters, else the member that blocks longest as far as
+// is known.
 func (a *all) Blocked() Block {
 	var block Block
 	for _, m := range a.members {
 		b := m.Blocked()
-		open, opener := block.Reason == ByBreaker, b.Reason == ByBreaker
-		switch {
-		case b.Reason == "", open && !opener:
-		case block.Reason == "", opener && !open, b.Until.After(block.Until):
+		switch by, than := b.Reason.precedence(), block.Reason.precedence(); {
+		case by > than, by == than && b.Until.After(block.Until):
 			block = b
 		}
 	}

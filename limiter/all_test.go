@@ -196,8 +196,11 @@ func TestAllWaitersGiveUp(t *testing.T) {
 func TestAllReleaseTellsEveryMember(t *testing.T) {
 	s, x, y := newSemaphore(t, 10), newBreaker(t, limiter.BreakerConfig{}), newBreaker(t, limiter.BreakerConfig{Name: "y"})
 	l := all(t, s, x, y)
+	for range 9 {
+		acquire(t, l).Release(limiter.ErrUnavailable)
+	}
 	p := acquire(t, l)
-	p.Release(limiter.ErrMisconfigured)
+	p.Release(limiter.ErrUnavailable)
 	require.Equal(t, limiter.Open, x.State())
 	require.Equal(t, limiter.Open, y.State())
 	require.Zero(t, s.Stats().InUse)

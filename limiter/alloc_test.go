@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -18,6 +19,7 @@ func TestAcquireAllocatesNothing(t *testing.T) {
 		"bucket":    newBucket(t, 1e12, 100),
 		"waiting":   newBucket(t, 1e5, 1), // each time, for 10 µs
 		"breaker":   newBreaker(t, limiter.BreakerConfig{}),
+		"valve":     &limiter.Valve{Schedule: func(time.Time) time.Time { return time.Time{} }},
 		"adaptive":  newAdaptive(t, limiter.AdaptiveConfig{Max: 10}),
 		"rate":      newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1e12}),
 		"all":       all(t, newSemaphore(t, 1), newBucket(t, 1e12, 100), newBreaker(t, limiter.BreakerConfig{})),

@@ -17,6 +17,7 @@ func benchLimiters(b *testing.B) map[string]limiter.Limiter {
 		"Semaphore":                     newSemaphore(b, plenty),
 		"TokenBucket":                   newBucket(b, fast, plenty),
 		"Breaker":                       newBreaker(b, limiter.BreakerConfig{}),
+		"Valve":                         &limiter.Valve{},
 		"Adaptive":                      newAdaptive(b, limiter.AdaptiveConfig{Max: plenty, Initial: plenty}),
 		"AdaptiveRate":                  newAdaptiveRate(b, limiter.AdaptiveRateConfig{Max: fast}),
 		"Keyed(Semaphore)":              newKeyed(b, func(string) (limiter.Limiter, error) { return limiter.NewSemaphore(plenty) }).For("key"),

@@ -17,12 +17,27 @@ const (
 	ByRate        Reason = "rate"          // no token is left in the bucket
 	ByPause       Reason = "pause"         // paused, by hand or by a Retry-After of the downstream
 	ByBreaker     Reason = "breaker"       // an outage downstream: no calls, or a few probes
+	ByValve       Reason = "valve"         // closed, by hand or by a schedule
 	ByError       Reason = "limiter error" // the limiter itself could not be made; see [Block].Cause
 )
 
-// Outage reports whether r stands for an outage or a pause, during which the
-// downstream is not to be called, rather than for capacity that is in use.
-func (r Reason) Outage() bool { return r == ByBreaker || r == ByPause }
+// Outage reports whether r stands for an outage, a pause or a closed valve,
+// during which the downstream is not to be called, rather than for capacity that
+// is in use.
+func (r Reason) Outage() bool { return r == ByBreaker || r == ByPause || r == ByValve }
+
+// precedence is higher for reasons that others do not matter beside.
+func (r Reason) precedence() int {
+	switch r {
+	case "":
+		return 0
+	case ByValve:
+		return 3
+	case ByBreaker:
+		return 2
+	}
+	return 1
+}
 
 // A Block says why no operation could start, and until when. The zero Block
 // says that one could start now.

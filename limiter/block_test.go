@@ -22,7 +22,7 @@ func TestBlockString(t *testing.T) {
 	} {
 		require.Equal(t, want, b.String())
 	}
-	for _, r := range []limiter.Reason{limiter.ByBreaker, limiter.ByPause} {
+	for _, r := range []limiter.Reason{limiter.ByBreaker, limiter.ByPause, limiter.ByValve} {
 		require.True(t, r.Outage(), r)
 	}
 	for _, r := range []limiter.Reason{"", limiter.ByConcurrency, limiter.ByRate, limiter.ByError, "pause for lunch"} {

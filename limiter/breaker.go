@@ -2,7 +2,9 @@ package limiter
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -11,48 +13,73 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
-// What a BreakerConfig's zero fields mean, and what is not worth a setting.
+// What a BreakerConfig's zero fields mean.
 const (
 	defaultMinFailures = 10
 	defaultRatio       = 0.5
-	defaultWindow      = 10 * time.Second
 	defaultOpenFor     = time.Second
-	defaultMaxOpen     = 30 * time.Second
-
-	minRamp    = 5   // probes in flight that the ramp reaches before the breaker closes, at least
-	openJitter = 0.2 // share of the open time that may be cut off
+	defaultMaxOpen     = 5 * time.Minute
 )
 
-// A Breaker stops operations while the far side is in trouble, and finds out
-// with few of them when it is well again. It learns from the errors that are
-// given to [Permit.Release], as [Classify] understands them.
+// What is not worth a setting.
+const (
+	failureWindow = 10 * time.Second // how far back results count, at least
+	byChance      = 1e-9             // probability below which a row of failures is no chance
+	deviations    = 1.5              // times the root of the results: three standard deviations of a share of a half
+
+	ageShare   = 10               // the next probe comes after this share of the outage's age
+	minRamp    = 5                // operations in flight up to which the ramp goes, at least
+	rampLength = 2 * time.Second  // an operation that starts so long after the ramp began may end it
+	overdueBy  = 3                // a probe is overdue after so many times the longest recent success
+	leastWait  = 10 * time.Second // or after this, where no success is known
+	abandoned  = 10 * time.Minute // a Keyed forgets an outage that is unused for so long
+)
+
+// A Breaker stops operations while the downstream is down, and finds out with
+// few of them when it is up again. It learns from the errors that are passed to
+// [Permit.Release], as [Classify] understands them: [ErrUnavailable] and
+// [ErrMisconfigured] are failures.
 //
-// Closed, it lets everything pass. It opens
-//   - at once on [ErrOverload], for exactly the time that [RetryAfter] tells;
-//     where it tells none, or zero, for the open time,
-//   - at once on [ErrMisconfigured], for the open time,
-//   - on [ErrUnavailable] for the open time when there were MinFailures of them
-//     within the Window, and either they were at least Ratio of the results in
-//     it or the last MinFailures came without a success between them.
+// Closed, it lets everything pass. It opens when MinFailures operations have
+// failed within ten seconds (or within ten times their mean duration, if that is
+// longer), and
+//   - none has succeeded between them. Where failures were common before, the row
+//     must be so long that it is no chance.
+//   - Or clearly more than Ratio of the results, by three standard deviations, were
+//     ErrUnavailable. ErrMisconfigured does not count here: while others succeed, a
+//     403 is about one request.
+//
+// It also opens at once on [ErrOverload], for exactly as long as [RetryAfter]
+// says.
+//
+// Open, it lets nothing pass until the next probe is due: a tenth of the outage's
+// age after the last one started, but between OpenFor and MaxOpen. The age is the
+// time from the start of the first failure to the end of the last. So the end of an
+// outage is noticed within a tenth of its length, and by default at most 90 probes
+// start in the first hour and 15 in each later one. Up to a sixth of the time is
+// jitter, so that a fleet does not probe in step.
+//
+// Half-open, one probe at a time is in flight. A failure opens the breaker again,
+// and the outage's age goes on. After the first success the load doubles each
+// round-trip: every success lets one more be in flight. The breaker closes when as
+// many may be in flight as were when it opened, or when an operation succeeds that
+// started two seconds after the first success. Failures open it again by the same
+// rules as when it is closed.
+//
+// A probe is overdue, and counts as a failure, when the next one would be due and it
+// has taken three times as long as any recent success (ten seconds, where there is
+// none). Then another one starts; a late success of the first still counts. If
+// nothing starts or ends that long after the first success, and for ten seconds at
+// least, there is a probe again as well.
 //
 // Errors that say nothing about the downstream (a bad request, an undecodable
-// body, our own cancellation) count neither for it nor against it. Nor does an
-// operation that abstains ([Permit.Abstain]), as [Do] does for a panic.
+// body, our own cancellation) count neither for an outage nor against it. Nor does
+// an operation that abstains ([Permit.Abstain]), as [Do] does for a panic. A probe
+// that ends so, or is cancelled, makes room for another at once.
 //
-// Open, it lets nothing pass. The open time begins with OpenFor, doubles with
-// every probe that fails, up to MaxOpen, and begins anew after the breaker has
-// closed.
-//
-// When the open time is over, the first operation that comes is the probe, and
-// the breaker is half-open: while the probe is in flight nothing else passes,
-// and every success lets one more be in flight, so that the load doubles from
-// round to round. When as many may be in flight as were when the breaker
-// opened, and five at least, it closes. Any of the three errors opens it again.
-// A probe that ends with an error that says nothing, abstains or is cancelled,
-// makes room for another.
-//
-// What was in flight when the breaker opened has no say afterwards, but for
-// one thing: an ErrOverload with a RetryAfter counts, whichever operation it comes from.
+// Operations that started before the failures which opened the breaker do not help
+// to close it. Where one succeeds that started with them or later, not everything
+// fails, and the load is raised at once, without a probe.
 type Breaker struct {
 	cfg  BreakerConfig // with defaults filled in; never changes
 	base time.Time     // what times in tokens and in recent are counted from
@@ -60,17 +87,25 @@ type Breaker struct {
 	mu         sync.Mutex // guards all below
 	line       line.Line
 	state      State
-	generation uint64 // how often it has opened
-	inFlight   int    // operations of this generation
-	out        int    // operations of any generation
-	allowed    int    // how many may be in flight, in HalfOpen
-	ramp       int    // how many must be allowed before it closes
-	openFor    time.Duration
-	until      time.Time // end of the open time
-	cause      error     // why it opened last
+	generation uint64        // a new one begins with every opening and every probe
+	eldest     uint64        // the first generation of which a success counts in an outage,
+	from       time.Duration // for what started at this time since base, or later
+	inFlight   int           // operations of this generation
+	out        int           // operations of any generation
+	allowed    int           // how many may be in flight, in HalfOpen; 1 until a probe has succeeded
+	target     int           // how many must be allowed before it closes
+	ramped     time.Duration // when the ramp began, since base
+	until      time.Time     // Open: when the next probe may start
+	probed     time.Time     // when the last one started
+	overdue    time.Time     // HalfOpen: when waiting for what is in flight is over
+	first      time.Time     // failure of the outage
+	last       time.Time     // failure of the outage
+	probes     int           // of the outage
+	cause      error         // why it opened last
+	used       time.Time     // when an operation last started or ended
 	recent     window
-	changes    []breakerChange // not yet told to OnChange
-	telling    bool            // a goroutine is at it
+	changes    []breakerChange // not yet passed to OnChange
+	telling    bool            // a goroutine is passing them
 }
 
 // BreakerConfig configures a [Breaker]. The zero value works.
@@ -78,29 +113,23 @@ type BreakerConfig struct {
 	// Name tells breakers apart in Blocked. Default: none.
 	Name string
 
-	// MinFailures is how many operations at least must end with
-	// [ErrUnavailable] within the Window before the breaker opens for it. It
+	// MinFailures is how many operations must fail before the breaker opens. It
 	// keeps single requests that fail again and again, with some backoff
 	// between, from stopping the others. Default 10.
 	MinFailures int
-	// Ratio is which share of the results within the Window these must be,
-	// above 0 and at most 1. Default 0.5.
+	// Ratio is the share of recent results above which [ErrUnavailable] opens the
+	// breaker although other operations succeed, above 0 and at most 1, which is
+	// never. Default 0.5.
 	Ratio float64
-	// Window is how far back results count. Where operations take long, it is
-	// ten times as long as their recent mean, if that is more, so that slow
-	// timeouts of few operations add up too. Default 10 s.
-	Window time.Duration
 
-	// OpenFor is how long the breaker stays open the first time. Up to a fifth
-	// of it, at random, is cut off, so that a fleet does not probe in step.
-	// Default 1 s.
+	// OpenFor is the shortest time between two probes. Default 1 s.
 	OpenFor time.Duration
-	// MaxOpen is the longest that this time grows to, at least OpenFor. A
-	// RetryAfter may be longer. Default 30 s, or OpenFor if that is longer.
+	// MaxOpen is the longest time between two probes, at least OpenFor. Default
+	// 5 min, or OpenFor if that is longer.
 	MaxOpen time.Duration
 
-	// OnChange, if set, is told every change of state: the state before, and
-	// how the breaker was right after. Calls come one at a time and in order,
+	// OnChange, if set, is called on every change of state with the state before,
+	// and the breaker's stats right after. Calls come one at a time and in order,
 	// from goroutines that use the breaker, and these wait for it; it may use
 	// the breaker itself, but should be quick.
 	OnChange func(from State, now BreakerStats)
@@ -112,8 +141,8 @@ type State int
 // The states of a breaker.
 const (
 	Closed   State = iota // everything passes
-	Open                  // nothing passes until the open time is over and a probe comes
-	HalfOpen              // probes pass, a few at a time
+	Open                  // nothing passes until the next probe is due
+	HalfOpen              // a probe passes, and after its success a few more at a time
 )
 
 // String returns "closed", "open" or "half-open".
@@ -129,15 +158,34 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", int(s))
 }
 
-// BreakerStats is a snapshot of a [Breaker].
+// MarshalText returns what String does.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// BreakerStats is a snapshot of a [Breaker]. In JSON, State and Cause are texts.
 type BreakerStats struct {
-	State    State
-	Until    time.Time // Open: the end of the open time, in the past while no probe has come; else zero
-	Failures int       // Closed: operations that ended with ErrUnavailable within the window
-	Cause    error     // the error that opened it last; nil if it never was open
-	Allowed  int       // HalfOpen: operations that may be in flight
-	InFlight int       // operations in flight, without those that started before it last opened
-	Waiting  int       // callers that wait in Acquire
+	State     State     `json:"state"`
+	Cause     error     `json:"cause"`               // the error that opened it last; nil if it never was open
+	Since     time.Time `json:"since,omitzero"`      // when the first failure of the outage started, or of the last one when Closed
+	Probes    int       `json:"probes"`              // that started in this outage, or in the last one when Closed
+	NextProbe time.Time `json:"next_probe,omitzero"` // Open: when one may start, in the past while none has come; else zero
+	Failures  int       `json:"failures"`            // Closed: operations that failed of late
+	Allowed   int       `json:"allowed"`             // HalfOpen: operations that may be in flight
+	InFlight  int       `json:"in_flight"`           // operations in flight, without overdue probes and those that started before it opened
+	Waiting   int       `json:"waiting"`             // callers that wait in Acquire
+}
+
+// MarshalJSON returns the fields by their names in snake_case. Zero times and a
+// nil Cause are left out.
+func (s BreakerStats) MarshalJSON() ([]byte, error) {
+	type fields BreakerStats
+	v := struct {
+		fields
+		Cause string `json:"cause,omitempty"`
+	}{fields: fields(s)}
+	if s.Cause != nil {
+		v.Cause = fmt.Sprint(s.Cause) // a nil pointer may not know its text
+	}
+	return json.Marshal(v)
 }
 
 type breakerChange struct {
@@ -161,8 +209,6 @@ func NewBreaker(cfg BreakerConfig) (*Breaker, error) {
 		return nil, refuse("MinFailures", cfg.MinFailures, "at least 1, or 0 for the default")
 	case !(cfg.Ratio >= 0 && cfg.Ratio <= 1): // not NaN either
 		return nil, refuse("Ratio", cfg.Ratio, "above 0 and at most 1, or 0 for the default")
-	case cfg.Window < 0:
-		return nil, refuse("Window", cfg.Window, "positive, or 0 for the default")
 	case cfg.OpenFor < 0:
 		return nil, refuse("OpenFor", cfg.OpenFor, "positive, or 0 for the default")
 	}
@@ -171,9 +217,6 @@ func NewBreaker(cfg BreakerConfig) (*Breaker, error) {
 	}
 	if cfg.Ratio == 0 {
 		cfg.Ratio = defaultRatio
-	}
-	if cfg.Window == 0 {
-		cfg.Window = defaultWindow
 	}
 	if cfg.OpenFor == 0 {
 		cfg.OpenFor = defaultOpenFor
@@ -213,7 +256,7 @@ func (b *Breaker) State() State {
 	return b.state
 }
 
-// Stats returns the state and what it rests on, at one instant.
+// Stats returns a snapshot.
 func (b *Breaker) Stats() BreakerStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -221,46 +264,78 @@ func (b *Breaker) Stats() BreakerStats {
 }
 
 func (b *Breaker) stats() BreakerStats {
-	s := BreakerStats{State: b.state, Cause: b.cause, InFlight: b.inFlight, Waiting: b.line.Waiting()}
+	s := BreakerStats{
+		State: b.state, Cause: b.cause, Since: b.first, Probes: b.probes,
+		InFlight: b.inFlight, Waiting: b.line.Waiting(),
+	}
 	switch b.state {
 	case Closed:
-		s.Failures, _ = b.recent.count(time.Since(b.base), b.cfg.Window)
+		s.Failures = b.recent.count(time.Since(b.base)).failed
 	case Open:
-		s.Until = b.until
+		s.NextProbe = b.until
 	case HalfOpen:
 		s.Allowed = b.allowed
 	}
 	return s
 }
 
-// Idle reports whether it is as good as new, and so may be forgotten by a
-// [Keyed]: it is closed and remembers no failure, no operation is in flight and
-// nobody waits.
+// Reset closes the breaker and forgets the failures so far. Use it when the
+// downstream is known to be up again and the next probe is far. Operations that
+// are in flight have no say afterwards, unless it was closed.
+func (b *Breaker) Reset() {
+	b.mu.Lock()
+	defer b.unlock()
+	b.recent.reset()
+	if b.state != Closed {
+		b.generation++
+		b.inFlight = 0
+		b.become(Closed)
+	}
+}
+
+// Idle reports whether it may be forgotten by a [Keyed]: no operation is in
+// flight, nobody waits, and it is closed and remembers no failure, or nobody has
+// come to probe for ten minutes.
 func (b *Breaker) Idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	failed, _ := b.recent.count(time.Since(b.base), b.cfg.Window)
-	return b.state == Closed && failed == 0 && b.out == 0 && b.line.Empty()
+	switch {
+	case b.out > 0 || !b.line.Empty():
+		return false
+	case b.state == Closed:
+		return b.recent.count(time.Since(b.base)).failed == 0
+	}
+	return time.Since(b.used) > abandoned && time.Since(b.until) > abandoned
 }
 
 // Ready implements [Limiter]. Closed, it is max; open, one operation could
-// start when the open time ends; half-open, as many as there is room for now.
+// start when the next probe is due; half-open, as many as there is room for now.
 func (b *Breaker) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = line.Asked(max, within)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.line.Watch(ctx, &b.mu, max, func() (int, time.Duration) {
-		switch b.state {
-		case Open:
-			if wait := time.Until(b.until); wait > within {
-				return 0, wait - within
-			}
-			return 1 - b.line.Waiting(), line.Never
-		case HalfOpen:
-			return b.allowed - b.inFlight - b.line.Waiting(), line.Never
-		}
-		return max, line.Never
+		n, retry := b.room(within)
+		return n - b.line.Waiting(), retry
 	})
+}
+
+// room returns how many operations could start within that time, those in line
+// among them, or after how long to ask again.
+func (b *Breaker) room(within time.Duration) (n int, retry time.Duration) {
+	at := b.until
+	switch {
+	case b.state == Closed:
+		return math.MaxInt, line.Never
+	case b.state == HalfOpen && b.inFlight < b.allowed:
+		return b.allowed - b.inFlight, line.Never
+	case b.state == HalfOpen:
+		at = b.overdue
+	}
+	if wait := time.Until(at); wait > within {
+		return 0, wait - within
+	}
+	return 1, line.Never
 }
 
 // Acquire implements [Limiter].
@@ -291,37 +366,74 @@ func (b *Breaker) TryAcquire() (Permit, bool) {
 	return b.permit(), true
 }
 
-// take takes a place, or says after how long to try again.
+// take takes a slot, or says after how long to try again.
 func (b *Breaker) take() (retry time.Duration, ok bool) {
-	switch b.state {
-	case Open:
-		if wait := time.Until(b.until); wait > 0 {
-			return wait, false
-		}
-		b.allowed = 1
-		b.become(HalfOpen)
-	case HalfOpen:
-		if b.inFlight >= b.allowed {
-			return line.Never, false
-		}
+	n, retry := b.room(0)
+	if n < 1 {
+		return retry, false
 	}
 	b.inFlight++
 	b.out++
+	if b.state == Closed {
+		return 0, true
+	}
+	now := time.Now()
+	if b.inFlight > b.allowed { // what is in flight is overdue
+		b.last = now
+		if b.allowed > 1 {
+			b.eldest = b.generation + 1 // the ramp has failed
+			b.allowed = 1
+		}
+	}
+	if b.allowed == 1 {
+		b.generation++
+		b.inFlight = 1
+		b.probes++
+		b.probed = now
+		if b.state == Open {
+			b.become(HalfOpen)
+		}
+	}
+	b.use(now)
 	return 0, true
+}
+
+// use takes note that an operation has started or ended in an outage.
+func (b *Breaker) use(now time.Time) {
+	b.used = now
+	b.overdue = now.Add(b.patience())
+}
+
+// patience returns how long to wait for what is in flight in HalfOpen.
+func (b *Breaker) patience() time.Duration {
+	longest := b.recent.longest
+	d := overdueBy * min(longest, math.MaxInt64/overdueBy)
+	if longest == 0 || b.allowed > 1 {
+		d = max(d, leastWait)
+	}
+	return max(d, b.interval())
+}
+
+// interval returns the time between two probes at the outage's age.
+func (b *Breaker) interval() time.Duration {
+	shortest, longest := b.cfg.OpenFor, b.cfg.MaxOpen
+	most := min(max(b.last.Sub(b.first)/ageShare, shortest+min(shortest/5, longest-shortest)), longest)
+	least := max(most-most/6, shortest)
+	return least + time.Duration(rand.Float64()*float64(most-least))
 }
 
 // Blocked implements [Limiter]. When a probe in flight will end is not known.
 func (b *Breaker) Blocked() Block {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	switch {
-	case b.state == Open && time.Until(b.until) > 0:
-		return Block{Reason: ByBreaker, Name: b.cfg.Name, Until: b.until, Cause: b.cause}
-	case b.state == Open && b.line.Waiting() > 0, // whose head is about to probe
-		b.state == HalfOpen && b.inFlight+b.line.Waiting() >= b.allowed:
-		return Block{Reason: ByBreaker, Name: b.cfg.Name, Cause: b.cause}
+	if n, _ := b.room(0); n > b.line.Waiting() {
+		return Block{}
 	}
-	return Block{}
+	block := Block{Reason: ByBreaker, Name: b.cfg.Name, Cause: b.cause}
+	if b.state == Open && time.Until(b.until) > 0 { // else the head is about to probe
+		block.Until = b.until
+	}
+	return block
 }
 
 // The token of a permit is when the operation started, in microseconds since
@@ -340,112 +452,149 @@ func took(token uint64, now time.Duration) time.Duration {
 	return time.Duration(us) * time.Microsecond
 }
 
-// current reports whether the operation started since the breaker last opened.
-func (b *Breaker) current(token uint64) bool {
-	return token>>startBits == b.generation&(1<<(64-startBits)-1)
-}
-
 // AbstainPermit implements [Releaser].
-func (b *Breaker) AbstainPermit(token uint64) { b.CancelPermit(token) }
+func (b *Breaker) AbstainPermit(token uint64) {
+	b.mu.Lock()
+	defer b.unlock()
+	b.end(token)
+}
 
 // CancelPermit implements [Releaser].
 func (b *Breaker) CancelPermit(token uint64) {
 	b.mu.Lock()
 	defer b.unlock()
-	b.out--
-	if b.current(token) {
-		b.end()
+	if b.end(token) == 0 && b.state == HalfOpen && b.allowed == 1 {
+		b.probes-- // it did not start
 	}
 }
 
 // ReleasePermit implements [Releaser].
 func (b *Breaker) ReleasePermit(token uint64, err error) {
 	class := Classify(err)
-	now := time.Since(b.base)
 	b.mu.Lock()
 	defer b.unlock()
-	b.out--
-	if !b.current(token) {
-		if after, ok := RetryAfter(err); ok && after > 0 && class == ErrOverload {
-			b.extend(time.Now().Add(after), err)
-		}
-		return
-	}
 	atOnce := b.inFlight
-	b.end()
-	if class == nil && err != nil {
+	age := b.end(token)
+	at := time.Since(b.base).Truncate(time.Microsecond)
+	lasted := took(token, at)
+	if class == ErrOverload {
+		b.overloaded(age == 0, atOnce, err)
 		return
 	}
-	switch b.state {
-	case Closed:
-		failed := class == ErrUnavailable
-		b.recent.add(now, took(token, now), failed, b.cfg.Window)
-		if class != nil && (!failed || b.tooMany(now)) {
-			b.openFor, b.ramp = b.cfg.OpenFor, max(atOnce, minRamp)
-			b.trip(class, err)
+	if err == nil {
+		b.recent.succeeded(lasted)
+	} else if class == nil {
+		return
+	}
+	if class != nil && b.state != Closed {
+		b.last = b.base.Add(at)
+	}
+	switch {
+	case age > 0 && (class != nil || b.state == Closed || age > b.generation-b.eldest || at-lasted < b.from):
+		return // it has no say
+	case class != nil && b.state != Closed && b.allowed == 1: // the probe
+		b.cause, b.until = err, b.probed.Add(b.interval())
+		b.become(Open)
+		return
+	}
+	b.recent.add(at, lasted, class)
+	switch {
+	case class != nil:
+		if b.tooMany(at) {
+			b.trip(atOnce, err, 0)
 		}
-	case HalfOpen:
-		if class != nil {
-			b.openFor += min(b.openFor, b.cfg.MaxOpen-b.openFor)
-			b.trip(class, err)
-			return
+	case b.state == Closed:
+	case b.allowed == 1:
+		b.allowed = 2
+		b.ramped = at
+		b.use(b.base.Add(at))
+		b.line.Stir()
+		if b.state == Open {
+			b.become(HalfOpen)
 		}
+	default:
 		b.allowed++
-		if b.allowed >= b.ramp {
+		b.line.Stir()
+		if b.allowed >= b.target || at-lasted-b.ramped >= rampLength {
 			b.become(Closed)
 		}
 	}
 }
 
-// end takes an operation off the count.
-func (b *Breaker) end() {
+// end takes an operation off the count, and returns how many generations ago it
+// started.
+func (b *Breaker) end(token uint64) (age uint64) {
+	b.out--
+	age = (b.generation - token>>startBits) & (1<<(64-startBits) - 1)
+	if age > 0 {
+		return age
+	}
 	if b.inFlight == 0 {
-		panic("limiter: Breaker: a permit was given back twice")
+		panic("limiter: Breaker: a permit was returned twice")
 	}
 	b.inFlight--
 	if b.state != Closed {
+		b.use(time.Now())
 		b.line.Stir()
 	}
+	return 0
 }
 
 // tooMany reports whether the failures of late are enough to open.
-func (b *Breaker) tooMany(now time.Duration) bool {
-	failed, all := b.recent.count(now, b.cfg.Window)
-	return failed >= b.cfg.MinFailures &&
-		(b.recent.inARow >= b.cfg.MinFailures || float64(failed) >= b.cfg.Ratio*float64(all))
-}
-
-// trip opens the breaker because of err.
-func (b *Breaker) trip(class, err error) {
-	d := b.openFor - time.Duration(openJitter*rand.Float64()*float64(b.openFor))
-	if class == ErrOverload {
-		if after, ok := RetryAfter(err); ok && after > 0 {
-			d = after
-		}
+func (b *Breaker) tooMany(at time.Duration) bool {
+	c := b.recent.count(at)
+	all := float64(c.all)
+	if c.unavailable >= b.cfg.MinFailures && float64(c.unavailable) >= b.cfg.Ratio*all+deviations*math.Sqrt(all) {
+		return true
 	}
-	b.open(time.Now().Add(d), err)
+	if b.recent.inARow < b.cfg.MinFailures || c.failed < b.cfg.MinFailures {
+		return false
+	}
+	row := min(b.recent.inARow, c.failed) // what began before the window makes up all of it
+	before := float64(c.failed-row) / float64(max(1, c.all-row))
+	return math.Pow(before, float64(row)) <= byChance
 }
 
-// extend keeps the breaker open until then, or opens it for that, on the word
-// of an operation from before it last opened.
-func (b *Breaker) extend(until time.Time, err error) {
-	if b.state != Open {
-		if b.state == Closed {
-			b.openFor, b.ramp = b.cfg.OpenFor, max(b.inFlight, minRamp)
-		}
-		b.open(until, err)
-	} else if until.After(b.until) {
+// trip opens the breaker because of err, for that long if it is not 0. So many
+// operations were in flight if it was closed.
+func (b *Breaker) trip(atOnce int, err error, after time.Duration) {
+	b.last = time.Now()
+	at := b.last.Sub(b.base)
+	began := at // the first failure
+	if b.recent.inARow > 0 {
+		began = max(b.recent.since, at-b.recent.length())
+	}
+	if b.state == Closed {
+		b.first = b.base.Add(began)
+		b.probes = 0
+		b.target = max(atOnce, minRamp)
+	}
+	if b.from = at; b.recent.inARow >= b.cfg.MinFailures {
+		b.from = began // nothing that started since has succeeded yet
+	}
+	if after == 0 {
+		after = b.interval()
+	}
+	b.eldest = b.generation
+	b.generation++
+	b.inFlight, b.allowed = 0, 1
+	b.cause, b.until = err, b.last.Add(after)
+	b.recent.reset()
+	b.become(Open)
+}
+
+// overloaded opens the breaker because of err, a refusal of an operation that
+// started since it last opened, or before.
+func (b *Breaker) overloaded(current bool, atOnce int, err error) {
+	after, _ := RetryAfter(err)
+	switch until := time.Now().Add(after); {
+	case after == 0 && !current:
+	case b.state != Open:
+		b.trip(atOnce, err, after)
+	case until.After(b.until):
 		b.until, b.cause = until, err
 		b.line.Stir()
 	}
-}
-
-func (b *Breaker) open(until time.Time, err error) {
-	b.generation++ // what is in flight has no say any more
-	b.inFlight = 0
-	b.until, b.cause = until, err
-	b.recent.reset()
-	b.become(Open)
 }
 
 func (b *Breaker) become(s State) {
@@ -485,56 +634,73 @@ func (b *Breaker) tell(c breakerChange) {
 // A window counts the results of late, in slots of a tenth of the time that it
 // looks back. Times are since the breaker's base.
 type window struct {
-	slots  [24]slot // a ring: more than ten, for when the time gets longer
-	at     int      // the slot of now
-	inARow int      // failures since the last success
-	mean   float64  // of how long operations took of late, in nanoseconds
+	slots   [24]slot      // a ring: more than ten, for when the time gets longer
+	at      int           // the slot of now
+	inARow  int           // failures since the last success
+	since   time.Duration // when the first of them started
+	mean    float64       // of how long operations took of late, in nanoseconds
+	longest time.Duration // that a success took of late
 }
 
 type slot struct {
 	first, last time.Duration // when its first and last result came
-	failed, all int
+	counts
 }
+
+type counts struct{ unavailable, failed, all int }
 
 // length returns how far back results count.
-func (w *window) length(min time.Duration) time.Duration {
-	return max(min, time.Duration(10*w.mean))
+func (w *window) length() time.Duration {
+	return max(failureWindow, time.Duration(10*w.mean))
 }
 
-// add counts a result.
-func (w *window) add(now, took time.Duration, failed bool, min time.Duration) {
+// add counts a result of that class.
+func (w *window) add(now, took time.Duration, class error) {
 	if w.mean == 0 {
 		w.mean = float64(took)
 	}
 	w.mean += (float64(took) - w.mean) / 4
 	s := &w.slots[w.at]
-	if now-s.first >= w.length(min)/10 {
+	if now-s.first >= w.length()/10 {
 		w.at = (w.at + 1) % len(w.slots)
 		s = &w.slots[w.at]
 		*s = slot{first: now}
 	}
 	s.last = now
 	s.all++
-	w.inARow++
-	if failed {
-		s.failed++
-	} else {
+	if class == nil {
 		w.inARow = 0
+		return
+	}
+	if w.inARow == 0 {
+		w.since = now - took
+	}
+	w.inARow++
+	s.failed++
+	if class == ErrUnavailable {
+		s.unavailable++
 	}
 }
 
-// count returns how many of the results that count have failed, and how many
-// there are.
-func (w *window) count(now, min time.Duration) (failed, all int) {
-	oldest := now - w.length(min)
+// succeeded takes note of how long a success took. The longest is forgotten over
+// some hundred others.
+func (w *window) succeeded(took time.Duration) {
+	w.longest = max(took, w.longest-(w.longest-took)/100)
+}
+
+// count counts the results.
+func (w *window) count(now time.Duration) counts {
+	var c counts
+	oldest := now - w.length()
 	for _, s := range w.slots {
 		if s.all > 0 && s.last > oldest {
-			failed += s.failed
-			all += s.all
+			c.unavailable += s.unavailable
+			c.failed += s.failed
+			c.all += s.all
 		}
 	}
-	return failed, all
+	return c
 }
 
 // reset forgets the results, but not how long operations take.
-func (w *window) reset() { *w = window{mean: w.mean} }
+func (w *window) reset() { *w = window{mean: w.mean, longest: w.longest} }

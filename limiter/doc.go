@@ -15,9 +15,10 @@
 //	})
 //
 // [Semaphore] limits how many operations are in flight, [TokenBucket] how often
-// they start, [Breaker] stops them while the far side is in trouble; [Adaptive]
-// and [AdaptiveRate] find out how many it can take; [Keyed] has one limiter for
-// each tenant, item or host; and [All] puts several limiters together.
+// they start, [Breaker] stops them while the downstream is down; [Adaptive] and
+// [AdaptiveRate] find out how many it can take; [Valve] is opened and closed by
+// hand or by a schedule; [Keyed] has one limiter for each tenant, item or host;
+// and [All] puts several limiters together.
 // [Transport] puts a limiter round an HTTP client's requests. Other limiters need
 // to implement [Limiter] only.
 //
@@ -41,6 +42,8 @@
 //     breaker a short OpenFor then, 100 ms for example: a refusal that names no
 //     Retry-After opens it, too, and to an adaptive limiter such a refusal is no
 //     more than what it learns from.
+//   - It has maintenance windows or opening hours, or you want to be able to stop
+//     all calls by hand: a [Valve], in an [All] with any of these.
 //   - Each tenant, item or host has a limit of its own: [Keyed] of any of these.
 //
 // To find a limit means to try it, and what is tried is refused, or slow, now and

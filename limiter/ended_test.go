@@ -61,6 +61,7 @@ func full(t *testing.T) map[string]func() (l limiter.Limiter, free func()) {
 			require.NoError(t, err)
 			return taken(k.For("a"))
 		},
+		"valve":                func() (limiter.Limiter, func()) { v := &limiter.Valve{}; v.Close(""); return v, v.Open },
 		"all":                  func() (limiter.Limiter, func()) { return taken(all(t, newSemaphore(t, 1), newBucket(t, 1e9, 5))) },
 		"all in another order": func() (limiter.Limiter, func()) { return taken(all(t, newBucket(t, 1e9, 5), newSemaphore(t, 1))) },
 		"all of a paused": func() (limiter.Limiter, func()) {

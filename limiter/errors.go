@@ -22,8 +22,9 @@ var (
 	// refused or reset, timeout, 5xx).
 	ErrUnavailable = errors.New("limiter: the far side is unavailable")
 
-	// ErrMisconfigured means that nothing will succeed until someone acts (401, 403, TLS,
-	// a host name that does not exist, a missing table or secret).
+	// ErrMisconfigured means that this operation, and perhaps every one, will not
+	// succeed until someone acts (401, 403, TLS, a host name that does not exist, a
+	// missing table or secret).
 	ErrMisconfigured = errors.New("limiter: the far side refuses us until someone acts")
 )
 

@@ -2,6 +2,7 @@ package limiter_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -142,6 +143,44 @@ func ExampleNewBreaker() {
 	// blocked by: breaker inventory
 	// open -> half-open: inventory: too many requests
 	// half-open -> closed: inventory: too many requests
+}
+
+func ExampleValve() {
+	// Closed from 2:00 to 2:30, when the downstream is backed up.
+	valve := &limiter.Valve{Name: "backup", Schedule: func(now time.Time) time.Time {
+		y, m, d := now.UTC().Date()
+		if begin := time.Date(y, m, d, 2, 0, 0, 0, time.UTC); !now.Before(begin) {
+			return begin.Add(30 * time.Minute)
+		}
+		return time.Time{}
+	}}
+	places, err := limiter.NewSemaphore(10)
+	if err != nil {
+		panic(err)
+	}
+	limit, err := limiter.All(valve, places)
+	if err != nil {
+		panic(err)
+	}
+
+	valve.Close("incident 17") // by hand
+	fmt.Println(limit.Blocked())
+	_, ok := limit.TryAcquire()
+	fmt.Println("an operation may start:", ok)
+	valve.Open()
+	// Output:
+	// valve backup: incident 17
+	// an operation may start: false
+}
+
+func ExampleBreakerStats() {
+	b, err := limiter.NewBreaker(limiter.BreakerConfig{})
+	if err != nil {
+		panic(err)
+	}
+	text, err := json.Marshal(b.Stats())
+	fmt.Println(string(text), err)
+	// Output: {"state":"closed","probes":0,"failures":0,"allowed":0,"in_flight":0,"waiting":0} <nil>
 }
 
 func ExampleAll() {

@@ -20,11 +20,11 @@ const keptKeys = 1024
 // Limiters are made when their key first comes, and forgotten when they are as
 // good as new: then to make it again is to have it still. So a key is
 // never forgotten while it has operations in flight or waiting, while it is
-// paused or its bucket is not full, or while its breaker is not closed or
-// remembers a failure; and an [Adaptive] or [AdaptiveRate] not until it has been
-// unused for ten minutes, after which it starts anew anyway. Every new key has
-// two others looked at, so that there are never more than about twice as many
-// as can't be forgotten, or 1024 if that is more.
+// paused or its bucket is not full, or while its breaker remembers a failure. Its
+// breaker's outage is forgotten when nobody has come to probe for ten minutes, and
+// what an [Adaptive] or [AdaptiveRate] has learnt when it has been unused for ten
+// minutes. Every new key has two others looked at, so that there are never more
+// than about twice as many as can't be forgotten, or 1024 if that is more.
 //
 // A limiter that was changed by hand (Resize, SetRate, SetBurst) is never
 // forgotten, nor is one of your own kind, unless it has a method

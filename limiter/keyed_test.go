@@ -74,15 +74,38 @@ func TestKeyedForgetsOnlyWhatIsAsGoodAsNew(t *testing.T) {
 		"an open breaker": {
 			func() (made, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) },
 			func(t *testing.T, l made) func() {
-				tryAcquire(t, l).Release(overload(time.Minute))
+				for range 10 {
+					tryAcquire(t, l).Release(limiter.ErrUnavailable)
+				}
 				require.True(t, limiter.Tripped(l))
 				return func() {
-					pass(time.Minute)
+					pass(2 * time.Second)
 					for range 10 {
 						acquire(t, l).Release(nil)
 					}
 				}
 			}, 0,
+		},
+		"an outage that nobody probes": {
+			func() (made, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) },
+			func(t *testing.T, l made) func() {
+				for range 10 {
+					tryAcquire(t, l).Release(limiter.ErrUnavailable)
+				}
+				return func() {}
+			}, 19 * time.Minute,
+		},
+		"a ramp that nobody uses": {
+			func() (made, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) },
+			func(t *testing.T, l made) func() {
+				for range 10 {
+					tryAcquire(t, l).Release(limiter.ErrMisconfigured)
+				}
+				pass(time.Hour)
+				tryAcquire(t, l).Release(nil)
+				require.True(t, limiter.Tripped(l))
+				return func() {}
+			}, 19 * time.Minute,
 		},
 		"a failure": {
 			func() (made, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) },
@@ -95,8 +118,10 @@ func TestKeyedForgetsOnlyWhatIsAsGoodAsNew(t *testing.T) {
 			func() (made, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) },
 			func(t *testing.T, l made) func() {
 				p := tryAcquire(t, l)
-				tryAcquire(t, l).Release(overload(time.Second))
-				pass(time.Second)
+				for range 10 {
+					tryAcquire(t, l).Release(limiter.ErrUnavailable)
+				}
+				pass(2 * time.Second)
 				for range 10 {
 					acquire(t, l).Release(nil)
 				}
@@ -161,6 +186,25 @@ func TestKeyedForgetsOnlyWhatIsAsGoodAsNew(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Keys whose downstream is gone for good are not kept for ever.
+func TestKeyedForgetsDeadHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeyed(t, func(string) (limiter.Limiter, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) })
+		const dead = 5000
+		for i := range dead {
+			for range 10 {
+				tryAcquire(t, k.For(fmt.Sprint("dead", i))).Release(limiter.ErrMisconfigured)
+			}
+		}
+		require.Equal(t, dead, k.Len())
+		time.Sleep(time.Hour)
+		for i := range 2 * dead {
+			tryAcquire(t, k.For(fmt.Sprint("alive", i))).Release(nil)
+		}
+		require.LessOrEqual(t, k.Len(), 1100)
+	})
 }
 
 // An always idle limiter, whose Acquire takes its time.

@@ -337,9 +337,9 @@ func TestTokenBucketReadyIsRight(t *testing.T) {
 	})
 }
 
-// A far side fails and recovers in its own time, behind breakers and messages
+// A downstream fails and recovers in its own time, behind breakers and messages
 // of all kinds.
-func TestBreakerGuardsTheFarSide(t *testing.T) {
+func TestBreakerGuardsTheDownstream(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
 		type opening struct{ at, until, probe time.Time }
 		var mu sync.Mutex // guards the three
@@ -353,7 +353,7 @@ func TestBreakerGuardsTheFarSide(t *testing.T) {
 				defer mu.Unlock()
 				switch now.State {
 				case limiter.Open:
-					openings = append(openings, opening{at: time.Now(), until: now.Until})
+					openings = append(openings, opening{at: time.Now(), until: now.NextProbe})
 				case limiter.HalfOpen:
 					openings[len(openings)-1].probe = time.Now()
 				case limiter.Closed:
@@ -365,12 +365,12 @@ func TestBreakerGuardsTheFarSide(t *testing.T) {
 		})
 		begin := time.Now()
 		outage, recovery := upTo(r, 5*time.Second), 5*time.Second+upTo(r, time.Minute)
-		trouble := []error{limiter.ErrUnavailable, limiter.ErrMisconfigured, limiter.ErrOverload, overload(upTo(r, 10*time.Second))}[r.IntN(4)]
-		farSide := func(r *rand.Rand) error {
+		failure := []error{limiter.ErrUnavailable, limiter.ErrMisconfigured}[r.IntN(2)]
+		downstream := func(r *rand.Rand) error {
 			at := time.Since(begin)
 			time.Sleep(upTo(r, 100*ms))
 			if outage < at && at < recovery {
-				return trouble
+				return failure
 			}
 			return nil
 		}
@@ -401,7 +401,7 @@ func TestBreakerGuardsTheFarSide(t *testing.T) {
 					case 2:
 						p.Abstain()
 					default:
-						p.Release(farSide(r))
+						p.Release(downstream(r))
 					}
 					time.Sleep(upTo(r, 5*time.Second))
 				}
@@ -413,13 +413,120 @@ func TestBreakerGuardsTheFarSide(t *testing.T) {
 		require.Zero(t, b.Stats().InFlight, "seed %d", seed)
 		require.Zero(t, b.Stats().Waiting, "seed %d", seed)
 		for _, o := range openings {
-			require.False(t, o.probe.Before(o.until), "seed %d: probed before the end of the open time", seed)
+			require.False(t, o.probe.Before(o.until), "seed %d: probed before it was due", seed)
 			for _, at := range starts {
 				if at.After(o.at) && at.Before(o.probe) {
 					require.Failf(t, "started while open", "seed %d: %v after it opened", seed, at.Sub(o.at))
 				}
 			}
 		}
+	})
+}
+
+// Whatever happens in which order: in an outage one probe is in flight until an
+// operation succeeds, then no more than one for each success, and another; probes
+// come no sooner than OpenFor after the last one that failed; and nothing is left
+// behind.
+func TestBreakerUnderRandomSchedules(t *testing.T) {
+	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
+		epoch, successes := 0, 0 // openings and probes so far, and successes since
+		b := newBreaker(t, limiter.BreakerConfig{
+			MinFailures: 1 + r.IntN(3),
+			OnChange: func(_ limiter.State, now limiter.BreakerStats) {
+				if now.State == limiter.Open {
+					epoch++
+					successes = 0
+				}
+			},
+		})
+		type operation struct {
+			permit
+			epoch, probe int // when it started; probe: its number, if it is one
+		}
+		var inFlight []operation
+		probes := 0
+		var probed time.Time // when the latest one started
+		failed := false      // and whether it did
+		for range 400 {
+			switch r.IntN(8) {
+			case 0, 1, 2:
+				before := b.Stats()
+				p, ok := b.TryAcquire()
+				after := b.Stats()
+				if before.State == limiter.Open {
+					require.Equal(t, !time.Now().Before(before.NextProbe), ok, "seed %d", seed)
+				}
+				if !ok {
+					require.NotEqual(t, limiter.Closed, before.State, "seed %d", seed)
+					require.NotEmpty(t, b.Blocked().Reason, "seed %d", seed)
+					break
+				}
+				o := operation{permit: p}
+				if after.Probes > before.Probes {
+					if failed {
+						require.GreaterOrEqual(t, time.Since(probed), time.Second, "seed %d", seed)
+					}
+					probes++
+					o.probe = probes
+					probed, failed = time.Now(), false
+					epoch++
+					successes = 0
+				}
+				o.epoch = epoch
+				inFlight = append(inFlight, o)
+				if after.State == limiter.HalfOpen {
+					same := 0
+					for _, o := range inFlight {
+						if o.epoch == epoch {
+							same++
+						}
+					}
+					require.LessOrEqual(t, same, 1+successes, "seed %d", seed)
+				}
+			case 3, 4, 5:
+				if len(inFlight) == 0 {
+					break
+				}
+				i := r.IntN(len(inFlight))
+				o := inFlight[i]
+				inFlight = slices.Delete(inFlight, i, i+1)
+				switch r.IntN(6) {
+				case 0:
+					o.Cancel()
+				case 1:
+					o.Abstain()
+				case 2:
+					successes++
+					o.Release(nil)
+				case 3:
+					o.Release(errPoison)
+				default:
+					o.Release(limiter.ErrUnavailable)
+					failed = failed || o.probe > 0 && o.probe == probes
+				}
+			case 6:
+				time.Sleep(upTo(r, []time.Duration{10 * ms, time.Second, time.Minute}[r.IntN(3)]))
+			case 7:
+				if r.IntN(20) == 0 {
+					b.Reset()
+					require.Equal(t, limiter.Closed, b.State(), "seed %d", seed)
+				}
+			}
+		}
+		for _, o := range inFlight {
+			o.Abstain()
+		}
+		require.Zero(t, b.Stats().InFlight, "seed %d", seed)
+		if b.State() == limiter.Open {
+			time.Sleep(time.Until(b.Stats().NextProbe))
+		}
+		for range 200 { // more than were in flight
+			tryAcquire(t, b).Release(nil)
+		}
+		require.Equal(t, limiter.Closed, b.State(), "seed %d", seed)
+		p := tryAcquire(t, b)
+		p.Release(nil)
+		require.Panics(t, func() { p.Release(nil) }, "seed %d", seed)
 	})
 }
 

@@ -46,8 +46,10 @@ var _ http.RoundTripper = (*Transport)(nil)
 var errZeroTransport = errors.New("limiter: Transport: it has no limiter: make it with NewTransport")
 
 // NewTransport returns a Transport that acquires l for each request and has base
-// make it. A nil base stands for [http.DefaultTransport]. NewTransport fails when
-// l is nil, or base or l is a nil pointer.
+// make it. A nil base stands for [http.DefaultTransport], which keeps two idle
+// connections for a host, so that with more requests in flight most of them dial:
+// give it one whose MaxIdleConnsPerHost is the most that are in flight.
+// NewTransport fails when l is nil, or base or l is a nil pointer.
 func NewTransport(l Limiter, base http.RoundTripper) (*Transport, error) {
 	if nils.Is(l) {
 		return nil, fmt.Errorf("limiter: NewTransport: l is %s: must be a Limiter, such as an All of none for no limit", nils.Describe(l))

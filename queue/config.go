@@ -8,6 +8,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue/internal/limits"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -21,13 +22,16 @@ type Config struct {
 	// Defaults to 10.
 	Concurrency int
 
-	// Limiter is asked before a receive and acquired round each handler. It may
-	// be shared with other consumers. Defaults to a [limiter.Breaker] with its
-	// own defaults. One of your own replaces that breaker: put one into
-	// [limiter.All] beside it, or an outage counts against the messages.
-	// limiter.All of none is no limit at all. Trouble that a message's own limiter
-	// (LimiterFor) takes note of is not told to it.
+	// Limiter is what you know of the downstream: it is asked before a receive and
+	// acquired for each handler. It may be shared with other consumers. A
+	// [limiter.Breaker] with its own defaults stands beside it, so that an outage
+	// costs no message its attempts, unless one is in it or in Gate already, as
+	// itself or in a [limiter.All]. Defaults to that breaker alone. An outage that a
+	// message's own limiter (LimiterFor) takes note of is not reported to it.
 	Limiter limiter.Limiter
+	// NoBreaker leaves out that breaker: for a Limiter of your own kind that does its
+	// work.
+	NoBreaker bool
 
 	// LimiterFor returns the limiter of a message's own that is acquired beside
 	// Limiter: of its tenant, its product, the host that it calls; nil for none.
@@ -59,8 +63,7 @@ type Config struct {
 	// Gate is only asked before a receive: the limiter that the handler's own
 	// client acquires (a [limiter.Transport], say). The same limiter must not
 	// stand in both fields, or each handler would hold the permit that its own
-	// call waits for. If it has a breaker, set Limiter to a limiter.All of none,
-	// or the default breaker there opens as well. Defaults to none.
+	// call waits for. Defaults to none.
 	Gate limiter.Limiter
 
 	// Retry says how long a message that failed stays hidden, by its number of
@@ -74,8 +77,8 @@ type Config struct {
 	// acked. Without one such a message is given back for Retry.MaxDelay, again
 	// and again, until the queue's own redrive takes it.
 	DeadLetter Sink
-	// NoDeadLetterGuard turns off the guard that stops the hand-off when more
-	// than half of the last 20 results would have been dead-lettered.
+	// NoDeadLetterGuard turns off the rationing of dead letters: see "Dead
+	// letters" in the package documentation.
 	NoDeadLetterGuard bool
 
 	// Lease is for how long a received message is hidden from others (SQS:
@@ -86,20 +89,23 @@ type Config struct {
 
 	// DrainTimeout is how long a drain lets handlers run on, and waits for a
 	// receive that is under way, before it cancels them. The drain of an idle
-	// consumer waits for its long poll; receives are told to wait for no longer
-	// than DrainTimeout less 2 s, but at least 1 s, so that the poll lands in
-	// time. Below 3 s one may be cut off, and below 22 s an idle consumer of SQS
-	// makes more requests. 0 to 24 h is allowed; 0 means the default of 30 s.
-	// Set it some seconds below what the host allows before it kills: Kubernetes'
-	// own default is 30 s as well.
+	// consumer waits for its long poll, unless the source can end it without risk
+	// ([ReceiveOptions].Stop). Receives ask to wait for no longer than DrainTimeout
+	// less 2 s, but at least 1 s, so that the poll lands in time. Below 3 s one may
+	// be cut off, and below 22 s an idle consumer of SQS makes more requests. 0 to
+	// 24 h is allowed; 0 means the default of 30 s. Set it some seconds below what
+	// the host allows before it kills: Kubernetes' own default is 30 s as well.
 	DrainTimeout time.Duration
 
-	// MaxHold is how long a message may stay in hand because of trouble at the
-	// far side before it is given back, 1 s to 11 h. Defaults to 15 min.
+	// MaxHold is how long a message that the downstream failed may stay in hand
+	// before it is returned, 1 s to 11 h. Each return costs the message a receive.
+	// Messages of ordered groups stay for 11 h. Defaults to 11 h.
 	MaxHold time.Duration
-	// MaxHeld is how many messages may be held at once because of trouble at
-	// the far side; when so many are, nothing is received. Defaults to what was
-	// in hand when the trouble began.
+	// MaxHeld is how many messages may be held at once because the downstream
+	// fails. When so many are, one fresh message is received now and then, to see
+	// whether it succeeds: after a second, and then after a tenth of the time
+	// since the first was held. Defaults to the larger of Concurrency and what
+	// was in hand when that began.
 	MaxHeld int
 
 	// NoLookAhead turns off the look-ahead: nothing is received for which there
@@ -107,7 +113,8 @@ type Config struct {
 	// messages.
 	NoLookAhead bool
 
-	// Logger gets what an operator must know. Defaults to slog.Default().
+	// Logger gets what an operator must know: nothing while all is well, but for
+	// a line when a drain begins and one when it ends. Defaults to slog.Default().
 	Logger *slog.Logger
 	// Trace gets every step. Defaults to none.
 	Trace *Trace
@@ -158,12 +165,12 @@ func (c Config) withDefaults() (Config, error) {
 	if !nils.Is(c.Limiter) && !nils.Is(c.Gate) && limiter.Share(c.Limiter, c.Gate) {
 		refuse("Limiter and Config.Gate have a limiter in common: one that the handler's client acquires belongs in Gate only")
 	}
-	if c.Limiter == nil {
-		breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
+	if !nils.Is(c.Limiter) || c.Limiter == nil {
+		limit, err := limits.Complete(c.Limiter, c.Gate, !c.NoBreaker)
 		if err != nil {
-			refuse("Limiter: default breaker: %w", err)
+			refuse("Limiter: %w", err)
 		}
-		c.Limiter = breaker
+		c.Limiter = limit
 	}
 	if err := c.Retry.Validate(); err != nil {
 		refuse("Retry: %w", err)
@@ -180,7 +187,7 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	between("DrainTimeout", c.DrainTimeout, 0, maxDrain)
 	if c.MaxHold == 0 {
-		c.MaxHold = 15 * time.Minute
+		c.MaxHold = maxMaxHold
 	}
 	between("MaxHold", c.MaxHold, time.Second, maxMaxHold)
 	if c.MaxHeld < 0 {

@@ -10,8 +10,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
-	"github.com/rampmeter/rampmeter/queue/internal/drain"
-	"github.com/rampmeter/rampmeter/retry"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
 // A Consumer receives messages only when its limits say that they can start,
@@ -22,14 +21,19 @@ type Consumer struct {
 	handler Handler
 	cfg     Config
 	limits  limiter.Limiter // Limiter and Gate together: what is asked before a receive
-	patient retry.Policy    // Retry without an end: for holding, and for a dead-letter sink that fails
 
 	// mu guards all below, and all of the engine's state. It is never held
 	// across a call to the source, a limiter, the handler or a trace.
-	mu      sync.Mutex
-	stats   Stats
-	active  *engine // nil: not running
-	orphans int     // handlers that earlier runs have abandoned, and that still take their slots
+	mu       sync.Mutex
+	stats    Stats
+	capacity int     // how many handlers may run at once
+	paused   bool    // by hand
+	why      error   // paused: the reason, if one was given
+	active   *engine // nil: not running
+	others   judge.Comparison
+	memory   memory
+	rations  judge.Guard // has its own lock
+	orphans  int         // handlers that earlier runs have abandoned, and that still take their slots
 }
 
 // NewConsumer returns a consumer of src that runs h. It fails when src or h is
@@ -52,8 +56,7 @@ func NewConsumer(src Source, h Handler, cfg Config) (*Consumer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("queue: NewConsumer: %w", err)
 	}
-	c := &Consumer{src: src, handler: h, cfg: cfg, limits: limits, patient: cfg.Retry}
-	c.patient.MaxAttempts, c.patient.Retryable = -1, nil
+	c := &Consumer{src: src, handler: h, cfg: cfg, limits: limits, capacity: cfg.Concurrency}
 	return c, nil
 }
 
@@ -71,13 +74,68 @@ func (c *Consumer) Stats() Stats {
 	return s
 }
 
+// SetConcurrency changes how many handlers may run at once to n, 1 to 100,000,
+// in place of Config.Concurrency. It fails, changing nothing, when n is out of
+// that range. When n is lower than before, running handlers finish, and nothing
+// starts until fewer than n run.
+func (c *Consumer) SetConcurrency(n int) error {
+	if n < 1 || n > maxConcurrency {
+		return fmt.Errorf("queue: consumer %s: SetConcurrency: n is %d: must be from 1 to %d", c.cfg.Name, n, maxConcurrency)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.capacity = n
+	if e := c.active; e != nil {
+		e.wakeDispatch.set()
+		e.wakeIntake.set()
+	}
+	return nil
+}
+
+// Pause has the consumer receive and start nothing until [Consumer.Resume]. What
+// has not started is returned to the queue at once, and no attempt counts; handlers
+// that run go on, and messages that are held stay in hand. The reason why is in
+// Stats, Trace and the log; it may be empty. A later Pause replaces it. A consumer
+// may be paused before it runs, and stays paused from one Run to the next.
+func (c *Consumer) Pause(why string) {
+	c.mu.Lock()
+	c.paused, c.why = true, nil
+	if why != "" {
+		c.why = errors.New(why)
+	}
+	e := c.active
+	if e == nil {
+		c.mu.Unlock()
+		return
+	}
+	now := time.Now()
+	for e.releaseUnstarted(now) {
+		e.unlock()
+		c.mu.Lock()
+	}
+	e.wakeIntake.set()
+	e.unlock()
+}
+
+// Resume ends a [Consumer.Pause].
+func (c *Consumer) Resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.paused, c.why = false, nil
+	if e := c.active; e != nil {
+		e.wakeDispatch.set()
+		e.wakeIntake.set()
+	}
+}
+
 // Run consumes until ctx is done, or until the source has ended (io.EOF) and
 // everything in hand has come to its outcome. When ctx is done it drains: no
-// new receive, what has not started is given back at once, running handlers
-// keep their context and their leases for DrainTimeout; then the context is
-// ended with the cause [ErrDrainTimeout], and results are flushed. A receive that is
-// under way is left to land, since the queue may already have handed out
-// messages, and what it brings is given back.
+// new receive, what has not started is nacked at once, running handlers keep
+// their context and their leases for DrainTimeout; then the context is ended with
+// the cause [ErrDrainTimeout], and results are flushed. A receive that is under
+// way ends at once if its source can stop it without risk ([ReceiveOptions].Stop).
+// Otherwise it is left to land, since the queue may already have handed out
+// messages, and what it brings is nacked.
 //
 // Run returns nil after a clean drain, at most DrainTimeout and a second after
 // ctx is done. Otherwise the error says what was left: [*AbandonedError] for
@@ -123,6 +181,18 @@ const (
 // run drives the engine's goroutines. It is the only place that starts the
 // long-lived ones, and it has seen all of them end when it returns.
 func (e *engine) run(ctx context.Context) error {
+	grace, flush := drainGrace, drainFlush
+	if e.host != nil {
+		handlers, last := e.host.Deadline()
+		if !handlers.IsZero() {
+			var cancel context.CancelFunc
+			e.handlers, cancel = context.WithDeadline(e.base, handlers)
+			defer cancel()
+			e.deadline, e.telling = handlers, time.Until(handlers)/2
+			grace = last.Sub(handlers) / 2
+			flush = grace
+		}
+	}
 	for _, loop := range []func(){e.intake, e.dispatch, e.keepLeases, e.flush} {
 		e.wg.Go(loop)
 	}
@@ -130,28 +200,34 @@ func (e *engine) run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-e.finished: // the source has ended and nothing is left, or it can't work at all
 	}
-	e.drain()
+	handlers, receives := e.drain()
 
-	timeout := drain.Timeout(ctx, e.cfg.DrainTimeout)
+	began, timeout := time.Now(), e.cfg.DrainTimeout
+	if !e.deadline.IsZero() {
+		timeout = max(time.Until(e.deadline), 0)
+	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
+	logger := e.drainLog(ctx)
+	logger.Info("queue: draining", "handlers", handlers, "receives", receives, "until", began.Add(timeout))
 	idle := e.waitIdle(timer.C)
 	if !idle {
 		e.cancelAll()
-		timer.Reset(drainGrace)
+		timer.Reset(grace)
 		idle = e.waitIdle(timer.C)
 	}
 	var abandoned []string
 	if !idle {
 		abandoned = e.abandon()
-		timer.Reset(drainFlush)
+		timer.Reset(flush)
 		e.waitIdle(timer.C)
 	}
 	unsettled := e.giveUp()
+	logger.Info("queue: drained", "took", time.Since(began), "abandoned", len(abandoned), "unsettled", unsettled)
 
 	errs := []error{e.fatal}
 	if len(abandoned) > 0 {
-		errs = append(errs, &AbandonedError{IDs: abandoned, After: timeout + drainGrace})
+		errs = append(errs, &AbandonedError{IDs: abandoned, After: timeout + grace})
 	}
 	if unsettled > 0 {
 		errs = append(errs, fmt.Errorf("drain: %d results could not be settled: the queue will deliver these messages again", unsettled))

@@ -6,7 +6,9 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
 // A job is one run of a handler.
@@ -51,7 +53,7 @@ func (e *engine) dispatch() {
 		}
 		if err != nil { // only a foreign limiter fails for another reason
 			e.failed("acquire", err, time.Second)
-			if !sleep(e.starts, time.Second) {
+			if !sleep.For(e.starts, time.Second) {
 				return
 			}
 			continue
@@ -69,20 +71,17 @@ func (e *engine) dispatch() {
 // if not, after how long it could be (0: when something changes). The caller
 // holds mu.
 func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
-	if e.draining || e.until.Err() != nil || e.counts[running] >= e.slots() {
+	if e.draining || e.paused || e.until.Err() != nil || e.count[running] >= e.slots() {
 		return false, 0
 	}
-	if e.guard.tripped && e.guard.probeAt.After(now) {
-		return false, e.guard.probeAt.Sub(now)
-	}
+	e.ripen(now)
 	if e.turns.first() != nil {
 		return true, 0
 	}
-	due := e.firstDue()
-	if due.IsZero() {
-		return false, 0
+	if d, ok := e.holds.top(); ok {
+		return false, d.due.Sub(now)
 	}
-	return !due.After(now), max(due.Sub(now), 0)
+	return false, 0
 }
 
 // next takes the message that is to run now, with a permit of its own limiter
@@ -117,7 +116,7 @@ func (e *engine) next() (job, bool) {
 			continue
 		}
 		if d = e.chosen(now); d != nil {
-			d = e.candidateOf(l, now)
+			d = e.head(l, now)
 		}
 		if d == nil { // another has taken it meanwhile
 			e.unlock()
@@ -133,33 +132,43 @@ func (e *engine) next() (job, bool) {
 
 // chosen is the delivery that is to run now, or nil. The caller holds mu.
 func (e *engine) chosen(now time.Time) *delivery {
-	if ok, _ := e.startable(now); !ok {
-		return nil
+	for {
+		if ok, _ := e.startable(now); !ok {
+			return nil
+		}
+		if d := e.head(e.turns.first(), now); d != nil {
+			return d
+		}
 	}
-	return e.candidate(now)
 }
 
-// start makes d run, and gives the turn to the next lane. The caller holds mu.
-func (e *engine) start(d *delivery, now time.Time) job {
-	l := d.lane
-	if d.state == waiting {
-		if e.turns.first() == l {
-			e.turns.drop()
+// head is the lane's delivery that is to run next, or nil. One that has lost its
+// lease ends here. The caller holds mu.
+func (e *engine) head(l *lane, now time.Time) *delivery {
+	for d := l.first(); d != nil; d = l.first() {
+		if d.ours(now) {
+			return d
 		}
-		l.waiting.drop()
+		e.lose(d, now)
 	}
-	e.move(d, running, now)
-	if l.n > 0 && !l.aside {
-		e.turns.add(l)
+	return nil
+}
+
+// start makes d run. The caller holds mu.
+func (e *engine) start(d *delivery, now time.Time) job {
+	again := d.state == due
+	e.ledger.start(d)
+	if again {
+		e.changed(now)
 	}
-	l.started(now)
+	d.lane.started(now)
 	e.pace.started(now)
 	d.runs++
 	if d.runs > 1 {
 		e.stats.Reruns++
 	}
 	j := job{at: now, d: d, m: d.msg, run: d.runs, waited: now.Sub(d.since), heldSince: d.heldSince}
-	j.ctx, j.cancel = context.WithCancelCause(e.base)
+	j.ctx, j.cancel = context.WithCancelCause(e.handlers)
 	d.cancel = j.cancel
 	if e.limited {
 		e.limited = false
@@ -203,21 +212,23 @@ func (e *engine) runJob(j job, permit limiter.Permit, orphaned, more *bool) {
 	var err error
 	returned := false
 	defer func() {
+		var result judge.Result
 		if v := recover(); !returned {
 			if v == nil {
 				v = "runtime.Goexit was called"
 			}
-			err = e.panicked(j, v)
+			result = judge.Result{Err: e.panicked(j, v, debug.Stack()), Panicked: true}
+		} else {
+			result = judge.Read(err, e.cfg.Retry, func(v any, stack []byte) error { return e.panicked(j, v, stack) })
 		}
-		*orphaned, *more = e.finish(j, permit, err)
+		*orphaned, *more = e.finish(j, permit, result)
 	}()
 	err = e.handler.Handle(j.ctx, j.m.Clone())
 	returned = true
 }
 
-// panicked is called on the stack of the panic.
-func (e *engine) panicked(j job, v any) error {
-	stack := debug.Stack()
+// panicked makes a panic the error of its message.
+func (e *engine) panicked(j job, v any, stack []byte) error {
 	e.mu.Lock()
 	e.stats.Panics++
 	e.mu.Unlock()

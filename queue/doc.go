@@ -6,11 +6,9 @@
 //
 //	bucket, err := limiter.NewTokenBucket(200, 20) // 200 a second, 20 at once
 //	...
-//	limit, err := limiter.All(breaker, bucket)
-//	...
 //	c, err := queue.NewConsumer(src, queue.Decode(json.Unmarshal, reserve), queue.Config{
 //		Concurrency: 10,
-//		Limiter:     limit,
+//		Limiter:     bucket, // a circuit breaker stands beside it
 //		DeadLetter:  dead,
 //	})
 //	...
@@ -31,13 +29,14 @@
 // few milliseconds, so its lease does not run while it waits. The leases of
 // all messages in hand are extended, however long a handler takes. A message
 // that the queue delivers again while it is in hand is not handled twice: the
-// newer delivery takes over.
+// newer delivery takes over. Once its nack has been sent, a new delivery is a
+// new delivery.
 //
 // Messages of one ordered group (a FIFO queue's: they have a Group and a
 // Sequence) are handled one at a time and in order; the next one starts when the
-// one before is acked. After a failure what is in hand of the group goes back
-// behind the message that failed. A receive that brings several messages of one
-// group makes the later ones wait in hand, beside what other groups need.
+// one before is acked. A message that fails is retried in hand, at the head of
+// its group, for up to 11 hours, so that the messages behind it lose no receives.
+// The messages that wait behind it do not count against other groups.
 //
 // # Results
 //
@@ -47,54 +46,66 @@
 //   - [retry.Permanent], or an error that answers errors.Is(err,
 //     retry.ErrPermanent), a body that does not decode among them: a copy with
 //     a [retry.DeadLetter] record goes to Config.DeadLetter, then it is acked.
-//   - [limiter.ErrOverload], [limiter.ErrMisconfigured], and
-//     [limiter.ErrUnavailable] while a breaker among the limits is not closed:
-//     this is trouble at the far side and not the message's fault. The message
-//     stays in hand, its slot and permit go to others, and it runs again when
-//     the error's RetryAfter and the backoff are over and the limits admit it.
-//     After Config.MaxHold it is given back; sooner, when too much is in hand
-//     because of messages' own limiters (below).
-//   - [Postpone]: the handler did not run it; it is given back as it was.
-//   - any other error, ErrUnavailable with a closed breaker, a panic: it is
-//     given back, hidden for Config.Retry's delay, or the error's RetryAfter
-//     if that is longer. When the attempts are used up it is dead-lettered as
-//     "exhausted".
+//   - [limiter.ErrOverload], [limiter.ErrUnavailable], [limiter.ErrMisconfigured]:
+//     the downstream failed, not the message. The message stays in hand, its
+//     slot and permit go to others, and it runs again when the error's RetryAfter
+//     and the backoff are over and the limits admit it. After Config.MaxHold it
+//     is returned; an ordered one after 11 hours. No attempt counts, unless the
+//     message is guilty (below).
+//   - [Postpone]: the handler did not run it; it is returned as it was.
+//   - any other error, a panic: it is returned, hidden for Config.Retry's delay,
+//     or the error's RetryAfter if that is longer. When its attempts are used up
+//     it is dead-lettered as "exhausted".
 //
-// An attempt is a receive, so crashes and drains count too, unless the error
-// says otherwise ([Attempted]); Retry.MaxAttempts is 12 by default for that
-// reason. When more than half of the last 20 results
-// would be dead-lettered the fault is likely ours, a bad deploy say: then a
-// guard stops the hand-off, and one message at a time is tried until results
-// are normal again.
+// An attempt is a receive, so crashes count too, but for the receives that this
+// consumer knows to have ended without a failure of the message's own: drains,
+// postponements, refusals by the downstream. A run that failed and is repeated in
+// hand is one as well. [Attempted] says otherwise.
+//
+// # Guilt
+//
+// The consumer compares a message that the downstream fails again and again with
+// what the first runs of other messages did since, in the last ten minutes at
+// most. When its failures in a row would be chance with a probability below
+// 0.1 %, it is a suspect: the limits hear no more of it. When fewer than a tenth
+// of the others failed the same way, it is guilty, and its attempts count: it is
+// returned, and in the end dead-lettered, like any message that fails. Above
+// that it is a partial outage, and nobody's fault. With nothing to compare it
+// with, on a quiet queue, a message is kept and tried for twelve hours after its
+// first receive; then it is dead-lettered as "exhausted: nothing to compare with".
+//
+// # Dead letters
+//
+// When hardly anything succeeds the fault is likely ours, a bad deploy say. So
+// dead letters are rationed: 20 may go out at once, then one a minute and two for
+// every message that succeeds. The others are returned, for Retry.MaxDelay at
+// first and twice as long each further time, up to 11 hours. Nothing else is
+// held up. A sink that fails returns its message with backoff.
 //
 // # Limits
 //
-// Config.Limiter is asked before a receive and acquired round each handler. A
-// limiter that the handler's own client acquires goes into Config.Gate, which
-// is only asked. One operation acquires a limiter in one place: the same one in
-// Limiter and in the client makes every handler wait for the permit that it
-// holds itself.
+// Config.Limiter is asked before a receive and acquired for each handler, with a
+// breaker beside it. A limiter that the handler's own client acquires goes into
+// Config.Gate, which is only asked. One operation acquires a limiter in one place:
+// the same one in Limiter and in the client makes every handler wait for the permit
+// that it holds itself.
 //
 // Config.LimiterFor gives messages limiters of their own, by tenant for example.
 // What such a limiter refuses stays in hand for its turn, and the others pass it.
 // The queue can't be asked for other tenants' messages only, so of a tenant that
 // sends more than its limit admits the excess has to be received, and when there
-// is too much of it to be kept, is given back until its turn may have come. Trouble
+// is too much of it to be kept, is returned until its turn may have come. An outage
 // that a tenant's own breaker knows of holds that tenant's messages only, and
 // Config.Limiter does not hear of it.
 //
-// To keep fast handlers busy the consumer asks for as many messages more than
-// it has free slots as will be started while the receive is under way (Little's
-// law: observed rate of starts, times the round-trip plus at most 20 ms), and never
-// for more than the limits admit within that time. For slow handlers that is
-// none. While slots are free and nothing is in hand for them, each may have a full
-// receive of ten under way, as long as the slots could start all of it within
-// 20 ms.
+// To keep fast handlers busy the consumer asks for more messages than it has free
+// slots: as many as will be started while the receive is under way, and never more
+// than the limits admit within that time. For slow handlers that is none.
 //
 // # Errors
 //
 // Run returns only at the end. Until then calls to the source that fail are
-// tried again with backoff; they are counted in [Stats], told to
+// tried again with backoff; they are counted in [Stats], reported to
 // [Config].Trace, and logged. A failed receive never holds up what is in hand,
 // and a result that can't be confirmed is tried again beside the others; when
 // too many are unconfirmed, nothing is received. Stats.Blocked says at any
@@ -103,13 +114,20 @@
 // # Shutdown
 //
 // When Run's context ends, nothing more is received or started, and what has
-// not started is given back at once. Running handlers keep their context and
-// their leases for Config.DrainTimeout; then their context ends with the cause
-// [ErrDrainTimeout], and Run returns within a second. A receive that is under
-// way is left to land for as long, because the queue may already have handed
-// out messages; so the drain of an idle consumer lasts as long as its long
-// poll. A handler that ignores the end of its context is left behind and named
-// in an [*AbandonedError]; its message is delivered again when its lease ends.
+// not started is nacked at once. Running handlers keep their context and their
+// leases for Config.DrainTimeout; then their context ends with the cause
+// [ErrDrainTimeout], and Run returns within a second. A handler that ignores the
+// end of its context is left behind and named in an [*AbandonedError]; its message
+// is delivered again when its lease ends.
+//
+// A receive that is under way ends at once if the source can stop it without risk
+// ([ReceiveOptions].Stop), so an idle consumer of such a source, memqueue for one,
+// drains at once. A long poll of SQS is left to land, because the queue may already
+// have handed out messages: the drain of an idle consumer then lasts until the poll
+// ends, for up to 20 s, and never longer than DrainTimeout. The log says when a drain
+// begins, what it waits for and until when, and when it has ended. A program restores
+// the default handling of signals once the drain has begun (signal.NotifyContext's
+// stop does), so that a second Ctrl-C ends it at once.
 //
 // # Concurrency
 //

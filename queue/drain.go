@@ -1,39 +1,87 @@
 package queue
 
 import (
-	"cmp"
-	"slices"
+	"context"
+	"log/slog"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// drain stops receiving and starting, and gives back what has not started.
-func (e *engine) drain() {
+// drain stops receiving and starting, and nacks what has not started. It returns
+// how many handlers and receives are left to wait for.
+func (e *engine) drain() (handlers, receives int) {
 	e.tell(limiter.Block{Reason: ByDrain})
 	now := time.Now()
 	e.mu.Lock()
 	e.draining = true
-	e.releaseWaiting(now)
+	for e.releaseWaiting(now) {
+		e.unlock()
+		e.mu.Lock()
+	}
 	for _, s := range []signal{e.wakeIntake, e.wakeDispatch, e.wakeFlush, e.wakeRun} {
 		s.set()
 	}
+	handlers, receives = e.count[running], len(e.receiving)
 	e.unlock()
 	e.endStart()
+	return handlers, receives
 }
 
-// releaseWaiting gives back everything in hand that does not run: at once what
-// has not started, after the rest of its wait what was held. The caller holds mu.
-func (e *engine) releaseWaiting(now time.Time) {
-	all := slices.Clone(e.all)
-	slices.SortFunc(all, func(a, b *delivery) int { return cmp.Compare(a.number, b.number) }) // groups go back in order
-	for _, d := range all {
-		switch d.state {
-		case waiting:
-			e.settle(d, settlement{op: opNack, outcome: Released}, now)
-		case held:
-			e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)
+// drainLog is where the beginning and the end of the drain are logged. Nobody
+// waits for the drain of a source that has ended, and a host reports its own.
+func (e *engine) drainLog(ctx context.Context) *slog.Logger {
+	if ctx.Err() == nil || e.host != nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return e.cfg.Logger.With("consumer", e.cfg.Name)
+}
+
+// releaseChunk is how much a drain returns at most before it lets go of mu.
+const releaseChunk = 256
+
+// releaseWaiting returns what is in hand and does not run, and reports whether it
+// has left some of it for the next call. The caller holds mu.
+func (e *engine) releaseWaiting(now time.Time) (more bool) {
+	for range releaseChunk {
+		d := e.fresh.first
+		if d == nil {
+			d = e.kept.first
 		}
+		switch {
+		case d == nil:
+			return false
+		case d.group == nil:
+			e.release(d, now)
+		default: // in order, whichever has been in hand for longest
+			for m := d.group.members.first; m != nil; m = d.group.members.next(m) {
+				e.release(m, now)
+			}
+		}
+	}
+	return true
+}
+
+// releaseUnstarted returns what is in hand and was never started, and reports
+// whether it has left some of it for the next call. The caller holds mu.
+func (e *engine) releaseUnstarted(now time.Time) (more bool) {
+	for range releaseChunk {
+		if e.fresh.first == nil {
+			return false
+		}
+		e.release(e.fresh.first, now) // in the order of arrival
+	}
+	return true
+}
+
+// release returns a delivery that does not run: at once if it has not started,
+// after the rest of its wait if it was held. The caller holds mu.
+func (e *engine) release(d *delivery, now time.Time) {
+	switch d.state {
+	case queued, behind:
+		e.settle(d, settlement{op: opNack, outcome: Released}, now)
+	case held, due:
+		e.settle(d, settlement{op: opNack, delay: max(0, d.due.Sub(now)), outcome: Released}, now)
 	}
 }
 
@@ -42,7 +90,7 @@ func (e *engine) releaseWaiting(now time.Time) {
 func (e *engine) waitIdle(timeout <-chan time.Time) bool {
 	for {
 		e.mu.Lock()
-		idle := len(e.all) == 0 && e.nPolls == 0
+		idle := e.atRest()
 		e.mu.Unlock()
 		if idle {
 			return true
@@ -58,12 +106,13 @@ func (e *engine) waitIdle(timeout <-chan time.Time) bool {
 // cancelAll ends the receives and the handlers that are still under way.
 func (e *engine) cancelAll() {
 	e.endPolls()
+	if !e.deadline.IsZero() {
+		return // which has ended the handlers' contexts
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, d := range e.all {
-		if d.state == running {
-			d.cancel(ErrDrainTimeout)
-		}
+	for d := e.busy.first; d != nil; d = e.busy.next(d) {
+		d.cancel(ErrDrainTimeout)
 	}
 }
 
@@ -72,12 +121,11 @@ func (e *engine) cancelAll() {
 func (e *engine) abandon() (ids []string) {
 	now := time.Now()
 	e.mu.Lock()
-	for _, d := range slices.Clone(e.all) {
-		if d.state != running {
-			continue
-		}
+	for e.busy.first != nil {
+		d := e.busy.first
 		ids = append(ids, d.msg.ID)
 		d.orphaned = true
+		d.failures++
 		e.orphans++
 		e.end(d, Abandoned, now)
 		e.wg.Done() // in place of its goroutine
@@ -94,9 +142,11 @@ func (e *engine) giveUp() (unsettled int) {
 	e.wg.Wait()
 	now := time.Now()
 	e.mu.Lock()
-	for _, d := range slices.Clone(e.all) {
-		unsettled++
-		e.end(d, LostLease, now)
+	for _, l := range []*list{&e.fresh, &e.kept, &e.busy, &e.out} {
+		for l.first != nil {
+			unsettled++
+			e.end(l.first, LostLease, now)
+		}
 	}
 	e.unlock()
 	return unsettled

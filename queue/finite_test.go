@@ -1,9 +1,11 @@
 package queue_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -11,8 +13,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
-	"github.com/rampmeter/rampmeter/queue/internal/drain"
+	"github.com/rampmeter/rampmeter/queue/internal/host"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -74,19 +78,32 @@ func TestResultsThatStopTheReceivesDontLinger(t *testing.T) {
 	})
 }
 
-// The cause of the end of Run's context may say until when the drain may take.
+// An until is a host with a deadline.
+type until struct{ at time.Time }
+
+func (u until) Deadline() (handlers, run time.Time)            { return u.at, u.at.Add(time.Second) }
+func (until) Guard() *judge.Guard                              { return nil }
+func (until) Guilt(int, judge.Facts) judge.Guilt               { return judge.Innocent }
+func (until) Judged(id string, _ judge.Facts, _ judge.Verdict) {}
+func (until) Blocked(limiter.Block)                            {}
+
+// The host of a Run may set the deadline of its handlers, in place of DrainTimeout,
+// and reports the drain itself.
 func TestADrainUntil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
 		c, err := queue.NewConsumer(&finite{left: 2}, queue.HandlerFunc(func(ctx context.Context, _ *queue.Message) error {
 			<-ctx.Done()
-			return context.Cause(ctx)
-		}), queue.Config{Concurrency: 1, NoLookAhead: true, Logger: quiet, DrainTimeout: time.Hour})
+			require.Equal(t, context.DeadlineExceeded, ctx.Err())
+			return ctx.Err()
+		}), queue.Config{Concurrency: 1, NoLookAhead: true, Logger: slog.New(slog.NewTextHandler(&log, nil)), DrainTimeout: time.Hour})
 		require.NoError(t, err)
-		ctx, cancel := context.WithCancelCause(t.Context())
 		began := time.Now()
-		time.AfterFunc(time.Minute, func() { cancel(&drain.Until{Time: began.Add(90 * time.Second)}) })
+		ctx, cancel := context.WithTimeout(host.NewContext(t.Context(), until{began.Add(90 * time.Second)}), time.Minute)
+		defer cancel()
 		require.NoError(t, c.Run(ctx))
 		require.Equal(t, 90*time.Second, time.Since(began))
 		require.EqualValues(t, 1, c.Stats().Released)
+		require.NotContains(t, log.String(), "drain")
 	})
 }

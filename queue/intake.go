@@ -1,12 +1,12 @@
 package queue
 
 import (
-	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -19,44 +19,52 @@ type plan struct {
 	until  time.Time      // until when, if that is known
 	wait   time.Duration  // look again after this; 0: when something changes
 	look   outlook
+	probe  bool // it is to see whether fresh messages succeed
 }
 
 // plan decides whether a receive is due, by everything but the limits. The
 // caller holds mu.
 func (e *engine) plan(now time.Time) plan {
 	in := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
-	slots, look := e.slots(), e.pace.outlook(now, e.cfg.Concurrency)
-	ahead := look.lookAhead
-	if e.starving() {
+	slots, look := e.slots(), e.pace.outlook(now, e.capacity)
+	ahead := look.limited
+	switch {
+	case e.count[running] >= slots:
+		ahead = look.lookAhead
+	case e.starving():
 		ahead = look.starved
 	}
-	if e.cfg.NoLookAhead || e.guard.tripped {
+	if e.cfg.NoLookAhead {
 		ahead = 0
 		look.worth = min(look.worth, max(slots, 1)) // more is never wanted
 	}
 	switch {
-	case e.draining || e.eof || e.fatal != nil:
+	case e.draining || e.eof || e.fatal != nil || e.until.Err() != nil:
 		return plan{by: ByDrain}
+	case e.paused:
+		return plan{by: limiter.ByValve}
 	case e.receiveAt.After(now):
 		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
-	case e.guard.tripped && e.guard.probeAt.After(now):
-		return plan{by: ByGuard, until: e.guard.probeAt, wait: in(e.guard.probeAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled, wait: longUnsettled}
-	case e.counts[held] > e.apart && e.counts[held]-e.apart >= e.heldLimit:
-		return plan{by: ByHeld}
+	case e.holding() > e.apart && e.holding()-e.apart >= e.heldMost():
+		// As many are held as may be. One fresh message now and then shows whether
+		// it is they that fail, and not everything.
+		if e.count[queued]-e.parked+e.asked > 0 {
+			return plan{by: ByHeld}
+		}
+		if e.freshAt.After(now) {
+			return plan{by: ByHeld, wait: in(e.freshAt)}
+		}
+		return plan{wanted: 1, ask: 1, look: look, probe: true}
 	case e.crowded() > e.maxParked():
 		return plan{by: ByParked, wait: longParked}
-	case e.nPolls >= e.pollLimit:
+	case len(e.receiving) >= e.ladder.allowed():
 		return plan{}
 	}
-	wanted := slots + ahead - e.counts[running] - e.demand(now)
+	wanted := slots + ahead - e.count[running] - e.demand()
 	if wanted < 1 {
-		by := BySlots
-		if e.guard.tripped {
-			by = ByGuard
-		}
-		return plan{by: by}
+		return plan{by: BySlots}
 	}
 	since := e.wantedSince
 	if since.IsZero() {
@@ -80,26 +88,30 @@ func (e *engine) blockedUntil(p plan) time.Time {
 	case ByHeld:
 		return e.firstDue()
 	case ByParked:
-		first := e.firstDue()
-		for _, l := range e.lanes {
-			if l.aside && !l.until.IsZero() && (first.IsZero() || l.until.Before(first)) {
-				first = l.until
-			}
+		if l, ok := e.crowds.top(); ok && !l.until.IsZero() {
+			return l.until // of the lane that has most
 		}
-		return first
+		return e.firstDue()
 	}
 	return p.until
 }
 
-// firstDue is when the first of the held deliveries may start, if its lane does
-// not stand aside; zero if there is none. The caller holds mu.
-func (e *engine) firstDue() (t time.Time) {
-	for _, d := range e.holds {
-		if !d.lane.aside && (t.IsZero() || d.due.Before(t)) {
-			t = d.due
-		}
+// firstDue is when the next held delivery may start; zero if there is none. The
+// caller holds mu.
+func (e *engine) firstDue() time.Time {
+	if d, ok := e.holds.top(); ok {
+		return d.due
 	}
-	return t
+	return time.Time{}
+}
+
+// outermost is what to report of what the consumer itself waits for and of what
+// its limits report: an outage is why it holds messages, and comes first.
+func outermost(own, limits limiter.Block) limiter.Block {
+	if limits.Reason.Outage() && (own.Reason == ByHeld || own.Reason == BySlots || own.Reason == ByParked) {
+		return limits
+	}
+	return own
 }
 
 // nudgeIntake wakes the intake if there is something new to do. The caller
@@ -121,6 +133,7 @@ func (e *engine) intake() {
 	for {
 		now := time.Now()
 		e.mu.Lock()
+		e.ripen(now)
 		p := e.plan(now)
 		if p.wanted < 1 {
 			e.wantedSince = time.Time{}
@@ -131,15 +144,22 @@ func (e *engine) intake() {
 		if p.wait > 0 {
 			e.wakesAt = now.Add(p.wait)
 		}
-		before := e.demand(now)
-		until := e.blockedUntil(p)
+		before := e.demand()
+		until, why := e.blockedUntil(p), e.why
 		stop := e.draining || e.eof
 		e.mu.Unlock()
 		if stop {
 			return
 		}
 		if p.ask == 0 {
-			e.tell(limiter.Block{Reason: p.by, Until: until})
+			block := limiter.Block{Reason: p.by, Until: until}
+			switch p.by {
+			case limiter.ByValve:
+				block.Cause = why
+			case ByHeld:
+				block = outermost(block, e.limits.Blocked())
+			}
+			e.tell(block)
 			if !e.wakeIntake.sleep(e.starts, timer, p.wait) {
 				return
 			}
@@ -157,7 +177,7 @@ func (e *engine) intake() {
 		}
 		if err != nil { // only a foreign limiter fails for another reason
 			e.failed("ready", err, time.Second)
-			if !sleep(e.starts, time.Second) {
+			if !sleep.For(e.starts, time.Second) {
 				return
 			}
 			continue
@@ -165,8 +185,12 @@ func (e *engine) intake() {
 
 		now = time.Now()
 		e.mu.Lock()
+		e.ripen(now)
 		p = e.plan(now)
-		ask := min(p.ask, n-e.demand(now))
+		ask := min(p.ask, n-e.demand())
+		if p.probe {
+			ask = 1 // it takes turns with those that are held
+		}
 		wait := time.Duration(0)
 		switch {
 		case p.ask == 0: // something has changed meanwhile
@@ -190,20 +214,28 @@ func (e *engine) intake() {
 			continue
 		}
 		short, e.wantedSince = time.Time{}, time.Time{}
-		e.asked += ask
-		e.nPolls++
-		failures := e.failures
+		call := e.ask(ask)
+		failures, inFlight := e.failures, len(e.receiving)
 		e.mu.Unlock()
-		e.calling(func() { e.receive(ask, failures) })
+		e.calling(func() { e.receive(call, failures, inFlight) })
 	}
 }
 
-// receive makes one call for up to n messages and takes in what it brings.
-// failures is how many had failed in a row when it was decided.
-func (e *engine) receive(n, failures int) {
+// receive makes one call and takes in what it brings. failures is how many had
+// failed in a row when it was decided, and inFlight how many were in flight, this
+// one included.
+func (e *engine) receive(p *poll, failures, inFlight int) {
+	n := p.asked
+	if e.until.Err() != nil { // since it was decided
+		e.mu.Lock()
+		e.answered(p)
+		e.changed(time.Now())
+		e.unlock()
+		return
+	}
 	e.tell(limiter.Block{})
 	began := time.Now()
-	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait()})
+	msgs, err := e.src.Receive(e.polls, ReceiveOptions{Max: n, Lease: e.cfg.Lease, Wait: e.cfg.pollWait(), Stop: e.starts.Done()})
 	now := time.Now()
 	took := now.Sub(began)
 	live := msgs[:0]
@@ -220,8 +252,7 @@ func (e *engine) receive(n, failures int) {
 	}
 
 	e.mu.Lock()
-	e.nPolls--
-	e.asked -= n
+	e.answered(p)
 	e.stats.ReceiveCalls++
 	deliveries := make([]delivery, len(live))
 	fresh := 0
@@ -230,8 +261,12 @@ func (e *engine) receive(n, failures int) {
 		if e.accept(d, m, own[i], now) {
 			fresh++
 		}
-		if errs[i] != nil && d.state == waiting {
+		if errs[i] != nil && (d.state == queued || d.state == behind) {
 			e.refuse(d, errs[i], now)
+		}
+	}
+	if e.paused {
+		for e.releaseUnstarted(now) { // it is of a few messages: one call
 		}
 	}
 	e.shed(now)
@@ -258,7 +293,7 @@ func (e *engine) receive(n, failures int) {
 			e.stats.EmptyReceives++
 		}
 		e.everWorked = true
-		e.pollLimit = 1
+		e.ladder.restart()
 		e.failures, e.receiveAt = 0, time.Time{}
 		if took < minPoll && !e.draining {
 			e.idle(now)
@@ -267,17 +302,12 @@ func (e *engine) receive(n, failures int) {
 		e.everWorked = true
 		e.failures, e.idles, e.receiveAt = 0, 0, time.Time{}
 		e.pace.received(took, n > 1 && len(live) >= n)
-		look := e.pace.outlook(now, e.cfg.Concurrency)
-		switch {
-		case len(live) >= n:
-			// The queue may hold more than one receive at a time brings.
-			e.pollLimit = min(e.pollLimit+1, e.pollsFor(look.starved))
-		case len(live) == 1 && e.pollLimit > e.pollsFor(look.lookAhead):
-			e.pollLimit-- // it runs dry: fewer would bring as much
-		}
+		e.ladder.landed(now, arrival{
+			asked: n, got: len(live), took: took, began: inFlight, inFlight: len(e.receiving) + 1,
+			slots: e.capacity, look: e.pace.outlook(now, e.capacity),
+		})
 	}
-	if e.draining {
-		e.releaseWaiting(now)
+	for e.draining && e.releaseWaiting(now) {
 	}
 	e.wakeDispatch.set()
 	e.wakeIntake.set()
@@ -302,9 +332,6 @@ func (e *engine) refuse(d *delivery, err error, now time.Time) {
 }
 
 const (
-	longUnsettled = time.Second      // results that wait for so long are worth a line in the log
-	longParked    = 10 * time.Second // and so are messages that wait for their own limiters, and keep others waiting
-
 	limitsRecheck = time.Second // when all that the limits admit is spoken for, and nothing happens
 
 	minRefusal = time.Second // before a message whose limiter nobody can tell is received again
@@ -321,7 +348,7 @@ const (
 // parallel receives; receives that fail one after the other wait longer and
 // longer. The caller holds mu.
 func (e *engine) backOff(now time.Time, before int) time.Duration {
-	e.pollLimit = max(1, e.pollLimit/2)
+	e.ladder.halve()
 	if before != e.failures {
 		return max(0, e.receiveAt.Sub(now)) // began before the last failure, and met the same trouble
 	}
@@ -329,7 +356,7 @@ func (e *engine) backOff(now time.Time, before int) time.Duration {
 	if e.failures == 1 {
 		return 0
 	}
-	e.pollLimit = 1
+	e.ladder.restart()
 	d := maxBackoff
 	if n := e.failures - 2; n < 10 {
 		d = min(d, minBackoff<<n)
@@ -344,69 +371,4 @@ func (e *engine) backOff(now time.Time, before int) time.Duration {
 func (e *engine) idle(now time.Time) {
 	e.idles = min(e.idles+1, 10)
 	e.receiveAt = now.Add(min(longestIdle, shortPoll<<(e.idles-1)))
-}
-
-// pollsFor is how many receives at once can be of use, with so many messages
-// wanted beyond the slots. The caller holds mu.
-func (e *engine) pollsFor(ahead int) int { return (e.cfg.Concurrency+ahead)/batchSize + 1 }
-
-// tell reports a change of what blocks receiving to Trace and log.
-func (e *engine) tell(block limiter.Block) {
-	now := time.Now()
-	e.mu.Lock()
-	was, since, warned := e.blocked, e.blockedAt, e.warned
-	by := block.Reason
-	news := by != was.Reason || block.Name != was.Name
-	warn := worthALine(by) && !warned
-	switch by { // what is so for a moment now and then
-	case ByUnsettled:
-		warn = warn && !news && now.Sub(since) >= longUnsettled
-	case ByParked:
-		warn = warn && !news && now.Sub(since) >= longParked
-	}
-	if !news && !warn || by != "" && by != ByDrain && e.nPolls > 0 {
-		e.mu.Unlock()
-		return
-	}
-	if news {
-		e.blocked, e.blockedAt = block, now
-	}
-	e.mu.Unlock()
-	// Probing an open breaker unblocks for a moment; that is not worth a line.
-	again := by == "" && warned && !limiter.Tripped(e.limits)
-	if warn || again {
-		e.mu.Lock()
-		e.warned = warn
-		e.mu.Unlock()
-	}
-	if news && was.Reason != "" {
-		call(e.cfg.Trace.Unblocked, UnblockedInfo{Block: was, After: now.Sub(since)})
-	}
-	if news && by != "" {
-		call(e.cfg.Trace.Blocked, BlockedInfo{Block: block})
-	}
-	switch {
-	case warn:
-		args := []any{"consumer", e.cfg.Name, "blocked_by", limiter.Block{Reason: by, Name: block.Name}.String()}
-		if !block.Until.IsZero() {
-			args = append(args, "until", block.Until)
-		}
-		e.cfg.Logger.Warn("queue: receiving nothing", args...)
-	case again:
-		e.cfg.Logger.Info("queue: receiving again", "consumer", e.cfg.Name)
-	}
-}
-
-// worthALine reports whether by is more than the ordinary working of limits.
-func worthALine(by limiter.Reason) bool {
-	return by == limiter.ByBreaker || by == ByHeld || by == ByParked || by == ByUnsettled || by == ByGuard
-}
-
-// failed reports a call that failed and will be tried again.
-func (e *engine) failed(op string, err error, retryIn time.Duration) {
-	e.mu.Lock()
-	e.stats.Errors++
-	e.mu.Unlock()
-	call(e.cfg.Trace.Error, ErrorInfo{Op: op, Err: err, RetryIn: retryIn})
-	e.cfg.Logger.LogAttrs(context.Background(), levelOf(err), "queue: "+op+" failed", attrs(e.cfg.Name, err, retryIn)...)
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // lease notes until when d is ours, and that it is to be extended at half of
-// that time. The caller holds mu.
+// that time. The caller holds mu, and calls attend.
 func (e *engine) lease(d *delivery, until, now time.Time) {
 	d.leaseUntil, d.extendAt = until, time.Time{}
 	if until.IsZero() {
@@ -18,15 +18,33 @@ func (e *engine) lease(d *delivery, until, now time.Time) {
 	if half := until.Sub(now) / 2; half > time.Second/4 {
 		d.extendAt = now.Add(half) // else the queue's own maximum is near: let it end
 	}
-	e.keepBy(d.extendAt)
 }
 
-// keepBy has the lease loop look again at t at the latest. The caller holds mu.
-func (e *engine) keepBy(t time.Time) {
-	if e.nextKeep.IsZero() || t.Before(e.nextKeep) {
-		e.nextKeep = t
+// attend has the lease loop look at d when something is due for it. The caller
+// holds mu.
+func (e *engine) attend(d *delivery) {
+	at := e.attention(d)
+	e.look(d, at)
+	if !at.IsZero() && (e.nextKeep.IsZero() || at.Before(e.nextKeep)) {
+		e.nextKeep = at
 		e.wakeKeeper.set()
 	}
+}
+
+// attention is when d's lease is to be extended or ends, or d has been in hand
+// for too long, whichever is first; zero if there is no such time.
+func (e *engine) attention(d *delivery) time.Time {
+	if d.lost || d.state == settling {
+		return time.Time{}
+	}
+	at := d.leaseUntil
+	if !at.IsZero() && !d.extending {
+		at = d.extendAt
+	}
+	if until, ok := e.heldUntil(d); ok && (at.IsZero() || until.Before(at)) {
+		at = until
+	}
+	return at
 }
 
 // keepLeases is the loop that extends the leases of all that is in hand, gives
@@ -52,79 +70,67 @@ func (e *engine) keepLeases() {
 	}
 }
 
-// lookAfter goes through all that is leased. It returns what to extend, and
-// sets nextKeep. The caller holds mu.
-func (e *engine) lookAfter(now time.Time) (due []*delivery) {
-	e.nextKeep = time.Time{}
-	lookBy := func(t time.Time) { // as keepBy, but the loop is awake
-		if e.nextKeep.IsZero() || t.Before(e.nextKeep) {
-			e.nextKeep = t
-		}
-	}
-	var early []*delivery
-	soon := now.Add(e.cfg.Lease / 16)      // what is due soon joins the call of what is due now
-	for i := len(e.all) - 1; i >= 0; i-- { // backwards, since lose takes the present one out
-		d := e.all[i]
-		if d.state == settling || d.lost {
-			continue
-		}
-		if !d.leaseUntil.IsZero() && !now.Before(d.leaseUntil) {
-			e.lose(d, now)
-			continue
-		}
-		if until, ok := e.heldUntil(d); ok {
-			if !until.After(now) {
-				e.returnGroup(d, now)
-				delay := max(0, d.due.Sub(now))
-				if d.state == waiting && d.lane.aside {
-					delay = d.lane.turn(max(d.msg.Attempt, 1), now)
-				}
-				e.settle(d, settlement{op: opNack, delay: delay, outcome: Released}, now)
-				continue
+// lookAfter goes through what is due for the lease loop. It returns what to
+// extend, and sets nextKeep. The caller holds mu.
+func (e *engine) lookAfter(now time.Time) (extend []*delivery) {
+	soon := now.Add(e.cfg.Lease / 16) // what is due soon joins the call of what is due now
+	for d, ok := e.watch.top(); ok; d, ok = e.watch.top() {
+		extends := !d.leaseUntil.IsZero() && !d.extending && !d.extendAt.Equal(d.leaseUntil)
+		if early := d.looks.After(now); early {
+			if len(extend) == 0 || !extends || d.looks.After(soon) || d.looks.Before(d.extendAt) {
+				break
 			}
-			lookBy(until)
 		}
+		until, limited := e.heldUntil(d)
 		switch {
-		case d.leaseUntil.IsZero():
-		case d.extending || d.extendAt.Equal(d.leaseUntil):
-			lookBy(d.leaseUntil)
-		case !d.extendAt.After(now):
-			due = append(due, d)
-		case !d.extendAt.After(soon):
-			early = append(early, d)
+		case !d.ours(now):
+			e.lose(d, now)
+		case limited && !until.After(now):
+			e.returnGroup(d, now)
+			delay := max(0, d.due.Sub(now))
+			if d.state == queued && d.lane.aside {
+				delay = d.lane.turn(max(d.msg.Attempt, 1), now)
+			}
+			e.settle(d, settlement{op: opNack, delay: delay, outcome: Released}, now)
+		case extends && !d.extendAt.After(soon):
+			d.extending = true
+			extend = append(extend, d)
+			e.look(d, e.attention(d))
 		default:
-			lookBy(d.extendAt)
+			e.look(d, e.attention(d)) // it had another state when it was put here
 		}
 	}
-	if len(due) > 0 {
-		due = append(due, early...)
-		early = nil
+	// The rest of a group may have been returned after it was looked at.
+	extend = slices.DeleteFunc(extend, func(d *delivery) bool {
+		if d.state != settling && d.state != ended {
+			return false
+		}
+		d.extending = false
+		if d.state == settling {
+			e.enqueue(d, now)
+		}
+		return true
+	})
+	e.nextKeep = time.Time{}
+	if d, ok := e.watch.top(); ok {
+		e.nextKeep = d.looks
 	}
-	for _, d := range early {
-		lookBy(d.extendAt)
-	}
-	// The rest of a group may have been given back after it was looked at.
-	due = slices.DeleteFunc(due, func(d *delivery) bool { return d.state >= settling })
-	for _, d := range due {
-		d.extending = true
-		lookBy(d.leaseUntil)
-	}
-	return due
+	return extend
 }
 
 // heldUntil is when a message that does not run is given back, whatever it
 // waits for. What waits behind the first of its group goes with it.
 func (e *engine) heldUntil(d *delivery) (time.Time, bool) {
-	switch d.state {
-	case held:
-		return d.heldSince.Add(e.cfg.MaxHold), true
-	case waiting:
-		if d.behind {
-			return time.Time{}, false
-		}
-		return d.since.Add(e.cfg.MaxHold), true
+	switch ordered := d.group != nil && e.policy.MaxOrdered > 0; {
+	case d.state != queued && d.state != held && d.state != due:
+		return time.Time{}, false
+	case ordered:
+		return d.msg.ReceivedAt.Add(e.policy.MaxOrdered), true
+	case d.state == queued:
+		// What a host's source would take back has been received all the same.
+		return d.since.Add(e.cfg.MaxHold), e.host == nil
 	}
-	return time.Time{}, false
+	return d.heldSince.Add(e.cfg.MaxHold), true
 }
 
 // lose gives up a delivery that is no longer ours. The caller holds mu.
@@ -134,8 +140,10 @@ func (e *engine) lose(d *delivery, now time.Time) {
 	case running:
 		d.lost = true // it ends when its handler returns
 		d.cancel(ErrLeaseLost)
+		e.attend(d)
 	case handing:
 		d.lost = true // it ends when the sink has answered
+		e.attend(d)
 	default:
 		e.end(d, LostLease, now)
 	}
@@ -173,17 +181,22 @@ func (e *engine) extend(ds []*delivery) {
 		case d.state == ended || d.lost:
 			// gone meanwhile
 		case d.msg.Receipt != copies[i].Receipt:
-			e.keepBy(d.extendAt) // a newer delivery has taken over, with a lease of its own
+			e.attend(d) // a newer delivery has taken over, with a lease of its own
 		case errors.Is(err, ErrLeaseLost):
 			e.lose(d, now)
 		case err != nil:
 			unextended = err
 			d.extendAt = now.Add(retryIn)
-			e.keepBy(d.extendAt)
+			if d.extendAt.After(d.leaseUntil) {
+				d.extendAt = d.leaseUntil
+			}
+			e.attend(d)
 		case copies[i].LeaseUntil.IsZero():
 			e.lease(d, began.Add(e.cfg.Lease), now)
+			e.attend(d)
 		default:
 			e.lease(d, copies[i].LeaseUntil, now)
+			e.attend(d)
 		}
 	}
 	e.unlock()

@@ -1,21 +1,205 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
-// levelOf is loud for what needs a person.
-func levelOf(err error) slog.Level {
-	if errors.Is(err, limiter.ErrMisconfigured) {
-		return slog.LevelError
-	}
-	return slog.LevelWarn
+// A topic is what lines of the log are about that would come too often: each
+// has one line a minute, which counts those that were left out.
+type topic uint8
+
+const (
+	aRefusal topic = iota
+	aFailure
+	anAccessFailure
+	aSuspect
+	aMessage
+	aReceive
+	anAck
+	aNack
+	anExtension
+	aHandOver
+	aLimiter
+	topics
+)
+
+const quietFor = time.Minute
+
+// A journal knows what was logged of late. Used under Consumer.mu.
+type journal struct {
+	last    [topics]time.Time
+	omitted [topics]int
 }
 
-func attrs(name string, err error, retryIn time.Duration) []slog.Attr {
-	return []slog.Attr{slog.String("consumer", name), slog.Any("error", err), slog.Duration("retry_in", retryIn)}
+// due reports whether a line about t may be logged, and how many were left out
+// since the last one.
+func (j *journal) due(t topic, now time.Time) (omitted int, ok bool) {
+	if !j.last[t].IsZero() && now.Sub(j.last[t]) < quietFor {
+		j.omitted[t]++
+		return 0, false
+	}
+	omitted, j.omitted[t], j.last[t] = j.omitted[t], 0, now
+	return omitted, true
+}
+
+// log writes a line about t unless there was one within the last minute.
+func (e *engine) log(t topic, level slog.Level, text string, args ...any) {
+	e.mu.Lock()
+	omitted, ok := e.journal.due(t, time.Now())
+	e.mu.Unlock()
+	if !ok {
+		return
+	}
+	if omitted > 0 {
+		args = append(args, "omitted", omitted)
+	}
+	e.cfg.Logger.Log(context.Background(), level, "queue: "+text, append([]any{"consumer", e.cfg.Name}, args...)...)
+}
+
+// logResult logs a run that failed.
+func (e *engine) logResult(j job, f judge.Facts, v judge.Verdict) {
+	switch {
+	case f.Err == nil || f.Postponed || f.Interrupted || v.Action == judge.Drop || v.Action == judge.DeadLetter || f.Panicked:
+		return // no failure, or logged elsewhere
+	case f.Guilt != judge.Innocent:
+		e.log(aSuspect, slog.LevelWarn, "a message fails while others succeed", "message", j.m.ID, "error", f.Err, "failures", f.Failures, "retry_in", v.Delay)
+	case f.Class == limiter.ErrOverload:
+		args := []any{"error", f.Err}
+		if after, ok := limiter.RetryAfter(f.Err); ok {
+			args = append(args, "retry_after", after)
+		}
+		e.log(aRefusal, slog.LevelWarn, "the downstream refuses messages: too many", args...)
+	case f.Class == limiter.ErrUnavailable:
+		e.log(aFailure, slog.LevelWarn, "the downstream fails", "error", f.Err)
+	case f.Class == limiter.ErrMisconfigured:
+		e.log(anAccessFailure, slog.LevelError, "the downstream denies access or is misconfigured: somebody has to act", "error", f.Err)
+	default:
+		e.log(aMessage, slog.LevelWarn, "a message failed", "message", j.m.ID, "error", f.Err, "retry_in", v.Delay)
+	}
+}
+
+// failed reports a call that failed and will be made again.
+func (e *engine) failed(op string, err error, retryIn time.Duration) {
+	e.mu.Lock()
+	e.stats.Errors++
+	e.mu.Unlock()
+	call(e.cfg.Trace.Error, ErrorInfo{Op: op, Err: err, RetryIn: retryIn})
+	about, ok := map[string]topic{"receive": aReceive, "ack": anAck, "nack": aNack, "extend": anExtension, "dead-letter": aHandOver}[op]
+	if !ok {
+		about = aLimiter
+	}
+	level := slog.LevelWarn
+	if errors.Is(err, limiter.ErrMisconfigured) {
+		level = slog.LevelError // a person is needed
+	}
+	e.log(about, level, op+" failed", "error", err, "retry_in", retryIn)
+}
+
+const (
+	longUnsettled = time.Second      // results that wait for so long are worth a line in the log
+	longParked    = 10 * time.Second // and so are messages that wait for their own limiters, and keep others waiting
+	longPause     = 5 * time.Minute  // and a pause that lasts for so long
+
+	firstReminder = time.Minute // after which a line that nothing is received is repeated
+	lastReminder  = time.Hour   // doubled each time, up to this
+)
+
+// A standstill is what keeps the consumer from receiving, as last reported.
+// Used under Consumer.mu.
+type standstill struct {
+	block  limiter.Block // as Trace knows it
+	since  time.Time
+	logged bool      // the log's last word is that nothing is received,
+	began  time.Time // since then
+	remind time.Time // when it says so again
+	wait   time.Duration
+}
+
+// tell reports a change of what blocks receiving to Trace and log.
+func (e *engine) tell(block limiter.Block) {
+	if e.host != nil && block.Reason != "" {
+		e.host.Blocked(block)
+	}
+	now := time.Now()
+	e.mu.Lock()
+	s := &e.still
+	if block.Reason != "" && block.Reason != ByDrain && len(e.receiving) > 0 {
+		e.mu.Unlock()
+		return
+	}
+	was, since := s.block, s.since
+	news := block.Reason != was.Reason || block.Name != was.Name
+	if news {
+		s.block, s.since = block, now
+	}
+	warn := worthALine(block, now.Sub(s.since), now) && !s.remind.After(now)
+	again := false
+	var lasted time.Duration
+	switch {
+	case warn && !s.logged:
+		s.logged, s.began, s.wait = true, now, firstReminder
+		s.remind = now.Add(s.wait)
+	case warn:
+		s.wait = min(2*s.wait, lastReminder)
+		s.remind = now.Add(s.wait)
+		lasted = now.Sub(s.began)
+	case s.logged && block.Reason == "":
+		// Probing an open breaker unblocks for a moment; that is not worth a line.
+		e.mu.Unlock()
+		closed := !limiter.Tripped(e.limits)
+		e.mu.Lock()
+		if again = closed && s.logged; again {
+			lasted = now.Sub(s.began)
+			*s = standstill{block: s.block, since: s.since}
+		}
+	}
+	e.mu.Unlock()
+	if news && was.Reason != "" {
+		call(e.cfg.Trace.Unblocked, UnblockedInfo{Block: was, After: now.Sub(since)})
+	}
+	if news && block.Reason != "" {
+		call(e.cfg.Trace.Blocked, BlockedInfo{Block: block})
+	}
+	switch {
+	case warn:
+		args := []any{"consumer", e.cfg.Name, "blocked_by", limiter.Block{Reason: block.Reason, Name: block.Name}.String()}
+		if !block.Until.IsZero() {
+			args = append(args, "until", block.Until)
+		}
+		if block.Cause != nil {
+			args = append(args, "cause", block.Cause)
+		}
+		if lasted > 0 {
+			args = append(args, "for", lasted)
+		}
+		level := slog.LevelWarn
+		if block.Reason == limiter.ByPause || errors.Is(block.Cause, limiter.ErrMisconfigured) {
+			level = slog.LevelError
+		}
+		e.cfg.Logger.Log(context.Background(), level, "queue: receiving nothing", args...)
+	case again:
+		e.cfg.Logger.Info("queue: receiving again", "consumer", e.cfg.Name, "after", lasted)
+	}
+}
+
+// worthALine reports whether a block is more than the ordinary working of
+// limits, or what is so for a moment now and then.
+func worthALine(b limiter.Block, lasts time.Duration, now time.Time) bool {
+	switch b.Reason {
+	case limiter.ByBreaker, limiter.ByValve, ByHeld:
+		return true
+	case limiter.ByPause:
+		return b.Until.Sub(now) > longPause
+	case ByParked:
+		return lasts >= longParked
+	case ByUnsettled:
+		return lasts >= longUnsettled
+	}
+	return false
 }

@@ -6,9 +6,35 @@ import (
 	"time"
 )
 
+// How receives are decided.
+//
+// A message is asked for when a slot will be free for it by the time it arrives.
+// A handler that has run for long says little about when it will end, so each
+// running handler counts less the longer it has run (e^-age/memory): what counts
+// is the slots that are turning over. Each of them comes free once in the mean
+// time that handlers count for, which makes a rate. By Little's law the look-ahead
+// is that rate times the round-trip and up to 20 ms, plus one standard deviation.
+// In the long run this is the mean rate, but at any moment it follows the
+// handlers: while slow ones occupy all slots, nothing is asked for ahead of them,
+// however quick the mean is. A second bound, safe, limits the wait where a few
+// handlers take very much longer than the others: no more is asked for than will
+// start, all but surely, before slow handlers have occupied so many slots that a
+// message waits longer than a round-trip and 250 ms. How many receives may be in
+// flight is bounded by the messages wanted, and by a ladder that is climbed only
+// as long as more receives bring more (see ladder). Everything is observed and
+// nothing is configured.
+//
+// What always holds:
+//
+//   - Running, waiting and asked for, together, never exceed the slots and the
+//     look-ahead at the time of asking. A look-ahead that shrinks recalls nothing,
+//     and nothing more is asked for until what is in hand has fallen below it.
+//   - The look-ahead is zero until the first handler has ended.
+//   - Every method takes constant time and allocates nothing.
+
 const (
-	// batchSize is how many messages one call receives, acks, gives back or
-	// extends: SQS's limit, and enough to make calls cheap elsewhere.
+	// batchSize is how many messages one call receives, acks, nacks or extends:
+	// SQS's limit, and enough to make calls cheap elsewhere.
 	batchSize = 10
 
 	// gatherTime is the most that a free slot waits to be filled by the same
@@ -16,29 +42,59 @@ const (
 	// wait for its slot beyond the round-trip.
 	gatherTime = 20 * time.Millisecond
 
-	// paceMemory is how quickly the observed rate forgets. Shorter makes the
-	// look-ahead jump about with every burst; longer makes it late when
-	// handlers turn slow.
-	paceMemory = 300 * time.Millisecond
+	// patience is how long a message may wait for its slot beyond the round-trip,
+	// in 99 of 100 cases.
+	patience = 250 * time.Millisecond
 
-	// minPace is of how much time, at least, a rate is observed.
-	minPace = 50 * time.Millisecond
+	// deviations is how many standard deviations more slow handlers than expected
+	// the safe look-ahead allows for. A normal distribution would need 2.3 for 99
+	// of 100; where a few slots turn over, the tail is longer.
+	deviations = 3
+
+	// paceMemory is how quickly the rate of starts forgets, and minPace the
+	// shortest time it is measured over.
+	paceMemory = 300 * time.Millisecond
+	minPace    = 50 * time.Millisecond
+
+	// No slot is credited with more than one start per leastTime, or handlers
+	// that do nothing would look infinitely fast, and no memory is shorter than
+	// minMemory.
+	leastTime = time.Millisecond
+	minMemory = 5 * time.Millisecond
+
+	// The mean time is that of the last timesKept handlers or so, the shares of
+	// slow ones those among sharesKept; with many slots, of keptPerSlot each.
+	timesKept   = 64
+	sharesKept  = 1024
+	keptPerSlot = 16
 
 	// maxRoundTrip bounds what is believed of a receive's round-trip, since a
 	// long poll on a quiet queue can't be told from a slow network.
 	maxRoundTrip = time.Second
 )
 
-// A pace observes how fast handlers start and end and how long a receive
-// takes, and computes from it how many messages to ask for beyond the free
-// slots (Little's law): what will be started while the next receive is under
-// way. All methods take the present time and are called under Consumer.mu.
+// A pace observes how handlers start and end and how long a receive takes, and
+// computes from it how many messages to ask for beyond the free slots. All
+// methods take the present time and are called under Consumer.mu.
 type pace struct {
 	starts fading    // one for each start
 	since  time.Time // when starts began, after a pause
-	ends   fading    // one for each end
-	time   fading    // the handler's time, in seconds, for each end
-	busy   fading    // the time in handlers, in seconds, of all that run or ran
+
+	// The handlers that run. memory is the time scale on which slots are expected
+	// to turn over: a few mean times, at most the time that is planned for.
+	memory  time.Duration
+	running int
+	turning float64 // sum of e^-age/memory
+	at      time.Time
+
+	// The handlers that have ended: means, in which each one counts for less the
+	// longer ago it was.
+	ends     float64 // how many
+	each     float64 // seconds for which a handler was turning
+	late     float64 // share that took longer than memory
+	stuck    float64 // share that took longer than a message may wait
+	stuckFor float64 // seconds that those took
+
 	trips  [16]time.Duration
 	nTrips int
 	trip   time.Duration // the round-trip that trips suggest
@@ -52,14 +108,58 @@ func (p *pace) started(now time.Time) {
 		p.starts, p.since = fading{}, now
 	}
 	p.starts.add(now, 1)
-	p.busy.flow(now, 1)
+	p.fade(now)
+	p.running++
+	p.turning++
 }
 
-func (p *pace) ended(now time.Time, took time.Duration) {
-	p.ends.add(now, 1)
-	p.time.add(now, took.Seconds())
-	p.busy.flow(now, -1)
+// ended notes the end of a handler on one of so many slots.
+func (p *pace) ended(now time.Time, took time.Duration, slots int) {
+	p.fade(now)
+	left := faded(took, p.memory)
+	p.running--
+	p.turning = max(0, p.turning-left)
+
+	p.ends++
+	average(&p.each, (1-left)*p.memory.Seconds(), p.kept(timesKept, slots))
+	late, stuck := 0.0, 0.0
+	if took > p.memory {
+		late = 1
+	}
+	if took > p.longest() {
+		stuck = 1
+		if p.stuckFor == 0 {
+			p.stuckFor = took.Seconds()
+		}
+		average(&p.stuckFor, took.Seconds(), timesKept)
+	}
+	n := p.kept(sharesKept, slots)
+	average(&p.late, late, n)
+	average(&p.stuck, stuck, n)
 }
+
+// kept is how many handlers the means are of, if at most so many count.
+func (p *pace) kept(most, slots int) float64 {
+	return min(p.ends, float64(max(most, keptPerSlot*slots)))
+}
+
+// average adds x to the mean of n values, x included.
+func average(mean *float64, x, n float64) { *mean += (x - *mean) / n }
+
+// fade brings turning up to date.
+func (p *pace) fade(now time.Time) {
+	if p.memory == 0 {
+		p.memory = gatherTime
+	}
+	if now.After(p.at) {
+		p.turning *= faded(now.Sub(p.at), p.memory)
+		p.at = now
+	}
+}
+
+// longest is how long a handler may take so that a message that is asked for when
+// it starts does not wait longer than a round-trip and patience for its slot.
+func (p *pace) longest() time.Duration { return 2*p.trip + patience }
 
 // received notes the duration of a receive that brought something, and whether it
 // brought several and all that was asked for. The round-trip is the lower quartile
@@ -78,31 +178,15 @@ func (p *pace) received(took time.Duration, full bool) {
 	p.trip = trips[(n-1)/4]
 }
 
-// rates returns how many messages per second will be started as long as there
-// are enough, and how many the slots could do at most. The first is what was
-// seen, but no more than the second, which leaves out the moment in which empty
-// slots were filled. A slot's time for a message is the mean of those that have
-// ended, or, as the quick ones end first, the time in handlers for each end if
-// that is more.
-func (p *pace) rates(now time.Time, slots int) (rate, most float64) {
-	ends := p.ends.sum(now)
-	if ends <= 0 {
-		return 0, 0
-	}
-	// After a pause there are fewer than paceMemory's worth of starts.
-	age := max(now.Sub(p.since), minPace)
-	seen := p.starts.sum(now) / paceMemory.Seconds() / -math.Expm1(-float64(age)/float64(paceMemory))
-	most = float64(slots) * ends / max(p.time.sum(now), p.busy.sum(now), 1e-9)
-	return min(seen, most), most
-}
-
 // An outlook is what a pace says of the near future.
 type outlook struct {
-	lookAhead int           // messages to have in hand or asked for beyond the slots
-	starved   int           // the same while slots are free and nothing is in hand for them
+	lookAhead int           // messages to have waiting or asked for beyond the slots while all slots are taken
+	starved   int           // the same while slots are free and nothing waits for them
+	limited   int           // the same while slots are free and what waits may not start
 	worth     int           // how many must be wanted for a receive to be worth its call
 	gather    time.Duration // how long to wait for that many
 	horizon   time.Duration // how far ahead the limits are asked
+	unsettled int           // four times the results that are in flight at the rate of starts
 }
 
 // outlookAge is how old an outlook may be: it is asked for at every message.
@@ -116,44 +200,80 @@ func (p *pace) outlook(now time.Time, slots int) outlook {
 }
 
 func (p *pace) look(now time.Time, slots int) outlook {
-	rate, most := p.rates(now, slots)
-	trip, gather := p.trip, gatherTime
-	if rate > 0 {
-		// Long enough for a full receive to be wanted, or for one to return.
-		gather = min(gather, max(trip, time.Duration(batchSize/rate*float64(time.Second))))
+	if p.ends == 0 {
+		return outlook{worth: 1, gather: gatherTime, horizon: p.trip + gatherTime}
 	}
-	ahead := rate * (trip + gather).Seconds()
-	// While there is a backlog, the rate that was seen is what the receives brought:
-	// too slow for slots that wait for them, where the round-trips are uneven. Each
-	// slot may have a full receive under way, if all that they bring could be
-	// started in gatherTime.
-	starved := min(most*gatherTime.Seconds(), float64((batchSize-1)*slots))
+	p.fade(now)
+	each := p.turnover(slots)
+	p.memory = max(minMemory, min(p.trip+gatherTime, time.Duration(4*each*float64(time.Second))))
+
+	// A free slot turns over as soon as there is a message.
+	turning := p.turning + float64(max(0, slots-p.running))
+	each = max(each, leastTime.Seconds())
+	possible := turning / each
+	age := max(now.Sub(p.since), minPace) // after a pause there are fewer than paceMemory's worth of starts
+	seen := min(possible, p.starts.sum(now)/paceMemory.Seconds()/-math.Expm1(-float64(age)/float64(paceMemory)))
+
+	safe := p.safe(turning, slots)
+	trip, gather := p.trip.Seconds(), gatherTime.Seconds()
+	if seen > 0 {
+		// Long enough for a full receive to be wanted, or for one to return; and as
+		// long as a round-trip where there is a look-ahead that lasts until then.
+		full := batchSize / seen
+		gather = max(min(gather, max(trip, full)), min(trip, full, safe/seen))
+	}
+	spread := math.Sqrt(possible * trip)
 	return outlook{
-		lookAhead: int(ahead),
-		starved:   int(max(ahead, starved)),
-		worth:     int(min(batchSize, max(1, rate*gather.Seconds()+1e-3))), // gather is rounded, and 9.999 is a full receive
-		gather:    gather,
-		horizon:   trip + gather,
+		lookAhead: int(min(possible*(trip+gather)+spread, safe)),
+		starved:   int(min(possible*(trip+max(gather, gatherTime.Seconds()))+spread, safe)),
+		limited:   int(min(seen*(trip+gather), safe)),
+		worth:     int(min(batchSize, max(1, seen*gather+1e-3))), // 9.999 is a full receive
+		gather:    time.Duration(gather * float64(time.Second)),
+		horizon:   p.trip + time.Duration(gather*float64(time.Second)),
+		unsettled: int(4 * seen * trip),
 	}
+}
+
+// turnover is the mean time in seconds for which a handler counts as turning, over
+// those that have ended. The time of those that still run is included, as the
+// quick ones end first.
+func (p *pace) turnover(slots int) float64 {
+	return p.each + (float64(p.running)-p.turning)*p.memory.Seconds()/p.kept(timesKept, slots)
+}
+
+// safe is how many messages may be asked for ahead so that one in a hundred, at
+// most, waits longer than a round-trip and patience. A share of the handlers that
+// start takes longer than that; a handler that is late counts as one of them as
+// far as late ones have turned out to be. The messages asked for all start in time
+// unless every slot that turns over gets such a handler before. Of the slots that
+// do not turn over some come free as well; each is good for a message.
+func (p *pace) safe(turning float64, slots int) float64 {
+	late := max(0, float64(p.running)-p.turning)
+	n := p.kept(sharesKept, slots)
+	suspects := late * (p.stuck*n + 1) / (p.late*n + 1)
+	share := (p.stuck*n + suspects + 1) / (n + suspects + 1)
+	safe := max(0, surely(turning)/share-turning)
+	if p.stuckFor > 0 {
+		safe += surely(late * p.longest().Seconds() / p.stuckFor)
+	}
+	return safe
+}
+
+// surely is the mean of a Poisson distribution that exceeds most no more often
+// than deviations allow: x + deviations*sqrt(x) = most.
+func surely(most float64) float64 {
+	root := (math.Sqrt(deviations*deviations+4*most) - deviations) / 2
+	return root * root
 }
 
 // A fading sum forgets what was added by a factor of e every paceMemory.
 type fading struct {
 	value float64
-	rate  float64 // is added every second
 	at    time.Time
 }
 
 func (f *fading) sum(now time.Time) float64 {
-	if f.value == 0 && f.rate == 0 || !now.After(f.at) {
-		return f.value
-	}
-	x := float64(now.Sub(f.at)) / float64(paceMemory)
-	kept := 1 - x // as good for a small x, and this is called for every message
-	if x >= 1e-3 {
-		kept = math.Exp(-x)
-	}
-	return f.value*kept + f.rate*paceMemory.Seconds()*(1-kept)
+	return f.value * faded(now.Sub(f.at), paceMemory)
 }
 
 func (f *fading) add(now time.Time, x float64) {
@@ -163,8 +283,14 @@ func (f *fading) add(now time.Time, x float64) {
 	}
 }
 
-// flow changes what is added every second.
-func (f *fading) flow(now time.Time, by float64) {
-	f.add(now, 0)
-	f.rate += by
+// faded is what is left of 1 after d: e^-d/memory.
+func faded(d, memory time.Duration) float64 {
+	x := float64(d) / float64(memory)
+	switch {
+	case x <= 0:
+		return 1
+	case x < 1e-3:
+		return 1 - x // as good, and this is called for every message
+	}
+	return math.Exp(-x)
 }

@@ -2,77 +2,34 @@ package queue
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
-	"github.com/rampmeter/rampmeter/queue/internal/results"
-	"github.com/rampmeter/rampmeter/retry"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
-// A verdict is what a handler's result means for its message.
-type verdict struct {
-	kind   verdictKind
-	delay  time.Duration // hold, giveBack: how long
-	reason string        // bury: for the dead-letter record
-	as     Outcome       // giveBack: what it counts as
-}
+// maxOrdered is how long a message of an ordered group stays in hand: SQS allows
+// 12 h.
+const maxOrdered = 11 * time.Hour
 
-type verdictKind uint8
-
-const (
-	ackIt    verdictKind = iota // done
-	bury                        // failed for good: to the dead-letter sink
-	hold                        // trouble at the far side: stays in hand
-	giveBack                    // to be delivered again after a delay
-	drop                        // no longer ours: settle nothing
-)
-
-// judge is the table of results of the package documentation. The permit has
-// been released with err before, so a breaker that err opened is open. The
-// caller does not hold mu.
-func (e *engine) judge(j job, err error, now time.Time) verdict {
-	if err == nil {
-		return verdict{kind: ackIt}
-	}
-	if delay, ok := results.IsPostponed(err); ok {
-		return verdict{kind: giveBack, delay: delay, as: Released}
-	}
-	if errors.Is(err, retry.ErrPermanent) {
-		return verdict{kind: bury, reason: retry.Reason(err)}
-	}
-	if cause := context.Cause(j.ctx); cause == ErrDrainTimeout || cause == ErrLeaseLost {
-		return verdict{kind: giveBack, as: Released} // we have ended it, so its error is no verdict
-	}
-	class := limiter.Classify(err)
-	if class == limiter.ErrOverload || class == limiter.ErrMisconfigured ||
-		class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || j.d.lane.own != nil && limiter.Tripped(j.d.lane.own)) {
-		delay, _ := e.patient.Next(j.run, err)
-		if j.heldFor(now)+delay >= e.cfg.MaxHold {
-			return verdict{kind: giveBack, delay: delay, as: Released}
-		}
-		return verdict{kind: hold, delay: delay}
-	}
-	delay, ok := e.cfg.Retry.Next(max(results.Attempts(j.m.Attempt, err), 1), err)
-	switch {
-	case ok:
-		return verdict{kind: giveBack, delay: delay, as: Retried}
-	case e.cfg.Retry.Retryable != nil && !e.cfg.Retry.Retryable(err):
-		return verdict{kind: bury, reason: retry.Reason(err)}
-	}
-	return verdict{kind: bury, reason: retry.ReasonExhausted}
-}
-
-// finish gives the permit and the slot back, then does what the result means.
-// It reports whether Run has given the handler up meanwhile, and otherwise
-// whether another message could be started at once.
-func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more bool) {
-	own := giveBackPermits(j, permit, err)
+// finish passes a run's result on to the limits, gives the slot back, and does
+// with the message what the result means. It reports whether Run has given the
+// handler up meanwhile, and otherwise whether another message could be started
+// at once.
+func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orphaned, more bool) {
 	d, now := j.d, time.Now()
 	took := now.Sub(j.at)
-	v := e.judge(j, err, now)
-	apart := v.kind == hold && (own || d.lane.own != nil && !troubled(e.limits))
+	f := judge.Facts{
+		Result: result, Run: j.run, Took: took, Held: j.heldFor(now), InHand: now.Sub(j.m.ReceivedAt), Age: j.m.age(now), Ordered: j.m.ordered(),
+	}
+	cause := context.Cause(j.ctx)
+	f.Interrupted = cause == ErrDrainTimeout || cause == ErrLeaseLost || cause == context.DeadlineExceeded && took < e.telling
+	if f.Class != nil && !f.Permanent && !f.Postponed && !f.Interrupted {
+		f.Guilt = e.compare(j, f, now)
+	}
+	own := hear(j, permit, f)
+	f.Outage = f.Class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || d.lane.own != nil && limiter.Tripped(d.lane.own))
+	local := f.Err != nil && (own || d.lane.own != nil && !suffers(e.limits))
 	j.cancel(nil)
 
 	e.mu.Lock()
@@ -85,182 +42,223 @@ func (e *engine) finish(j job, permit limiter.Permit, err error) (orphaned, more
 		e.mu.Unlock()
 		return true, false
 	}
-	switch {
-	case d.lost:
-		v = verdict{kind: drop}
-	case e.draining && v.kind == hold:
-		v = verdict{kind: giveBack, delay: v.delay, as: Released} // nobody is left to run it again
+	f.LeaseLost, f.Draining, f.Failures = d.lost, e.draining, d.failures
+	fresh := j.run == 1 && d.streak.Len() == 0 && !f.Postponed && !f.Interrupted
+	if f.Class == nil && !f.Postponed && !f.Interrupted {
+		d.streak = judge.Streak{} // they are no longer in a row
 	}
-	guarded := false
-	switch {
-	case v.kind == ackIt:
-		_, guarded = e.guard.result(now, j.at, false)
-	case v.kind == bury:
-		var allowed bool
-		if allowed, guarded = e.guard.result(now, j.at, true); !allowed || e.cfg.DeadLetter == nil {
-			v = verdict{kind: giveBack, delay: e.cfg.Retry.WithDefaults().MaxDelay, as: Retried}
+	f.Streak, f.Failing = d.streak.Len(), d.streak.Lasts(now)
+	v := judge.Judge(e.policy, f)
+	var rations string
+	switch v.Action {
+	case judge.Ack:
+		if e.guard.Succeeded(now) {
+			rations = guardEnds
 		}
-	case v.kind == giveBack && v.as == Retried:
-		e.guard.inconclusive(now, j.at)
+		if fresh {
+			e.others.Add(now, nil)
+			if d.lane.own != nil {
+				d.lane.others.Add(now, nil)
+			}
+		}
+		if j.run == 1 { // what is held says nothing about what is not
+			e.freshSucceeds, e.holdsSince = true, now
+		}
+	case judge.DeadLetter:
+		allowed, began := e.guard.Allow(now)
+		if !allowed {
+			f.Guarded = true
+			v = judge.Judge(e.policy, f)
+		}
+		if began {
+			rations = guardBegins
+		}
+	}
+	if e.host != nil {
+		e.host.Judged(j.m.ID, f, v)
 	}
 
-	e.pace.ended(now, took)
-	d.err, d.cancel = err, nil
-	switch v.kind {
-	case ackIt:
+	e.pace.ended(now, took, e.capacity)
+	d.err, d.cancel = f.Err, nil
+	switch {
+	case v.Failed && f.Attempts > 0:
+		d.failures = f.Attempts
+	case v.Failed || v.Action == judge.Drop: // it may be what takes too long
+		d.failures++
+	}
+	switch v.Action {
+	case judge.Ack:
 		e.settle(d, settlement{op: opAck, outcome: Done}, now)
-	case bury:
-		e.move(d, handing, now)
-	case hold:
-		e.hold(d, now, v.delay, apart)
-	case giveBack:
+	case judge.DeadLetter:
+		e.ledger.handOver(d)
+		e.attend(d)
+		e.changed(now)
+	case judge.Hold:
+		// What is its own, or its key's, says nothing about other messages.
+		d.suspect = f.Guilt != judge.Innocent || d.streak.Suspected()
+		apart := local || v.Failed || f.Postponed || d.suspect
+		d.spare = d.spare || d.suspect
+		e.hold(d, now, v.Delay, apart)
+		if !apart && j.run == 1 {
+			e.freshSucceeds = false
+			e.freshAt = now.Add(max(leastFresh, now.Sub(e.holdsSince)/10))
+		}
+	case judge.Return:
 		e.returnGroup(d, now)
-		e.settle(d, settlement{op: opNack, delay: v.delay, outcome: v.as}, now)
-	case drop:
+		e.settle(d, settlement{op: opNack, delay: v.Delay, outcome: returned(v)}, now)
+	case judge.Drop:
 		e.returnGroup(d, now)
 		e.end(d, LostLease, now)
 	}
 	due := d.due
 	more, wait := e.startable(now)
-	if wait > 0 || guarded || v.kind != ackIt {
+	if wait > 0 || v.Action != judge.Ack {
 		e.wakeDispatch.set() // else the caller takes the next one, or there is none before something wakes it anyway
 	}
 	e.unlock()
 
-	e.report(j, v, took, err, due)
-	if guarded {
-		e.reportGuard()
-	}
-	if v.kind == bury {
-		e.handOver(j, v.reason, err)
+	e.report(j, f, v, took, due)
+	e.logResult(j, f, v)
+	e.reportGuard(rations)
+	if v.Action == judge.DeadLetter {
+		e.handOver(j, v.Reason, f.Err)
 	}
 	return false, more
 }
 
-// giveBackPermits lets the limiters learn from a run; from a postponed one there
-// is nothing to learn. It reports whether the message's own limiter has taken
-// note of err as an outage or a pause. That is the key's alone, and the limits
-// for all abstain: one key's 429 would have their breaker stop every key.
-func giveBackPermits(j job, shared limiter.Permit, err error) (own bool) {
-	if _, postponed := results.IsPostponed(err); postponed {
+// returned is what a message that is nacked counts as.
+func returned(v judge.Verdict) Outcome {
+	if v.Failed {
+		return Retried
+	}
+	return Released
+}
+
+// age is how long ago anyone first received the message, as far as is known.
+func (m *Message) age(now time.Time) time.Duration {
+	first := m.FirstReceivedAt
+	if first.IsZero() {
+		first = m.ReceivedAt
+	}
+	return now.Sub(first)
+}
+
+// compare says how guilty a message is whose result names a class, by what others
+// did.
+func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Guilt {
+	if e.host != nil {
+		return e.host.Guilt(j.m.Attempt, f)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	d, others := j.d, &e.others
+	if d.lane.own != nil {
+		others = &d.lane.others // another key's success says nothing about this one
+	}
+	if j.run == 1 && d.streak.Len() == 0 {
+		others.Add(now, f.Class)
+	}
+	return others.Fail(now, &d.streak, f.Class)
+}
+
+// hear lets the limits hear of a run what they should. It reports whether the
+// message's own limiter has taken note of the result as an outage or a pause.
+// That is the key's alone, and the limits for all abstain: one key's 429 would
+// have their breaker stop every key.
+func hear(j job, shared limiter.Permit, f judge.Facts) (own bool) {
+	switch f.Hears() {
+	case judge.NeverRan:
 		j.own.Cancel()
 		shared.Cancel()
-		return false
-	}
-	j.own.Release(err)
-	if own = j.d.lane.own != nil && limiter.Classify(err) != nil && troubled(j.d.lane.own); own {
+	case judge.Unjudged:
+		j.own.Abstain()
 		shared.Abstain()
-	} else {
-		shared.Release(err)
+	case judge.Heard:
+		j.own.Release(f.Err)
+		if own = j.d.lane.own != nil && f.Class != nil && suffers(j.d.lane.own); own {
+			shared.Abstain()
+		} else {
+			shared.Release(f.Err)
+		}
 	}
 	return own
 }
 
-func (e *engine) report(j job, v verdict, took time.Duration, err error, due time.Time) {
-	if f := e.cfg.Trace.Finished; f != nil {
-		o := map[verdictKind]Outcome{ackIt: Done, bury: DeadLettered, giveBack: v.as, drop: LostLease}[v.kind]
-		f(FinishedInfo{Message: j.m, Run: j.run, Took: took, Err: err, Outcome: o})
-	}
-	switch v.kind {
-	case hold:
-		call(e.cfg.Trace.Held, HeldInfo{Message: j.m, Err: err, Until: due})
-	case drop:
-		e.cfg.Logger.Warn("queue: lease lost while the handler ran; nothing is settled", "consumer", e.cfg.Name, "message", j.m.ID, "took", took)
-	}
-}
-
-func (e *engine) reportGuard() {
-	e.mu.Lock()
-	tripped := e.guard.tripped
-	e.mu.Unlock()
-	if tripped {
-		e.cfg.Logger.Error("queue: dead-letter guard: more than half of the last results would be dead-lettered, "+
-			"which points at this program rather than at the messages; the hand-off stops and one message at a time is tried",
-			"consumer", e.cfg.Name)
-		return
-	}
-	e.cfg.Logger.Info("queue: dead-letter guard: results are normal again", "consumer", e.cfg.Name)
-}
-
-// troubled reports whether l has taken note of trouble at the far side: whether
-// a breaker is not closed, or it pauses. A limiter that is only used up has not.
-func troubled(l limiter.Limiter) bool {
+// suffers reports whether l has taken note of an outage downstream: whether a
+// breaker is not closed, or it pauses. A limiter that is only used up has not.
+func suffers(l limiter.Limiter) bool {
 	return l.Blocked().Reason == limiter.ByPause || limiter.Tripped(l)
 }
 
-// hold keeps a message in hand until the far side may be better. Trouble that
-// is its lane's own (apart) lets the other lanes go on: the lane's limiter has
-// taken note of it, or the limits for all have not. When too much is held so,
-// some of it is given back after all, be it this one. The caller holds mu.
+// hold keeps a message in hand until it may run again. One that is apart does
+// not count against MaxHeld, and lets the others go on; when too much is held
+// so, some of it is returned after all, be it this one. The caller holds mu.
 func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart bool) {
-	if apart {
-		d.apart = true
-		e.apart++
-	} else if e.counts[held] == e.apart {
+	if !apart && e.holding() == e.apart { // the first of an outage
 		e.heldLimit = e.cfg.MaxHeld
 		if e.heldLimit == 0 {
-			e.heldLimit = e.inHand()
+			e.heldLimit = max(e.capacity, e.inHand())
 		}
+		e.holdsSince = now
 	}
 	if d.heldSince.IsZero() {
 		d.heldSince = now
 	}
 	d.due, d.since = now.Add(delay), now
-	e.move(d, held, now)
-	e.holds = append(e.holds, d)
-	e.keepBy(d.heldSince.Add(e.cfg.MaxHold))
+	e.ledger.hold(d, apart)
+	e.attend(d)
 	e.shed(now)
+	e.changed(now)
 }
 
-// handOver sends a copy of the message to the dead-letter sink and acks the
-// message if the sink has accepted it. The lease is kept meanwhile.
-func (e *engine) handOver(j job, reason string, cause error) {
-	e.mu.Lock()
-	m := j.d.msg
-	e.mu.Unlock()
-	record := retry.DeadLetter{
-		Reason: reason, Error: fmt.Sprint(cause), Attempts: results.Attempts(m.Attempt, cause), Source: e.cfg.Name, MessageID: m.ID,
-		First: m.FirstReceivedAt, Last: time.Now(),
+// heldMost is how many may be held: while fresh messages succeed, it is not the
+// downstream that keeps the others from it. The caller holds mu.
+func (e *engine) heldMost() int {
+	if e.freshSucceeds && e.cfg.MaxHeld == 0 {
+		return max(e.heldLimit, e.maxParked())
 	}
-	if record.First.IsZero() {
-		record.First = m.ReceivedAt
-	}
-	copied := m.Clone()
-	copied.Delay = 0
-	if m.ordered() {
-		copied.Dedup = m.ID // a copy sent twice arrives once
-	}
-	if copied.Attributes == nil {
-		copied.Attributes = make(map[string]string, 1)
-	}
-	copied.Attributes[retry.DeadLetterAttribute] = record.Encode()
+	return e.heldLimit
+}
 
-	ctx, cancel := context.WithTimeout(e.calls, callLimit)
-	err := errorOf(e.cfg.DeadLetter.Send(ctx, copied), 0)
-	cancel()
-	retryIn := time.Duration(0)
-	if err != nil {
-		retryIn = e.cfg.Retry.Backoff(m.Attempt)
-		e.failed("dead-letter", err, retryIn)
-	} else {
-		call(e.cfg.Trace.DeadLettered, DeadLetteredInfo{Message: m, Record: record})
-		e.cfg.Logger.Warn("queue: message dead-lettered", "consumer", e.cfg.Name, "message", m.ID,
-			"reason", reason, "error", cause, "attempts", record.Attempts)
-	}
+// leastFresh is how long the consumer waits at least, when as many messages are
+// held as may be, before it receives a fresh one to see whether that succeeds.
+const leastFresh = time.Second
 
-	now := time.Now()
-	e.mu.Lock()
-	e.stats.DeadLetterCalls++
-	d := j.d
-	switch {
-	case d.lost:
-		e.returnGroup(d, now)
-		e.end(d, LostLease, now)
-	case err != nil:
-		e.returnGroup(d, now)
-		e.settle(d, settlement{op: opNack, delay: retryIn, outcome: Retried}, now)
-	default:
-		e.settle(d, settlement{op: opAck, outcome: DeadLettered}, now)
+func (e *engine) report(j job, f judge.Facts, v judge.Verdict, took time.Duration, due time.Time) {
+	if finished := e.cfg.Trace.Finished; finished != nil {
+		var o Outcome
+		switch v.Action {
+		case judge.Ack:
+			o = Done
+		case judge.DeadLetter:
+			o = DeadLettered
+		case judge.Return:
+			o = returned(v)
+		case judge.Drop:
+			o = LostLease
+		}
+		finished(FinishedInfo{Message: j.m, Run: j.run, Took: took, Err: f.Err, Outcome: o})
 	}
-	e.unlock()
+	switch v.Action {
+	case judge.Hold:
+		call(e.cfg.Trace.Held, HeldInfo{Message: j.m, Err: f.Err, Until: due})
+	case judge.Drop:
+		e.cfg.Logger.Warn("queue: lease lost while the handler ran; nothing is settled", "consumer", e.cfg.Name, "message", j.m.ID, "took", took)
+	}
+}
+
+const (
+	guardBegins = "queue: dead letters are rationed: hardly any message succeeds, which points at this program rather than at the messages; " +
+		"one a minute goes out, and two for each message that succeeds; the others are returned"
+	guardEnds = "queue: dead letters are no longer rationed"
+)
+
+// reportGuard logs that the guard has begun or ended to ration dead letters.
+func (e *engine) reportGuard(change string) {
+	switch change {
+	case guardBegins:
+		e.cfg.Logger.Error(change, "consumer", e.cfg.Name)
+	case guardEnds:
+		e.cfg.Logger.Info(change, "consumer", e.cfg.Name)
+	}
 }

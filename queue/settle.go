@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
+
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
 type settleOp uint8
@@ -27,13 +30,28 @@ type settlement struct {
 // only with their group, so that what goes back goes back in order.
 type batchKey struct {
 	op    settleOp
-	delay time.Duration
+	delay time.Duration // of a nack: the upper end of those that share its call
 	group string
+}
+
+// shared is the upper end of the delays that share a nack's call: whole seconds,
+// and not more than an eighth longer. The call has the longest delay of its
+// messages, so one that shares it with none waits no longer than it must.
+func shared(delay time.Duration) time.Duration {
+	if delay <= 0 {
+		return 0
+	}
+	step := time.Second
+	for delay/step >= 16 {
+		step *= 2
+	}
+	return (delay + step - 1).Truncate(step)
 }
 
 // A batch is the results that wait for the same call.
 type batch struct {
 	key        batchKey
+	delay      time.Duration // of a nack
 	deliveries []*delivery
 	array      [batchSize]*delivery // for deliveries
 	since      time.Time            // when the first one came
@@ -62,22 +80,21 @@ func (e *engine) scattered() bool {
 
 // settle takes d out of hand, to be acked or given back. The caller holds mu.
 func (e *engine) settle(d *delivery, s settlement, now time.Time) {
-	if s.delay > time.Second {
-		s.delay = (s.delay + time.Second - 1).Truncate(time.Second) // so that delays meet, and share a call
-	}
-	e.move(d, settling, now)
+	s.delay = min(s.delay, judge.Longest)
 	d.settle, d.since, d.tries, d.receipt = s, now, 0, ""
+	e.ledger.settle(d)
 	if !d.extending { // else the extension might overtake it; extend goes on from here
 		e.enqueue(d, now)
 	}
 	if e.scattered() {
 		e.wakeFlush.set()
 	}
+	e.changed(now)
 }
 
 // enqueue puts a settling delivery into its batch. The caller holds mu.
 func (e *engine) enqueue(d *delivery, now time.Time) {
-	key := batchKey{op: d.settle.op, delay: d.settle.delay, group: d.group}
+	key := batchKey{op: d.settle.op, delay: shared(d.settle.delay), group: d.groupName()}
 	b := e.pending[key]
 	if b == nil {
 		b = &batch{key: key, since: now}
@@ -86,6 +103,7 @@ func (e *engine) enqueue(d *delivery, now time.Time) {
 		e.flushBy(now.Add(e.linger(key)))
 	}
 	b.deliveries = append(b.deliveries, d)
+	b.delay = max(b.delay, d.settle.delay)
 	if len(b.deliveries) == batchSize && key.group == "" {
 		e.sendSoon(b)
 	}
@@ -118,17 +136,14 @@ func (e *engine) flush() {
 			}
 		}
 		e.mu.Lock()
-		later := e.retrying[:0]
-		for _, d := range e.retrying {
+		for d, ok := e.retrying.top(); ok; d, ok = e.retrying.top() {
 			if d.retryAt.After(now) {
-				later = append(later, d)
 				wakeAt(d.retryAt)
-			} else {
-				e.enqueue(d, now)
+				break
 			}
+			e.retrying.remove(d)
+			e.enqueue(d, now)
 		}
-		clear(e.retrying[len(later):])
-		e.retrying = later
 		for key, b := range e.pending {
 			if ripe := b.since.Add(e.linger(key)); ripe.After(now) {
 				wakeAt(ripe)
@@ -152,17 +167,25 @@ func (e *engine) flush() {
 // than fits into one; those go one after the other, in order.
 func (e *engine) send(b *batch) {
 	for len(b.deliveries) > batchSize {
-		e.sendOne(b.key, b.deliveries[:batchSize])
+		e.sendOne(b, b.deliveries[:batchSize])
 		b.deliveries = b.deliveries[batchSize:]
 	}
-	e.sendOne(b.key, b.deliveries)
+	e.sendOne(b, b.deliveries)
 }
 
-func (e *engine) sendOne(key batchKey, ds []*delivery) {
-	msgs := make([]*Message, len(ds))
+func (e *engine) sendOne(b *batch, ds []*delivery) {
+	key := b.key
 	e.mu.Lock()
+	// What the queue has handed out again is settled already.
+	ds = slices.DeleteFunc(ds, func(d *delivery) bool { return d.state != settling })
+	if len(ds) == 0 {
+		e.mu.Unlock()
+		return
+	}
+	msgs := make([]*Message, len(ds))
 	for i, d := range ds {
 		msgs[i], d.receipt = d.msg, d.msg.Receipt
+		e.sending(d)
 	}
 	if key.op == opAck {
 		e.stats.AckCalls++
@@ -177,11 +200,11 @@ func (e *engine) sendOne(key batchKey, ds []*delivery) {
 	if key.op == opAck {
 		err = e.src.Ack(ctx, msgs...)
 	} else {
-		err = e.src.Nack(ctx, key.delay, msgs...)
+		err = e.src.Nack(ctx, b.delay, msgs...)
 	}
 	cancel()
 	now := time.Now()
-	call(e.cfg.Trace.Settled, SettledInfo{Op: key.op.String(), Delay: key.delay, Messages: msgs, Took: now.Sub(began), Err: err})
+	call(e.cfg.Trace.Settled, SettledInfo{Op: key.op.String(), Delay: b.delay, Messages: msgs, Took: now.Sub(began), Err: err})
 
 	var unsettled error
 	retryIn := time.Duration(0)
@@ -190,12 +213,15 @@ func (e *engine) sendOne(key batchKey, ds []*delivery) {
 		err := errorOf(err, i)
 		d.receipt = ""
 		switch {
+		case d.state != settling:
+			// The queue has handed it out again meanwhile.
 		case d.resettle:
 			d.resettle = false
 			e.enqueue(d, now)
 		case err == nil:
 			e.end(d, d.settle.outcome, now)
 		case errors.Is(err, ErrLeaseLost) || now.After(e.giveUpAt(d)):
+			e.returnGroup(d, now) // the queue will deliver it again, before those behind it
 			e.end(d, LostLease, now)
 		default:
 			unsettled = err
@@ -215,7 +241,7 @@ func (e *engine) trySettleLater(d *delivery, now time.Time) time.Duration {
 	delay = delay/2 + rand.N(delay/2+1)
 	d.tries++
 	d.retryAt = now.Add(delay)
-	e.retrying = append(e.retrying, d)
+	e.retrying.fix(d)
 	e.flushBy(d.retryAt)
 	return delay
 }

@@ -35,11 +35,6 @@ func (s signal) sleep(ctx context.Context, t *time.Timer, d time.Duration) bool 
 	return ctx.Err() == nil
 }
 
-// sleep waits for d, or for ctx to end, and reports whether it is still alive.
-func sleep(ctx context.Context, d time.Duration) bool {
-	return make(signal).sleep(ctx, newTimer(), d)
-}
-
 func newTimer() *time.Timer {
 	t := time.NewTimer(time.Hour)
 	t.Stop()

@@ -15,16 +15,20 @@ import (
 //
 // Of a message, Receive fills in ID, Receipt, Body and Attributes; LeaseUntil if
 // there are leases; Group and Sequence if it is to be kept in order; Attempt and
-// the times as far as they are known. A message whose Attempt is always 0 is
-// never exhausted, and its backoff does not grow.
+// the times as far as they are known. Of a message whose Attempt is always 0 only
+// those attempts count that the consumer has seen fail.
 type Source interface {
 	// Receive waits for the first message, then returns at once with what is
 	// there: 1 to o.Max messages, each hidden from other receivers for o.Lease.
-	// No messages and a nil error mean that a long poll ended empty; the caller
+	// No messages and a nil error mean that the wait ended empty; the caller
 	// calls again. io.EOF, as it is and not wrapped, means that no message will
-	// ever come. When ctx ends,
-	// Receive returns soon, with context.Cause(ctx) or with messages: what was
-	// taken from the queue is never dropped.
+	// ever come.
+	//
+	// The caller ends the wait in one of two ways. When ctx ends, Receive
+	// returns soon, with context.Cause(ctx) or with messages. When o.Stop is
+	// closed, Receive returns at once with no messages and a nil error if it can
+	// do so without risk; otherwise it goes on as if nothing had happened. In
+	// neither case does it drop a message that it has taken from the queue.
 	//
 	// An error that answers errors.Is(err, limiter.ErrMisconfigured) says that
 	// receiving can't work until someone acts. All other errors are taken to be
@@ -58,8 +62,17 @@ type ReceiveOptions struct {
 	Lease time.Duration
 	// Wait is how long the receive may wait for its first message, at most; 0: as
 	// long as the source likes. A source that counts in seconds rounds down, but
-	// not to 0. One whose waits end without risk when ctx ends may ignore it.
+	// not to 0. One whose wait ends without risk when ctx ends or Stop is closed may
+	// ignore it.
 	Wait time.Duration
+	// Stop is closed when the caller wants no more messages; those that the
+	// receive brings all the same are still welcome. A source whose wait can end
+	// without losing a message (one in memory, a database) then returns at once,
+	// with no messages and a nil error, so that a consumer with nothing to do
+	// drains at once. A source that has asked a server to wait (SQS) ignores it,
+	// since the server may just have handed out a message. A source that wraps
+	// another one passes it on. Nil: never.
+	Stop <-chan struct{}
 }
 
 // A Sink accepts messages. Send may be called concurrently and keeps neither

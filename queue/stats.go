@@ -43,6 +43,8 @@ type Stats struct {
 	Parked    int // of the waiting and the held, those that only a limiter of their own keeps from running
 	Unsettled int // finished, with the ack, the nack or the hand-off to the dead-letter sink still to be confirmed
 
+	Receiving int // receives under way
+
 	// Blocked says why no receive is under way, and until when where that is
 	// known. It is zero while one is, or is about to be. Otherwise it is what
 	// [limiter.Limiter].Blocked reports, or its Reason is one of the By constants
@@ -60,7 +62,6 @@ const (
 	ByHeld      limiter.Reason = "held messages"     // too many messages wait for the end of an outage or a pause
 	ByParked    limiter.Reason = "parked messages"   // too many messages wait for limiters of their own
 	ByUnsettled limiter.Reason = "unsettled results" // the source does not confirm acks and nacks
-	ByGuard     limiter.Reason = "dead-letter guard" // most results would be dead-lettered
 	ByErrors    limiter.Reason = "receive errors"    // the source fails, or returns nothing new without waiting
 	ByDrain     limiter.Reason = "drain"             // the consumer is stopping, or its source has ended
 	ByIdle      limiter.Reason = "not running"       // Run has not been called, or has returned

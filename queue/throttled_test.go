@@ -93,6 +93,9 @@ func TestThrottledIsNotFailed(t *testing.T) {
 			fill(t, q, 1)
 			cfg := c.cfg
 			cfg.DeadLetter, cfg.NoDeadLetterGuard = &dead, true
+			if cfg.MaxHold == 0 {
+				cfg.MaxHold = 15 * time.Minute
+			}
 			began := time.Now()
 			var mu sync.Mutex
 			var runs []run
@@ -215,7 +218,7 @@ func TestWhatDidNotStartComesBackOnce(t *testing.T) {
 		bucket := pausable(t)
 		receives := map[int]int{}
 		var mu sync.Mutex
-		r := start(t, src, queue.Config{Limiter: bucket}, func(_ context.Context, m *queue.Message) error {
+		r := start(t, src, queue.Config{Limiter: bucket, MaxHold: 15 * time.Minute}, func(_ context.Context, m *queue.Message) error {
 			mu.Lock()
 			defer mu.Unlock()
 			receives[m.Attempt]++

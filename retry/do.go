@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/sleep"
 )
 
 // Do calls f until it succeeds, until p has no further attempt for its error,
@@ -62,19 +64,6 @@ func Value[T any](ctx context.Context, p Policy, f func(ctx context.Context) (T,
 				Err:      err,
 			}
 		}
-		wait(ctx, delay)
-	}
-}
-
-// wait returns after d or when ctx is done, whichever is first.
-func wait(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
+		sleep.For(ctx, delay)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -32,16 +33,13 @@ func main() {
 	concurrency := flag.Int("concurrency", 10, "at most so many `messages` at once")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second ctrl-C ends it at once
 
 	aws, errAWS := config.LoadDefaultConfig(ctx) // AWS_REGION, AWS_PROFILE, ~/.aws/config, ...
 	guests, errGuests := sqsqueue.New(sqs.NewFromConfig(aws), *queueURL, sqsqueue.Config{})
 	dead, errDead := sqsqueue.New(sqs.NewFromConfig(aws), *deadURL, sqsqueue.Config{})
 	bucket, errRate := limiter.NewTokenBucket(*rate, 1)
-	breaker, errBreaker := limiter.NewBreaker(limiter.BreakerConfig{}) // an outage costs no message its attempts
-	limit, errLimit := limiter.All(breaker, bucket)
-	exitOn(2, errAWS, errGuests, errDead, errRate, errBreaker, errLimit)
-	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: limit, DeadLetter: dead}
+	exitOn(2, errAWS, errGuests, errDead, errRate)
+	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: bucket, DeadLetter: dead, DrainTimeout: 30 * time.Second}
 	consumer, err := queue.NewConsumer(guests, queue.Decode(json.Unmarshal, greet), cfg)
 	exitOn(2, err)
 	findings, err := guests.Check(ctx, sqsqueue.CheckConfig{Consumer: cfg})
@@ -49,6 +47,11 @@ func main() {
 		log.Println("check:", f) // what about the queues will hurt one day
 	}
 	exitOn(1, err)
+	context.AfterFunc(ctx, func() {
+		stop() // a second Ctrl-C ends the program at once
+		s := consumer.Stats()
+		log.Printf("draining: waiting up to %v for what is under way (handlers: %d, receives: %d); press Ctrl-C again to stop now", cfg.DrainTimeout, s.Running, s.Receiving)
+	})
 	exitOn(1, consumer.Run(ctx))
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -75,13 +76,15 @@ func TestConsume(t *testing.T) {
 	require.NoError(t, c.Start())
 	greeted := make(map[string]int)
 	var others strings.Builder
+	interrupted := false
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
 		if _, name, ok := strings.Cut(lines.Text(), "hello, "); ok {
 			greeted[name]++
 		} else {
 			others.WriteString(lines.Text() + "\n")
 		}
-		if len(greeted) == 100 {
+		if len(greeted) == 100 && !interrupted {
+			interrupted = true // a second signal would end it at once
 			require.NoError(t, c.Process.Signal(syscall.SIGTERM))
 		}
 	}
@@ -103,6 +106,74 @@ func TestConsume(t *testing.T) {
 	require.Equal(t, len(greeted)+len(letters), stats.Deleted, "what it has begun is finished")
 	require.Zero(t, stats.InFlight, "what it has not begun is given back")
 	require.Equal(t, all, stats.Deleted+stats.Visible)
+}
+
+// idle starts the program on an empty queue, waits until its long poll is open,
+// sends it the signal, and returns when it has said what it waits for. end reads
+// the rest of what it says, and returns all of it and how the program ended.
+func idle(t *testing.T, server *sqsfake.Server, signal os.Signal) (process *os.Process, end func() (said string, err error)) {
+	t.Helper()
+	l := httptest.NewServer(server)
+	t.Cleanup(l.Close)
+	guests, err := server.CreateQueue("guests", nil)
+	require.NoError(t, err)
+	dead, err := server.CreateQueue("guests-dead", nil)
+	require.NoError(t, err)
+	c := command(t, build(t), l.URL, "-queue-url", guests, "-dead-letter-url", dead)
+	t.Cleanup(l.CloseClientConnections) // of a process that is killed at the end
+	stderr, err := c.StderrPipe()
+	require.NoError(t, err)
+	require.NoError(t, c.Start())
+	require.Eventually(t, func() bool { return server.Stats(sqsfake.ReceiveMessage).Open > 0 }, time.Minute, 10*time.Millisecond)
+	require.NoError(t, c.Process.Signal(signal))
+	var said strings.Builder
+	lines := bufio.NewScanner(stderr)
+	for waits := false; !waits; {
+		require.True(t, lines.Scan(), said.String())
+		said.WriteString(lines.Text() + "\n")
+		waits = strings.Contains(lines.Text(), "draining: waiting up to 30s for what is under way (handlers: 0, receives: 1); press Ctrl-C again to stop now")
+	}
+	return c.Process, func() (string, error) {
+		for lines.Scan() {
+			said.WriteString(lines.Text() + "\n")
+		}
+		return said.String(), c.Wait()
+	}
+}
+
+// interrupt is what Ctrl-C sends; SIGTERM where the tests run in the background of
+// a shell, which has SIGINT ignored by all that it starts.
+func interrupt() syscall.Signal {
+	if signal.Ignored(os.Interrupt) {
+		return syscall.SIGTERM
+	}
+	return syscall.SIGINT
+}
+
+// An idle program lets its long poll land, and returns what that brings.
+func TestIdle(t *testing.T) {
+	var server sqsfake.Server
+	_, end := idle(t, &server, interrupt())
+	send(t, server.Client(), server.URL("guests"), `{"name":"Ada"}`)
+	said, err := end()
+	require.NoError(t, err, "exit code 0: %s", said)
+	require.Contains(t, said, "queue: draining consumer=guests handlers=0 receives=1 until=")
+	require.Contains(t, said, "queue: drained consumer=guests took=")
+	require.NotContains(t, said, "hello")
+	stats := server.Queue("guests")
+	require.Equal(t, 1, stats.Received)
+	require.Equal(t, 1, stats.Visible)
+}
+
+func TestSecondSignalEndsItAtOnce(t *testing.T) {
+	var server sqsfake.Server
+	process, end := idle(t, &server, interrupt())
+	require.NoError(t, process.Signal(interrupt()))
+	said, err := end()
+	var exit *exec.ExitError
+	require.ErrorAs(t, err, &exit, said)
+	require.Equal(t, interrupt(), exit.Sys().(syscall.WaitStatus).Signal(), said)
+	require.NotContains(t, said, "queue: drained")
 }
 
 func TestExitCodes(t *testing.T) {

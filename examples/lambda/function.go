@@ -26,7 +26,7 @@ type Clients struct {
 	SQS       sqsqueue.API
 	DynamoDB  store.API
 	Secrets   secret.API
-	Inventory http.RoundTripper
+	Inventory http.RoundTripper // nil: the inventory client's own
 }
 
 // New makes the function, whose limits all invocations of this process share,
@@ -55,10 +55,10 @@ func New(ctx context.Context, cfg Config, c Clients, logger *slog.Logger) (Funct
 	api, err := inventory.New(inventory.Config{
 		BaseURL:     cfg.InventoryURL,
 		TokenSource: token.Get,
-		Transport:   token.Transport(c.Inventory),
+		Transport:   c.Inventory,
 		Limiter:     rate,
 		Retry:       secret.Retry(inventory.ErrUnauthorized),
-	})
+	}.WithTransport(token.Transport))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", envInventory, err)
 	}

@@ -9,7 +9,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"os"
 
 	"github.com/aws/aws-lambda-go/lambda"
@@ -41,9 +40,8 @@ func start(ctx context.Context, getenv func(string) string, logger *slog.Logger)
 		return nil, err
 	}
 	return New(ctx, cfg, Clients{
-		SQS:       sqs.NewFromConfig(aws),
-		DynamoDB:  dynamodb.NewFromConfig(aws),
-		Secrets:   secretsmanager.NewFromConfig(aws),
-		Inventory: http.DefaultTransport,
+		SQS:      sqs.NewFromConfig(aws),
+		DynamoDB: dynamodb.NewFromConfig(aws),
+		Secrets:  secretsmanager.NewFromConfig(aws),
 	}, logger)
 }

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rampmeter/rampmeter/examples/internal/interrupt"
 	"github.com/rampmeter/rampmeter/examples/orders/order"
 )
 
@@ -46,6 +47,9 @@ func Direct(ctx context.Context, s Settings, sp Spike, p *Progress) (DirectRepor
 		stored, _ := store.Stored()
 		return int(placed.Load()), quantities("stored", stored, "failed", int(failed.Load()))
 	})
+	said := interrupt.Say(ctx, p.Lines(), func() string {
+		return fmt.Sprintf("interrupted: waiting up to %v for the requests under way", patience)
+	})
 	sp.Play(ctx, func(a Arrival) {
 		switch status, err := shop.Place(a.Body); {
 		case err == nil && status == http.StatusBadRequest:
@@ -56,6 +60,7 @@ func Direct(ctx context.Context, s Settings, sp Spike, p *Progress) (DirectRepor
 		placed.Add(1)
 	})
 	took := time.Since(start)
+	said()
 	done()
 	shop.Close()
 	stop()

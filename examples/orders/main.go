@@ -18,17 +18,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
+
+	"github.com/rampmeter/rampmeter/examples/internal/interrupt"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
 
 // run returns the exit code: 2 for flags that are wrong.
 func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interrupt.Context()
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second ctrl-C ends the program at once
 
 	s, err := ParseFlags(args, os.Stdout)
 	if errors.Is(err, flag.ErrHelp) {

@@ -125,14 +125,21 @@ func (w trigger) Write(b []byte) (int, error) {
 }
 
 func TestInterrupted(t *testing.T) {
-	for _, pass := range []string{"direct", "queued"} {
+	for pass, c := range map[string]struct {
+		orders int // so many that the pass is far from its end after a second
+		says   string
+	}{
+		"direct": {6000, `interrupted: waiting up to 15s for the requests under way; press Ctrl-C again to stop now`},
+		"queued": {1800, `draining: waiting up to 30s for what is under way \(handlers: \d+, receives: \d+\); press Ctrl-C again to stop now`},
+	} {
 		t.Run(pass, func(t *testing.T) {
 			s := small
-			s.Orders = 900 // 1.5 s direct, 4.5 s queued
+			s.Orders = c.orders
 			ctx, interrupt := context.WithCancel(t.Context())
 			defer interrupt()
-			var out bytes.Buffer
-			require.NoError(t, Run(ctx, s, &out, trigger{pass + ":", interrupt}))
+			var out, progress bytes.Buffer
+			require.NoError(t, Run(ctx, s, &out, io.MultiWriter(trigger{pass + ":", interrupt}, &progress)))
+			require.Regexp(t, `(?m)^`+c.says+`$`, progress.String())
 			var r Report
 			require.NoError(t, json.Unmarshal(out.Bytes(), &r))
 			require.True(t, r.Interrupted)

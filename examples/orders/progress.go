@@ -22,7 +22,7 @@ type Progress struct {
 }
 
 // NewProgress returns progress that is written to w. Nothing else may be
-// written there while it is watched, but through Logger.
+// written there while it is watched, but through Lines and Logger.
 func NewProgress(w io.Writer) *Progress {
 	f, ok := w.(*os.File)
 	return &Progress{w: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
@@ -35,14 +35,18 @@ func (p *Progress) Write(b []byte) (int, error) {
 	return p.w.Write(b)
 }
 
+// Lines returns where lines can be written while the progress is watched.
+func (p *Progress) Lines() io.Writer {
+	if p.terminal {
+		return aboveBar{p}
+	}
+	return p
+}
+
 // Logger returns a logger for what can't wait for the report: somebody has to
 // act.
 func (p *Progress) Logger() *slog.Logger {
-	var w io.Writer = p
-	if p.terminal {
-		w = aboveBar{p}
-	}
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelError}))
+	return slog.New(slog.NewTextHandler(p.Lines(), &slog.HandlerOptions{Level: slog.LevelError}))
 }
 
 // aboveBar writes lines in the place of the bar, which is drawn anew below.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/examples/internal/interrupt"
 	"github.com/rampmeter/rampmeter/examples/orders/order"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
@@ -54,6 +55,10 @@ type DeadLetter struct {
 // lease is how long an order that the consumer received is hidden from others.
 const lease = 30 * time.Second
 
+// drainTimeout is how long the consumer waits for what is under way after an
+// interrupt.
+const drainTimeout = 30 * time.Second
+
 // ConsumerConfig returns how the consumer keeps to the API's limits.
 func ConsumerConfig(s Settings, deadLetters queue.Sink) (queue.Config, error) {
 	breaker, err := limiter.NewBreaker(limiter.BreakerConfig{
@@ -79,6 +84,8 @@ func ConsumerConfig(s Settings, deadLetters queue.Sink) (queue.Config, error) {
 		Retry:       retry.Policy{BaseDelay: 200 * time.Millisecond, MaxDelay: 2 * time.Second},
 		DeadLetter:  deadLetters,
 		Lease:       lease,
+
+		DrainTimeout: drainTimeout,
 	}, nil
 }
 
@@ -120,6 +127,10 @@ func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progres
 		}
 		return max(taken.count()-open, 0), text // an order may be in the queue and not yet confirmed
 	})
+	said := interrupt.Say(ctx, p.Lines(), func() string {
+		s := consumer.Stats()
+		return fmt.Sprintf("draining: waiting up to %v for what is under way (handlers: %d, receives: %d)", drainTimeout, s.Running, s.Receiving)
+	})
 	ran := make(chan error, 1)
 	go func() { ran <- consumer.Run(ctx) }()
 	sp.Play(ctx, func(a Arrival) {
@@ -136,6 +147,7 @@ func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progres
 	queues.Close() // the consumer ends when it has done what is in them
 	ranErr := <-ran
 	took := time.Since(start)
+	said()
 	done()
 	shop.Close()
 	stop()

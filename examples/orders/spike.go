@@ -122,6 +122,9 @@ func (sp Spike) Play(ctx context.Context, place func(Arrival)) {
 	}
 }
 
+// patience is how long a customer waits for an answer.
+const patience = 15 * time.Second
+
 // A Shop places orders at a front door, over HTTP.
 type Shop struct {
 	url    string
@@ -132,7 +135,7 @@ type Shop struct {
 func NewShop(url string) *Shop {
 	return &Shop{url: url, client: &http.Client{
 		Transport: &http.Transport{MaxIdleConnsPerHost: maxCustomers},
-		Timeout:   15 * time.Second,
+		Timeout:   patience,
 	}}
 }
 

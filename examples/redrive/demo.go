@@ -18,7 +18,7 @@ import (
 // and when it is over the letters that it has left there go back.
 func (p program) demo(ctx context.Context) (err error) {
 	say := func(text string) { _, _ = fmt.Fprintf(p.out, "\n== %s\n", text) }
-	orders, err := memqueue.New(memqueue.Config{Wait: 200 * time.Millisecond})
+	orders, err := memqueue.New(memqueue.Config{})
 	if err != nil {
 		return err
 	}

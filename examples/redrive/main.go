@@ -15,18 +15,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
+	"github.com/rampmeter/rampmeter/examples/internal/interrupt"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue/deadletter"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second ctrl-C ends the program at once
+	ctx, _ := interrupt.Context()
 	p := program{connect: connect, out: os.Stdout, progress: os.Stderr}
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
@@ -70,6 +68,11 @@ func (p program) run(ctx context.Context, args []string) int {
 	return 0
 }
 
+// landing says what a reading or a redrive does before it ends.
+func landing() string {
+	return "interrupted: waiting up to 30s for each call under way, and returning the letters in hand"
+}
+
 // list prints a line for each letter.
 func (p program) list(ctx context.Context, s Settings) error {
 	q, err := p.open(ctx, s)
@@ -80,6 +83,7 @@ func (p program) list(ctx context.Context, s Settings) error {
 }
 
 func (p program) listOf(ctx context.Context, q queues, s Settings) error {
+	defer interrupt.Say(ctx, p.progress, landing)()
 	printer := newPrinter(p.out, s.JSON)
 	for l, err := range deadletter.List(ctx, q.dead, s.config()) {
 		if err != nil {
@@ -100,6 +104,7 @@ func (p program) show(ctx context.Context, s Settings) error {
 	if err != nil {
 		return err
 	}
+	defer interrupt.Say(ctx, p.progress, landing)()
 	cfg := s.config()
 	cfg.Max = 1
 	for l, err := range deadletter.List(ctx, q.dead, cfg) {
@@ -125,6 +130,7 @@ func (p program) redrive(ctx context.Context, s Settings) error {
 
 func (p program) redriveOf(ctx context.Context, q queues, s Settings) error {
 	progress := NewProgress(p.progress, q.size(ctx))
+	defer interrupt.Say(ctx, progress, landing)()
 	cfg := s.config()
 	cfg.DryRun, cfg.Logger = s.DryRun, progress.Logger()
 	if s.Rate > 0 {

@@ -188,7 +188,7 @@ func TestRedrive_Refused(t *testing.T) {
 	})
 }
 
-// Ctrl-C gives back what is in hand, and the summary is printed.
+// Ctrl-C returns what is in hand, and the summary is printed.
 func TestRedrive_Interrupted(t *testing.T) {
 	onStage(t, 200, func(s stage) {
 		ctx, interrupt := context.WithCancel(s.Context())
@@ -202,6 +202,7 @@ func TestRedrive_Interrupted(t *testing.T) {
 		code, out, progress := s.runUntil(ctx, "redrive", "-queue-url", s.dead, "-to-url", s.orders)
 		require.Equal(s, 1, code)
 		require.Contains(s, out, "50 redriven, 0 refused, 0 in doubt, ")
+		require.Contains(s, progress, "interrupted: waiting up to 30s for each call under way, and returning the letters in hand; press Ctrl-C again to stop now\n")
 		require.Contains(s, progress, "context canceled")
 		require.Equal(s, 50, s.server.Queue("orders").Visible)
 		require.Equal(s, 150, s.server.Queue("dead").Visible)
@@ -219,6 +220,19 @@ func TestNative(t *testing.T) {
 		require.Zero(s, code, progress)
 		require.Equal(s, "3 messages moved by the service\n", out)
 		require.Equal(s, 3, s.server.Queue("orders").Visible)
+	})
+}
+
+// An interrupt has the service cancel its move.
+func TestNative_Interrupted(t *testing.T) {
+	onStage(t, 50, func(s stage) {
+		ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
+		defer cancel()
+		code, _, progress := s.runUntil(ctx, "redrive", "-queue-url", s.dead, "-native", "-to-url", s.orders, "-rate", "1")
+		require.Equal(s, 1, code)
+		require.Contains(s, progress, "interrupted: waiting up to 20s for the service to cancel the move, which goes on otherwise; press Ctrl-C again to stop now\n")
+		time.Sleep(time.Minute)
+		require.NotZero(s, s.server.Queue("dead").Visible)
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/rampmeter/rampmeter/examples/internal/interrupt"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
@@ -91,6 +92,9 @@ func source(ctx context.Context, client *sqs.Client, dead string) (string, error
 // native has the service move the messages.
 func (p program) native(ctx context.Context, q queues, s Settings) error {
 	progress := NewProgress(p.progress, 0)
+	defer interrupt.Say(ctx, progress, func() string {
+		return "interrupted: waiting up to 20s for the service to cancel the move, which goes on otherwise"
+	})()
 	moved, err := sqsqueue.Move(ctx, q.client, s.QueueURL, sqsqueue.MoveConfig{
 		To: s.ToURL, Rate: int(s.Rate),
 		OnProgress: func(m sqsqueue.MoveProgress) { progress.Line(fmt.Sprintf("moved: %d of %d", m.Moved, m.Total)) },

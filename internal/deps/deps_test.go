@@ -19,34 +19,46 @@ const module = "github.com/rampmeter/rampmeter"
 // allowed says what each package of the root module may import beside the
 // standard library. A package that is not here may not exist.
 var allowed = map[string][]string{
-	"limiter":          {module + "/internal/nils", module + "/limiter/internal/line", "golang.org/x/time/rate"},
-	"retry":            {"github.com/cenkalti/backoff/v4"},
-	"queue":            {module + "/internal/nils", module + "/limiter", module + "/retry", module + "/queue/internal/drain", module + "/queue/internal/results"},
-	"queue/deadletter": {module + "/internal/nils", module + "/limiter", module + "/queue", module + "/retry"},
+	"limiter": {module + "/internal/nils", module + "/limiter/internal/line", "golang.org/x/time/rate"},
+	"retry":   {module + "/internal/sleep", "github.com/cenkalti/backoff/v4"},
+	"queue": {
+		module + "/internal/nils", module + "/internal/sleep", module + "/limiter", module + "/retry",
+		module + "/queue/internal/audit", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/limits", module + "/queue/internal/results",
+	},
+	"queue/deadletter": {module + "/internal/nils", module + "/internal/sleep", module + "/limiter", module + "/queue", module + "/retry"},
 	"queue/idempotent": {module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/results", module + "/retry"},
 	"queue/idempotent/dynamostore": {
-		module + "/internal/dynamoerr", module + "/internal/nils", module + "/limiter", module + "/queue/idempotent", module + "/retry",
+		module + "/internal/awsconns", module + "/internal/dynamoerr", module + "/internal/nils", module + "/limiter", module + "/queue/idempotent", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/dynamodb", "github.com/aws/aws-sdk-go-v2/service/dynamodb/types",
 	},
 	"queue/idempotent/idempotenttest": {module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/idempotent", module + "/queue/memqueue"},
 	"queue/memqueue":                  {module + "/queue"},
-	"queue/queuetest":                 {module + "/internal/nils", module + "/queue"},
+	"queue/queuetest":                 {module + "/internal/nils", module + "/internal/sleep", module + "/queue"},
 	"queue/sqsqueue": {
-		module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/outage", module + "/retry",
+		module + "/internal/awsconns", module + "/internal/awserr", module + "/internal/nils", module + "/internal/sleep", module + "/limiter", module + "/queue",
+		module + "/queue/internal/outage", module + "/queue/internal/sqsmessage", module + "/retry",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 		"github.com/aws/smithy-go", "github.com/aws/smithy-go/endpoints", "github.com/aws/smithy-go/transport/http",
 	},
 	"queue/sqslambda": {
-		module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/drain", module + "/queue/internal/outage", module + "/queue/internal/results", module + "/retry",
-		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
+		module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/limits", module + "/queue/internal/outage",
+		module + "/queue/internal/sqsmessage", module + "/retry", "github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
-	"queue/internal/drain":   {},
+	"queue/internal/audit":   {},
+	"queue/internal/host":    {module + "/limiter", module + "/queue/internal/judge"},
+	"queue/internal/judge":   {module + "/limiter", module + "/queue/internal/results", module + "/retry"},
+	"queue/internal/limits":  {module + "/limiter"},
 	"queue/internal/outage":  {},
 	"queue/internal/results": {},
+	"queue/internal/sqsmessage": {
+		module + "/queue", module + "/retry", "github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
+	},
 	"internal/sqsfake": {
+		module + "/internal/sleep",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", // for the ready client
 	},
 	"internal/lambdalocal": {
+		module + "/internal/sleep",
 		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-lambda-go/lambdacontext",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
@@ -54,10 +66,13 @@ var allowed = map[string][]string{
 	"inventory/inventorytest": {module + "/inventory"},
 	"internal/deps":           {},
 	"internal/farside":        {},
-	"internal/dynamoerr":      {module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
+	"internal/awsconns":       {"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/aws/transport/http"},
+	"internal/awserr":         {module + "/limiter"},
+	"internal/dynamoerr":      {module + "/internal/awserr", module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
 	"internal/nils":           {},
 	"limiter/internal/line":   {},
 	"internal/readme":         {},
+	"internal/sleep":          {},
 }
 
 // mayTest names the packages that are made for tests and may import testing.

@@ -11,6 +11,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
+
+	"github.com/rampmeter/rampmeter/internal/sleep"
 )
 
 const (
@@ -27,7 +29,7 @@ func (r *run) poller() {
 		if err != nil {
 			if r.ctx.Err() == nil {
 				r.m.count(func(s *Stats) { s.ReceiveErrors++ })
-				sleep(r.ctx, backoff(failures, time.Second, maxPoll))
+				sleep.For(r.ctx, backoff(failures, time.Second, maxPoll))
 				failures++
 			}
 			continue
@@ -66,14 +68,14 @@ func (r *run) gather() (batch []record, since time.Time, err error) {
 		}
 		// Waits are in whole seconds, and 0 means the queue's own.
 		if left < time.Second {
-			sleep(r.ctx, left)
+			sleep.For(r.ctx, left)
 			break
 		}
 		more, err := r.receive(size-len(batch), min(left.Truncate(time.Second), maxPoll))
 		if err != nil {
 			if r.ctx.Err() == nil {
 				r.m.count(func(s *Stats) { s.ReceiveErrors++ })
-				sleep(r.ctx, min(time.Second, time.Until(until)))
+				sleep.For(r.ctx, min(time.Second, time.Until(until)))
 			}
 			continue
 		}
@@ -189,7 +191,7 @@ func (r *run) invoke(payload []byte, until time.Time) ([]byte, error) {
 		}
 		r.failed(round)
 		delay := backoff(attempt, 250*time.Millisecond, 10*time.Second)
-		if !throttled || time.Now().Add(delay).After(until) || !sleep(r.ctx, delay) {
+		if !throttled || time.Now().Add(delay).After(until) || !sleep.For(r.ctx, delay) {
 			return nil, err
 		}
 	}
@@ -205,7 +207,7 @@ func (r *run) delete(done []record) {
 	ctx := context.WithoutCancel(r.ctx) // what is done is deleted, whatever else ends
 	for attempt := 0; attempt < 4 && len(left) > 0; attempt++ {
 		if attempt > 0 {
-			sleep(ctx, backoff(attempt-1, 100*time.Millisecond, time.Second))
+			sleep.For(ctx, backoff(attempt-1, 100*time.Millisecond, time.Second))
 		}
 		r.tryDelete(ctx, left)
 	}
@@ -233,18 +235,6 @@ func (r *run) tryDelete(ctx context.Context, left map[string]types.DeleteMessage
 // backoff is first, doubled for each attempt before, and at most most.
 func backoff(attempt int, first, most time.Duration) time.Duration {
 	return min(first<<min(attempt, 10), most)
-}
-
-// sleep waits for d and reports whether ctx has not ended meanwhile.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // plainBody makes the SDK send a request with a body that can only be read. The

@@ -14,8 +14,9 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 	"unicode/utf8"
+
+	"github.com/rampmeter/rampmeter/internal/sleep"
 )
 
 // errReset is a connection that ends before there is an answer.
@@ -147,8 +148,8 @@ func (s *Server) serve(r *http.Request) (reply, error) {
 // answer acts on a request as planned, and returns how many messages it acted
 // on.
 func (s *Server) answer(ctx context.Context, op Op, req *request, fault Fault) (reply, int, error) {
-	if err := sleep(ctx, fault.Before+s.Latency/2); err != nil {
-		return reply{}, 0, err
+	if d := fault.Before + s.Latency/2; d > 0 && !sleep.For(ctx, d) {
+		return reply{}, 0, context.Cause(ctx)
 	}
 	var rep reply
 	var done int
@@ -175,8 +176,8 @@ func (s *Server) answer(ctx context.Context, op Op, req *request, fault Fault) (
 		}
 		done = n
 	}
-	if err := sleep(ctx, fault.After+s.Latency/2); err != nil {
-		return reply{}, done, err
+	if d := fault.After + s.Latency/2; d > 0 && !sleep.For(ctx, d) {
+		return reply{}, done, context.Cause(ctx)
 	}
 	switch mode := fault.Mode; {
 	case mode == LoseReply, (mode == OmitEntries || mode == OmitDone) && !op.batch():
@@ -257,20 +258,5 @@ func (s *Server) leave(op Op, in, out, messages int, failed bool) {
 		case op == ReceiveMessage && messages == 0:
 			st.Empty++
 		}
-	}
-}
-
-// sleep waits for d, or until ctx ends, whose cause it returns then.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }

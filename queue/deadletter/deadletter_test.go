@@ -868,6 +868,23 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// A receive that waits for nothing does not keep the end of the context waiting
+// where it can stop without risk.
+func TestAnIdleSweepEndsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+		fill(t, dead, 5, 0)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		s, err := deadletter.Redrive(ctx, dead, orders, deadletter.Config{DryRun: true, Wait: 20 * time.Second})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(began))
+		require.Equal(t, 5, s.Examined)
+		require.Equal(t, 5, dead.Stats().Visible)
+	})
+}
+
 // careless is a queue that goes on with a receive whose caller has gone, and hands
 // out messages to nobody.
 type careless struct{ *memqueue.Queue }

@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/rampmeter/rampmeter/internal/nils"
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/retry"
@@ -290,7 +291,7 @@ func (r *redrive) send(ctx context.Context, due []*letter) error {
 		if !ok || errors.Is(trouble, limiter.ErrMisconfigured) {
 			return fmt.Errorf("deadletter: redrive: send: %w", trouble)
 		}
-		if !sleep(ctx, delay) {
+		if !sleep.For(ctx, delay) {
 			return r.ended(ctx)
 		}
 	}

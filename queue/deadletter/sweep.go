@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/retry"
@@ -81,7 +82,8 @@ func newSweep(op string, from queue.Source, cfg Config) *sweep {
 }
 
 // receive returns the next messages, of which it keeps the leases from now on.
-// io.EOF: there are no more. A receive that is under way when ctx ends lands.
+// io.EOF: there are no more. A receive that is under way when ctx ends lands, or
+// is stopped if that is without risk.
 func (s *sweep) receive(ctx context.Context) ([]*queue.Message, error) {
 	for failures := 0; ; {
 		switch {
@@ -93,7 +95,7 @@ func (s *sweep) receive(ctx context.Context) ([]*queue.Message, error) {
 			return nil, fmt.Errorf("deadletter: %s: %w", s.op, ErrTooMany)
 		}
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Wait+grace)
-		msgs, err := s.from.Receive(limited, queue.ReceiveOptions{Max: perCall, Lease: s.cfg.Lease, Wait: s.cfg.Wait})
+		msgs, err := s.from.Receive(limited, queue.ReceiveOptions{Max: perCall, Lease: s.cfg.Lease, Wait: s.cfg.Wait, Stop: ctx.Done()})
 		over := limited.Err() != nil
 		cancel()
 		switch {
@@ -107,7 +109,7 @@ func (s *sweep) receive(ctx context.Context) ([]*queue.Message, error) {
 			if !ok || errors.Is(err, limiter.ErrMisconfigured) {
 				return nil, fmt.Errorf("deadletter: %s: receive: %w", s.op, err)
 			}
-			if !sleep(ctx, delay) {
+			if !sleep.For(ctx, delay) {
 				return nil, s.ended(ctx)
 			}
 		case len(msgs) == 0:
@@ -346,16 +348,4 @@ func answered(err error, n int) (done int) {
 		}
 	}
 	return done
-}
-
-// sleep waits for d and reports whether ctx has not ended meanwhile.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
 }

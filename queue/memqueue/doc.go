@@ -55,8 +55,9 @@
 // # Shutdown
 //
 // [Queue.Close] ends sending. Receivers go on until the queue is empty, and then
-// get io.EOF, so a consumer drains it and ends. A queue that is not closed needs
-// no cleaning up.
+// get io.EOF, so a consumer drains it and ends. A receive that waits ends at once
+// when [queue.ReceiveOptions].Stop is closed, and loses nothing by it; so a consumer
+// with nothing to do drains at once. A queue that is not closed needs no cleaning up.
 //
 // # Concurrency
 //

@@ -47,8 +47,8 @@ type Config struct {
 	ContentDedup bool
 
 	// Wait is how long Receive waits for a first message before it returns
-	// empty. Negative: it does not wait. A consumer that drains lets its receive
-	// end, so tests want a short one, or Close. Default 20 s.
+	// empty. Negative: it does not wait. A consumer's drain ends the wait at once.
+	// Default 20 s.
 	Wait time.Duration
 	// MaxLease is how long a message can stay hidden after a receive, however
 	// often its lease is extended. Default 12 h.

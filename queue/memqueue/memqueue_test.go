@@ -302,6 +302,18 @@ func TestCancelledPollLeavesTheLine(t *testing.T) {
 	})
 }
 
+// A receive that is stopped before it begins costs no message a receive.
+func TestStoppedReceiveTakesNothing(t *testing.T) {
+	q := newQueue(t, memqueue.Config{})
+	send(t, q, message("body"))
+	stop := make(chan struct{})
+	close(stop)
+	msgs, err := q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute, Stop: stop})
+	require.NoError(t, err)
+	require.Empty(t, msgs)
+	require.Equal(t, 1, receive(t, q, 1, time.Minute)[0].Attempt)
+}
+
 func TestInFlightCap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{MaxInFlight: 15})

@@ -26,9 +26,9 @@ type receiver struct {
 // Receive returns 1 to o.Max visible messages, at most ten, those first that
 // became visible first, and hides them for o.Lease. If there are none it waits
 // for one, Config.Wait at most, or o.Wait if that is less, and then returns none
-// and no error. Receivers
-// that wait are served in the order they came. After [Queue.Close] and when the
-// last message has gone it returns io.EOF.
+// and no error; when o.Stop is closed it does so at once. Receivers that wait are
+// served in the order they came. After [Queue.Close] and when the last message has
+// gone it returns io.EOF.
 //
 // o.Max must be at least 1, o.Lease positive and at most Config.MaxLease.
 func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
@@ -39,6 +39,11 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 		return nil, fmt.Errorf("memqueue: receive: Lease is %v: must be positive and at most %v", o.Lease, q.cfg.MaxLease)
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("memqueue: receive: %w", context.Cause(ctx))
+	}
+	select {
+	case <-o.Stop:
+		return nil, nil
+	default:
 	}
 	msgs, r, err := q.receive(o)
 	if r == nil {
@@ -53,9 +58,9 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 	select {
 	case <-r.done:
 	case <-enough:
-		if q.leave(r) {
-			return nil, nil
-		}
+		q.leave(r)
+	case <-o.Stop:
+		q.leave(r)
 	case <-ctx.Done():
 		if q.leave(r) {
 			return nil, fmt.Errorf("memqueue: receive: %w", context.Cause(ctx))

@@ -51,7 +51,9 @@ func (s *sender) result() error { return batchError("send", s.failed) }
 // "." (single, and not at an end) or begins with "AWS." or "Amazon."; a Group
 // or Dedup of more than 128 characters, or other than printable ASCII without
 // spaces; a Delay below 0 or above 15 minutes; and what Config.FIFO rules out.
-// Unlike SQS, body and attributes may be any bytes, and empty.
+// Unlike SQS, body and attributes may be any bytes, and empty. As on SQS, the trace
+// header of AWS X-Ray ("AWS.TraceHeader", sqsqueue.TraceHeader) counts neither
+// among the attributes nor in the size.
 //
 // When the queue holds Config.MaxMessages, Send waits for room, first come
 // first served, and puts in what fits; messages for which there was no room
@@ -189,18 +191,22 @@ func (q *Queue) check(m *queue.Message) error {
 	if m == nil {
 		return errors.New("memqueue: message is nil")
 	}
-	size := len(m.Body)
+	size, attributes := len(m.Body), 0
 	for name, value := range m.Attributes {
+		if name == traceHeader {
+			continue
+		}
 		if err := checkName(name); err != nil {
 			return err
 		}
 		size += len(name) + len(value)
+		attributes++
 	}
 	switch {
 	case size > maxSize:
 		return fmt.Errorf("memqueue: body and attributes have %d bytes: must be at most %d", size, maxSize)
-	case len(m.Attributes) > maxAttributes:
-		return fmt.Errorf("memqueue: %d attributes: must be at most %d", len(m.Attributes), maxAttributes)
+	case attributes > maxAttributes:
+		return fmt.Errorf("memqueue: %d attributes: must be at most %d", attributes, maxAttributes)
 	case !token(m.Group):
 		return fmt.Errorf("memqueue: Group is %q: must be at most %d printable ASCII characters without spaces", m.Group, maxGroupLength)
 	case !token(m.Dedup):
@@ -216,6 +222,9 @@ func (q *Queue) check(m *queue.Message) error {
 	}
 	return nil
 }
+
+// traceHeader is sqsqueue.TraceHeader, which is no attribute of the message to SQS.
+const traceHeader = "AWS.TraceHeader"
 
 // checkName reports why SQS would not take an attribute of that name.
 func checkName(name string) error {

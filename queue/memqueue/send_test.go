@@ -3,6 +3,7 @@ package memqueue_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
 
 func TestSendRefusesWhatSQSWould(t *testing.T) {
@@ -26,6 +28,9 @@ func TestSendRefusesWhatSQSWould(t *testing.T) {
 	for i := range 11 {
 		eleven[fmt.Sprint(i)] = "value"
 	}
+	ten := maps.Clone(eleven)
+	delete(ten, "10")
+	ten[sqsqueue.TraceHeader] = "Root=1-5759e988-bd862e3fe1be46a994272793"
 	const mib = 1 << 20
 	body := make([]byte, mib)
 	for _, c := range []struct {
@@ -39,6 +44,9 @@ func TestSendRefusesWhatSQSWould(t *testing.T) {
 		{m: &queue.Message{Body: body, Attributes: map[string]string{"a": ""}}, want: "1048577 bytes"},
 		{m: &queue.Message{Body: body[10:], Attributes: attributes("about")}},
 		{m: &queue.Message{Attributes: eleven}, want: "11 attributes"},
+		{m: &queue.Message{Attributes: ten}},
+		{m: &queue.Message{Body: body, Attributes: attributes(sqsqueue.TraceHeader)}},
+		{m: &queue.Message{Body: body, Attributes: attributes("AWSTraceHeader")}, want: "bytes"},
 		{m: &queue.Message{Attributes: attributes("A", "b.c", "-_.9", "awsx", "amazonia", strings.Repeat("x", 256))}},
 		{m: &queue.Message{Attributes: attributes("")}, want: "attribute name"},
 		{m: &queue.Message{Attributes: attributes(strings.Repeat("x", 257))}, want: "attribute name"},

@@ -21,7 +21,7 @@ func TestSource(t *testing.T) {
 			}
 			queuetest.TestSource(t, func(t *testing.T) queuetest.Queue {
 				return newQueue(t, cfg)
-			}, queuetest.Config{Synctest: true, FIFO: cfg.FIFO, MaxLease: maxLease, Slack: time.Nanosecond})
+			}, queuetest.Config{Synctest: true, FIFO: cfg.FIFO, Stops: true, MaxLease: maxLease, Slack: time.Nanosecond})
 		})
 	}
 }

@@ -23,7 +23,7 @@ func ExampleTestSource() {
 				t.Fatal(err)
 			}
 			return q
-		}, queuetest.Config{Synctest: true, MaxLease: 12 * time.Hour})
+		}, queuetest.Config{Synctest: true, Stops: true, MaxLease: 12 * time.Hour})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/queue"
 )
 
@@ -53,7 +54,8 @@ const (
 	// a [queue.BatchError], and is made for the others. A Receive is refused.
 	Half
 	// Hang: the call does nothing until its context ends, and fails with its
-	// cause.
+	// cause. As with a server that does not answer, ReceiveOptions.Stop has no
+	// effect.
 	Hang
 )
 
@@ -171,7 +173,8 @@ func (f *Faulty) Calls(op Op) int {
 	return f.calls[op]
 }
 
-// Receive receives from Source, as planned.
+// Receive receives from Source, as planned. Source gets o as it is; what the plan
+// and Latency add does not end when o.Stop is closed.
 func (f *Faulty) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 	var msgs []*queue.Message
 	err := f.call(ctx, OpReceive, nil, func([]*queue.Message) (err error) {
@@ -207,8 +210,8 @@ func (f *Faulty) Send(ctx context.Context, msgs ...*queue.Message) error {
 // call makes one call, as planned.
 func (f *Faulty) call(ctx context.Context, op Op, msgs []*queue.Message, do func([]*queue.Message) error) error {
 	fault := f.plan(op, msgs)
-	if err := sleep(ctx, fault.Before+f.Latency/2); err != nil {
-		return fmt.Errorf("queuetest: %s: %w", op, err)
+	if d := fault.Before + f.Latency/2; d > 0 && !sleep.For(ctx, d) {
+		return fmt.Errorf("queuetest: %s: %w", op, context.Cause(ctx))
 	}
 	var err error
 	switch {
@@ -225,7 +228,7 @@ func (f *Faulty) call(ctx context.Context, op Op, msgs []*queue.Message, do func
 	default:
 		err = do(msgs)
 	}
-	_ = sleep(context.WithoutCancel(ctx), fault.After+f.Latency/2)
+	sleep.For(context.WithoutCancel(ctx), fault.After+f.Latency/2)
 	return err
 }
 
@@ -271,19 +274,4 @@ func half(op Op, msgs []*queue.Message, fault error, do func([]*queue.Message) e
 		return nil
 	}
 	return &queue.BatchError{Op: string(op), Failed: failed}
-}
-
-// sleep waits for d, or until ctx ends, whose cause it returns then.
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

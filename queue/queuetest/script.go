@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/queue"
 )
 
@@ -45,11 +46,12 @@ func Deliver(msgs ...*queue.Message) Step {
 // Fail makes a receive fail with err; nil makes it a long poll that ends empty.
 func Fail(err error) Step { return Step{kind: fail, err: err} }
 
-// Pause makes a receive wait for d and go on with the next step.
+// Pause makes a receive wait for d and go on with the next step. As a long poll
+// of a server it does not end when ReceiveOptions.Stop is closed.
 func Pause(d time.Duration) Step { return Step{kind: pause, pause: d} }
 
-// Block makes receives wait until their context ends. The steps after it are
-// never reached.
+// Block makes receives wait until their context ends or their
+// ReceiveOptions.Stop is closed. The steps after it are never reached.
 func Block() Step { return Step{kind: block} }
 
 // A ScriptedSource is a [queue.Source] that plays steps, in order and one at a
@@ -108,8 +110,15 @@ func (s *ScriptedSource) Receive(ctx context.Context, o queue.ReceiveOptions) ([
 		return nil, fmt.Errorf("queuetest: receive: Max is %d: must be at least 1", o.Max)
 	}
 	select {
+	case <-o.Stop:
+		return nil, nil
+	default:
+	}
+	select {
 	case <-s.playing:
 		defer func() { s.playing <- struct{}{} }()
+	case <-o.Stop:
+		return nil, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("queuetest: receive: %w", context.Cause(ctx))
 	}
@@ -129,9 +138,13 @@ func (s *ScriptedSource) Receive(ctx context.Context, o queue.ReceiveOptions) ([
 		case fail:
 			return nil, step.err
 		case pause:
-			_ = sleep(ctx, step.pause) // the next round sees whether ctx has ended
+			sleep.For(ctx, step.pause) // the next round sees whether ctx has ended
 		case block:
-			<-ctx.Done()
+			select {
+			case <-o.Stop:
+				return nil, nil
+			case <-ctx.Done():
+			}
 		}
 	}
 }

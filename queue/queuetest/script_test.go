@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +88,38 @@ func TestScriptInOrder(t *testing.T) {
 		require.Equal(t, time.Hour, time.Since(begin))
 		_, err := s.Receive(ctx, queue.ReceiveOptions{Max: 1, Lease: time.Minute})
 		require.ErrorIs(t, err, context.DeadlineExceeded, "the block is for good")
+	})
+}
+
+// Stop ends the wait at a Block, and a wait for the receive that is there. A Pause
+// it does not end, and what comes after that is delivered.
+func TestScriptStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := queuetest.Script(queuetest.Pause(time.Minute), queuetest.Deliver(messages("a")...), queuetest.Block())
+		stop := make(chan struct{})
+		o := queue.ReceiveOptions{Max: 1, Lease: time.Minute, Stop: stop}
+		begin := time.Now()
+		var took [2]time.Duration
+		var got [2][]*queue.Message
+		var done sync.WaitGroup
+		for i := range 2 {
+			done.Go(func() {
+				time.Sleep(time.Duration(i) * time.Second)
+				msgs, err := s.Receive(t.Context(), o)
+				require.NoError(t, err)
+				got[i], took[i] = msgs, time.Since(begin)
+			})
+		}
+		time.Sleep(2 * time.Second)
+		close(stop)
+		done.Wait()
+		require.Len(t, got[0], 1)
+		require.Equal(t, time.Minute, took[0])
+		require.Empty(t, got[1])
+		require.Equal(t, 2*time.Second, took[1])
+		msgs, err := s.Receive(t.Context(), o)
+		require.NoError(t, err)
+		require.Empty(t, msgs, "at the block")
 	})
 }
 

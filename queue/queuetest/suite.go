@@ -37,6 +37,10 @@ type Config struct {
 	// NoEmptyBody and NoBinary are set for a queue that can't carry an empty
 	// body, or one that is not UTF-8.
 	NoEmptyBody, NoBinary bool
+	// Stops is set for a source whose receive ends its wait at once when
+	// [queue.ReceiveOptions].Stop is closed. Without it the source must ignore
+	// Stop, or lose nothing by it.
+	Stops bool
 
 	// Lease is the lease that the cases use and then wait for, so it should be
 	// short in real time; but calls to the queue must be much quicker. A multiple
@@ -134,10 +138,11 @@ const (
 	delays
 	emptyBody
 	binary
+	stops
 )
 
 func cases() []testCase {
-	return slices.Concat(messageCases(), receiveCases(), leaseCases(), settleCases(), orderCases())
+	return slices.Concat(messageCases(), receiveCases(), stopCases(), leaseCases(), settleCases(), orderCases())
 }
 
 // skip returns why the case does not apply to such a queue, "" if it does.
@@ -156,6 +161,8 @@ func (c testCase) skip(cfg Config) string {
 		return "Config.NoEmptyBody is set"
 	case lacks(binary, cfg.NoBinary):
 		return "Config.NoBinary is set"
+	case lacks(stops, !cfg.Stops):
+		return "Config.Stops is not set"
 	}
 	return ""
 }

@@ -32,18 +32,18 @@ func newQueue(t *testing.T, cfg memqueue.Config) *memqueue.Queue {
 func TestSoundQueuesPass(t *testing.T) {
 	standard := func(t *testing.T) queuetest.Queue { return newQueue(t, memqueue.Config{}) }
 	t.Run("bubble", func(t *testing.T) {
-		queuetest.TestSource(t, standard, queuetest.Config{Synctest: true})
+		queuetest.TestSource(t, standard, queuetest.Config{Synctest: true, Stops: true})
 	})
 	t.Run("latency", func(t *testing.T) {
 		queuetest.TestSource(t, func(t *testing.T) queuetest.Queue {
 			q := newQueue(t, memqueue.Config{FIFO: true})
 			return &queuetest.Faulty{Source: q, Sink: q, Latency: 20 * time.Millisecond}
-		}, queuetest.Config{Synctest: true, FIFO: true})
+		}, queuetest.Config{Synctest: true, FIFO: true, Stops: true})
 	})
 	t.Run("seconds", func(t *testing.T) {
 		queuetest.TestSource(t, func(t *testing.T) queuetest.Queue {
 			return inSeconds(newQueue(t, memqueue.Config{}))
-		}, queuetest.Config{Synctest: true, LeaseUnit: time.Second, Lease: 5 * time.Second, MaxLease: 12 * time.Hour})
+		}, queuetest.Config{Synctest: true, Stops: true, LeaseUnit: time.Second, Lease: 5 * time.Second, MaxLease: 12 * time.Hour})
 	})
 }
 
@@ -53,7 +53,7 @@ func TestRealTime(t *testing.T) {
 	if _, ok := os.LookupEnv(childVariable); !ok {
 		t.Skip("TestSoundQueuePassesInRealTime runs it")
 	}
-	queuetest.TestSource(t, func(t *testing.T) queuetest.Queue { return newQueue(t, memqueue.Config{}) }, queuetest.Config{Lease: time.Second})
+	queuetest.TestSource(t, func(t *testing.T) queuetest.Queue { return newQueue(t, memqueue.Config{}) }, queuetest.Config{Lease: time.Second, Stops: true})
 }
 
 func TestSoundQueuePassesInRealTime(t *testing.T) {
@@ -86,7 +86,7 @@ func TestSuiteSkips(t *testing.T) {
 			Queue:  newQueue(t, memqueue.Config{}),
 			extend: func(*mutant, context.Context, time.Duration, []*queue.Message) error { return nil },
 			receive: func(m *mutant, ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
-				o.Lease = 12 * time.Hour
+				o.Lease, o.Stop = 12*time.Hour, nil
 				msgs, err := m.Queue.Receive(ctx, o)
 				for _, m := range msgs {
 					m.LeaseUntil, m.Attempt = time.Time{}, 0
@@ -220,6 +220,24 @@ func onError(change func(error) error) *mutant {
 	}
 }
 
+// onStop is a mutant whose receives wait on when they are stopped, and then do
+// something with what they have got.
+func onStop(do func(m *mutant, ctx context.Context, msgs []*queue.Message) ([]*queue.Message, error)) *mutant {
+	return &mutant{receive: func(m *mutant, ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+		stop := o.Stop
+		o.Stop = nil
+		msgs, err := m.Queue.Receive(ctx, o)
+		select {
+		case <-stop:
+			if err == nil {
+				return do(m, ctx, msgs)
+			}
+		default:
+		}
+		return msgs, err
+	}}
+}
+
 // mutants are queues that break one promise each, by what they do.
 func mutants() map[string]struct {
 	mutant *mutant
@@ -296,6 +314,34 @@ func mutants() map[string]struct {
 			}
 			return msgs, err
 		}}, false, []string{"Receive_CancelLosesNothing"}},
+		"drops what comes after a stop": {onStop(func(m *mutant, ctx context.Context, msgs []*queue.Message) ([]*queue.Message, error) {
+			_ = m.Queue.Ack(ctx, msgs...)
+			return nil, nil
+		}), false, []string{"Stop_LosesNothing"}},
+		"leaves what comes after a stop": {onStop(func(*mutant, context.Context, []*queue.Message) ([]*queue.Message, error) {
+			return nil, nil
+		}), false, []string{"Stop_LosesNothing"}},
+		"takes a stop for an error": {onStop(func(_ *mutant, _ context.Context, msgs []*queue.Message) ([]*queue.Message, error) {
+			if len(msgs) > 0 {
+				return msgs, nil
+			}
+			return nil, errors.New("stopped")
+		}), false, []string{"Stop_IsNoError"}},
+		"takes a stop for the end": {onStop(func(_ *mutant, _ context.Context, msgs []*queue.Message) ([]*queue.Message, error) {
+			if len(msgs) > 0 {
+				return msgs, nil
+			}
+			return nil, io.EOF
+		}), false, []string{"Stop_IsNoError"}},
+		"ignores a stop": {onStop(func(_ *mutant, _ context.Context, msgs []*queue.Message) ([]*queue.Message, error) {
+			return msgs, nil
+		}), false, []string{"Stop_EndsTheWait"}},
+		"ends the wait for any stop": {&mutant{receive: func(m *mutant, ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+			if o.Stop != nil {
+				return nil, nil
+			}
+			return m.Queue.Receive(ctx, o)
+		}}, false, []string{"Stop_EndsTheWait"}},
 		"polls now and then": {&mutant{receive: func(m *mutant, ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 			for ctx.Err() == nil {
 				quick, cancel := context.WithTimeout(ctx, time.Nanosecond)
@@ -474,7 +520,7 @@ func TestMutant(t *testing.T) {
 			Queue:   newQueue(t, cfg),
 			receive: m.receive, ack: m.ack, nack: m.nack, extend: m.extend, send: m.send,
 		}
-	}, queuetest.Config{Synctest: true, FIFO: broken.fifo, MaxLease: 12 * time.Hour})
+	}, queuetest.Config{Synctest: true, FIFO: broken.fifo, Stops: true, MaxLease: 12 * time.Hour})
 }
 
 // Every promise that a queue breaks is found, by the case that is about it.

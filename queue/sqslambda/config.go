@@ -10,29 +10,32 @@ import (
 	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/limits"
 	"github.com/rampmeter/rampmeter/queue/internal/outage"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// Config says how a [Handler] works. The zero Config works; DeadLetter and Queue
-// are what makes it good.
+// Config configures [Handler]. The zero Config works, but set Queue and DeadLetter
+// in production.
 type Config struct {
 	// Name names the function in logs and dead-letter records (where it is the
 	// source). Defaults to the name of the queue, as the event's ARN has it.
 	Name string
 
 	// Concurrency is how many messages of one batch are handled at once, 1 to
-	// 100,000. How many batches are, is the event source mapping's
+	// 100,000. The number of concurrent batches is the event source mapping's
 	// MaximumConcurrency. Defaults to 1.
 	Concurrency int
 
-	// Limiter is acquired round each message. It lives as long as the process:
-	// all invocations share it, concurrent ones too. Defaults to a
-	// [limiter.Breaker] with its own defaults. One of your own replaces that
-	// breaker: put one into [limiter.All] beside it, or messages are tried one
-	// by one while the far side is down. A process has a limiter of its own;
-	// [FleetLimit] shares a rate out among them.
+	// Limiter is what you know of the downstream: it is acquired for each message. It
+	// lives as long as the process: all invocations share it, concurrent ones too. A
+	// [limiter.Breaker] with its own defaults stands beside it, unless one is in it
+	// or in Gate already. Defaults to that breaker alone. A process has a limiter of
+	// its own; [FleetLimit] shares a rate out among them.
 	Limiter limiter.Limiter
+	// NoBreaker leaves out that breaker: for a Limiter of your own kind that does its
+	// work.
+	NoBreaker bool
 
 	// Gate is only asked before a message is started: the limiter that the
 	// handler's own client acquires (a [limiter.Transport], say). The same
@@ -40,30 +43,30 @@ type Config struct {
 	Gate limiter.Limiter
 
 	// Retry says how long a message that failed stays hidden, by its number of
-	// receives, and when it has failed for good. MaxAttempts must stay below the
-	// queue's maxReceiveCount, and far below it, for every delivery counts, also
-	// one that was returned untried: 20 with 50, say. The zero Policy has the
-	// defaults of [retry.Policy].
+	// receives, and when its attempts are used up. Every receive is an attempt,
+	// also one after which the message was returned untried, so MaxAttempts must
+	// be high, and far below the queue's maxReceiveCount: 20 with 50, say. The
+	// zero Policy has the defaults of [retry.Policy].
 	Retry retry.Policy
 
-	// DeadLetter takes a copy of each message that failed for good, with a
-	// [retry.DeadLetter] record among its attributes; the message then counts as
-	// done. Without one such a message is returned, again and again, until the
-	// queue's own redrive takes it.
+	// DeadLetter gets a copy of each message that failed for good, with a
+	// [retry.DeadLetter] record among its attributes; the message is then done.
+	// Without one such a message is returned, again and again, until the queue's
+	// own redrive takes it.
 	DeadLetter queue.Sink
-	// NoDeadLetterGuard turns off the guard that stops the hand-off when more
-	// than half of the last 20 results would have been dead-lettered.
+	// NoDeadLetterGuard turns off the guard that rations dead letters when hardly
+	// any message succeeds.
 	NoDeadLetterGuard bool
 
-	// Queue is the queue that the event source mapping reads, a
-	// *sqsqueue.Queue as a rule. Its Nack is called, and nothing else, to hide
-	// what is returned for as long as it should stay away. Without it everything
-	// that is returned stays away for what is left of the queue's visibility
-	// timeout; see the package documentation for what is lost then.
+	// Queue is the queue that the event source mapping reads, usually a
+	// *sqsqueue.Queue. Only its Nack is called, to hide returned messages for as
+	// long as they should stay away. Without it every returned message stays away
+	// until its visibility timeout ends; the package documentation says what is
+	// lost then.
 	Queue queue.Source
 
-	// OpenBreaker says how an invocation ends whose batch was returned because
-	// the far side is in trouble. Defaults to [Return].
+	// OpenBreaker selects how an invocation ends whose batch is returned because
+	// of an outage downstream. Defaults to [Return].
 	OpenBreaker OpenBreaker
 
 	// Logger gets what an operator must know. Defaults to slog.Default().
@@ -72,44 +75,44 @@ type Config struct {
 	Trace *queue.Trace
 }
 
-// OpenBreaker says how an invocation ends that was cut short by trouble at the
-// far side.
+// OpenBreaker selects how an invocation ends that an outage downstream has cut
+// short.
 type OpenBreaker int
 
 const (
-	// Return returns the messages and ends the invocation well. Lambda goes on
-	// polling at full speed: each message costs a receive per delay.
+	// Return returns the messages, and the invocation succeeds. Lambda goes on
+	// polling at full speed: a message costs a receive for each of its delays.
 	Return OpenBreaker = iota
 	// Error fails the invocation, if no message of its batch is done, after the
-	// delays are set. Lambda polls slower after errors, as it does not after
-	// partial responses. The alarm on the function's errors will ring.
+	// delays are set. Lambda polls more slowly after errors, which it does not do
+	// after partial responses. An alarm on the function's errors will ring.
 	Error
 )
 
-// maxTrouble is for how long an invocation waits for the far side to get well
-// before it returns what it has not done: a message that waits in a running
-// function is billed, and takes a place.
-const maxTrouble = 2 * time.Second
+// longestOutage is how long an invocation waits for an outage to end, and for a
+// message to succeed after all, before it returns what is not done: a message
+// that waits in a running function is billed, and takes a slot.
+const longestOutage = 2 * time.Second
 
-// OutageSpan returns how long an outage of the far side may last without a
-// message ending in the dead-letter queue for it, if the queue's maxReceiveCount
-// is that and Config.Queue is set: the sum of the delays, without their jitter.
-// It is 15.5 min for 5 receives, 4 h for 20, and 11.5 h for 50.
+// OutageSpan returns how long an outage downstream may last without a message
+// ending in the dead-letter queue because of it, if Config.Queue is set and the
+// queue has that maxReceiveCount: the sum of the delays, without their jitter. It
+// is 15.5 min for 5 receives, 4 h for 20, and 11.5 h for 50.
 func OutageSpan(maxReceiveCount int) time.Duration { return outage.Span(maxReceiveCount) }
 
 // withDefaults returns c with its defaults filled in, or an error that names
-// every field that can't be right. What the engine checks is left to it.
+// every field that can't be right. What the consumer checks is left to it.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	if c.Concurrency == 0 {
 		c.Concurrency = 1
 	}
-	if c.Limiter == nil {
-		breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
+	if !nils.Is(c.Limiter) || c.Limiter == nil {
+		limit, err := limits.Complete(c.Limiter, c.Gate, !c.NoBreaker)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("Config.Limiter: default breaker: %w", err))
+			errs = append(errs, fmt.Errorf("Config.Limiter: %w", err))
 		}
-		c.Limiter = breaker
+		c.Limiter = limit
 	}
 	if c.OpenBreaker != Return && c.OpenBreaker != Error {
 		errs = append(errs, fmt.Errorf("Config.OpenBreaker is %d: must be Return or Error", c.OpenBreaker))

@@ -21,20 +21,21 @@
 //
 // # What differs from a consumer
 //
-// It is the consumer's engine, over one event as a source that ends. But Lambda
-// receives, before any code of ours runs, and bills while it runs:
+// An invocation runs a consumer over its event, as a source that ends. But Lambda
+// receives before any of our code runs, and bills while it runs:
 //
 //   - Each delivery costs a receive, whatever becomes of it: a message that is
-//     returned untried is one step nearer to the queue's maxReceiveCount. So
-//     the queue's maxReceiveCount is high (50), Retry.MaxAttempts well below it
-//     (20), and the batch small enough to be done in time: batch size times handler
-//     time, divided by Config.Concurrency. The log warns when it is not.
+//     returned untried is one step closer to the queue's maxReceiveCount. So set
+//     the queue's maxReceiveCount high (50) and Retry.MaxAttempts well below it
+//     (20), and keep the batch small enough to be done in time: batch size times
+//     handler time, divided by Config.Concurrency. The log warns when it is not.
 //   - There is no heartbeat. The queue's visibility timeout covers the whole
-//     delivery: six times the function's timeout, plus the batch window.
-//   - Trouble at the far side is waited out for 2 seconds, not for minutes. Then
-//     what is not done is returned: a message that waits in a running function is
-//     billed, and takes a place. Waiting for a rate is not trouble, and goes on
-//     while there is time, unless it is paused for longer than that.
+//     delivery: set it to six times the function's timeout, plus the batch window.
+//   - An outage is waited out for 2 seconds, not for minutes, and so is a single
+//     message that the downstream refuses. Then what is not done is returned: a
+//     message that waits in a running function is billed, and takes a slot. The
+//     wait for a rate goes on while there is time, unless the rate is paused for
+//     longer than that.
 //   - Nothing runs after the answer: no timer, no call, no goroutine, except for a
 //     handler that ignores the end of its context. A process may be frozen for
 //     minutes then. A rate limit lets one burst pass after that, and no more.
@@ -42,62 +43,69 @@
 //
 // # Deadline
 //
-// A handler's context ends a second before the function does, or a sixth of the
-// time before, if that is less; dead letters are sent and delays are set in what
-// is left. No message is started that can't be expected to end in time, after
+// The deadline of a handler's context is a second before that of the function, or
+// a sixth of the time, if that is less; dead letters are sent and delays are set
+// in what is left. No message is started that can't be expected to end in time, by
 // what handlers took lately: it is returned, to come back at once. The first
-// messages of an invocation are always tried. In a context without a deadline,
-// in a test for example, there is no limit.
+// messages of an invocation are always tried. A context without a deadline, in a
+// test for example, sets no limit.
+//
+// A handler that the deadline ends has met a timeout, and context.DeadlineExceeded
+// is [limiter.ErrUnavailable] as ever. But when it had less than half of the time
+// that handlers have, its error says nothing: the limits do not hear it, and the
+// message is returned, hidden for its retry delay.
 //
 // # Results
 //
 // They mean what package queue says, with these differences:
 //
-//   - A message that failed is returned, and its visibility set to its retry
-//     delay through Config.Queue.
-//   - When the attempts are used up the message is a dead letter, as ever; but
-//     an unavailable far side is not held against it unless others succeed: the
-//     process has seen a success within 30 s, and less than three such failures
-//     since. A new process knows nothing of an outage that others have seen.
-//   - What is returned because of an outage stays away for 30 s, doubled by each
-//     further receive, or for as long as the breaker is known to stay open or the
-//     limit to be paused, with up to a quarter of jitter, and 15 min at most.
-//     Returned so is what failed with limiter.ErrOverload and
-//     limiter.ErrMisconfigured; with limiter.ErrUnavailable, but for the first
-//     time while others succeed; and what was not tried because the breaker is
-//     open or the limit paused. An outage that is shorter than [OutageSpan]
-//     dead-letters nothing. After it, messages may take as long to come back.
-//   - Lambda polls on at full speed while messages are returned; it slows down
-//     only when invocations fail. [Error] makes them fail.
-//   - The dead-letter guard looks at the results of the process, since an
-//     invocation may have few. While it is tripped, a batch is returned from its
-//     first failure on, with the delays of an outage, since there is no time to
-//     wait for. A new process begins with a guard of its own, so a fleet hands
-//     off about ten messages for each process before it stops.
+//   - Attempts are receives, for other processes may have seen the earlier ones.
+//   - Guilt is judged by what the process knows. A message that fails with
+//     limiter.ErrOverload, ErrUnavailable or ErrMisconfigured is guilty when it
+//     was received three times or more and others succeed: a message did within
+//     the last 30 s, not more than two have failed with the same class since, and
+//     of the first runs of the last ten minutes less than a tenth did (as long as
+//     there are 20 of them). A new process knows of no success, and finds no
+//     message guilty.
+//   - A message that failed is returned, hidden for its retry delay through
+//     Config.Queue.
+//   - A message that the downstream refused, and that is not guilty, stays away for
+//     30 s, doubled by each further receive; or for as long as the breaker is known
+//     to stay open, the limit to be paused, or its own RetryAfter to last; with up to
+//     a quarter of jitter, and 15 min at most but for the RetryAfter. So does what
+//     is returned untried because of an outage. An outage that is shorter than
+//     [OutageSpan] dead-letters nothing, and after a longer one it is the queue's
+//     own redrive that takes messages, for here nobody knows since when one has
+//     failed. After the outage messages may take as long to come back.
+//   - Lambda goes on polling at full speed while messages are returned; it slows
+//     down only when invocations fail. [Error] makes them fail.
+//   - The dead-letter guard lives as long as the process. A new process has a guard
+//     of its own, so after a bad deploy each process may send 20 dead letters.
 //
 // # Without a queue
 //
-// The answer alone can return a message, but not say for how long. Without
-// Config.Queue everything that is returned comes back when its visibility timeout
-// ends: retry delays and Retry-After have no effect, a message that was not tried
-// comes back as late as one that failed, and in an outage each message is
-// received once in a visibility timeout, so that it is dead-lettered after
-// maxReceiveCount of them. Without Config.DeadLetter messages that can't succeed are
-// returned until the queue's own redrive takes them, and nothing says why.
+// The answer can return a message, but not say for how long. Without Config.Queue
+// every returned message comes back when its visibility timeout ends: retry delays
+// and Retry-After have no effect, a message that was not tried comes back as late
+// as one that failed, and in an outage each message is received once in a
+// visibility timeout, so it is dead-lettered after maxReceiveCount of them. Without
+// Config.DeadLetter messages that can't succeed are returned until the queue's own
+// redrive takes them, and nothing says why.
 //
 // # Order
 //
-// Messages of one group of a FIFO queue are handled one at a time and in order.
-// After the first of them that is returned, the rest of its group is returned
-// too, untried. A dead letter is done, and does not hold up its group.
+// Messages of one group of a FIFO queue are handled one at a time and in order. One
+// that fails is tried again in its place, for 2 seconds at most, while other
+// groups go on. When it is returned, the rest of its group is returned too,
+// untried. A dead letter is done, and does not hold up its group.
 //
 // # Errors
 //
-// The function returns the error that [Error] asks for; and one when a message
-// that is to be returned has no id, which SQS does not send: an answer can't name
-// it, so the whole batch is returned. Everything else is told to Config.Logger: a
-// delay that could not be set, a dead letter that could not be sent, handlers that
-// outlived the function's time.
+// The function fails when [Error] is set and asks for it, and when a message that
+// is to be returned has no id, which SQS does not send: an answer can't name it, so
+// the whole batch is returned. Everything else goes to Config.Logger: a delay that
+// could not be set, a dead letter that could not be sent, handlers that outlived
+// the function's time.
 //
 // # Limits across processes
 //
@@ -116,7 +124,7 @@
 //
 // # Permissions
 //
-// The function's role needs, beside what the mapping needs for itself,
+// In addition to what the mapping itself needs, the function's role needs
 // sqs:ChangeMessageVisibility on the queue, for Config.Queue, and
 // sqs:SendMessage on the dead-letter queue, for Config.DeadLetter.
 package sqslambda

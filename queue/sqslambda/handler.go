@@ -11,6 +11,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
 // Handler returns a Lambda function, to be passed to lambda.Start, that runs h
@@ -26,15 +27,10 @@ import (
 // names each.
 func Handler(h queue.Handler, cfg Config) (func(context.Context, events.SQSEvent) (events.SQSEventResponse, error), error) {
 	cfg, err := cfg.withDefaults()
-	f := &function{
-		handler: h,
-		cfg:     cfg,
-		limits:  cfg.Limiter,
-		guard:   guard{off: cfg.NoDeadLetterGuard || cfg.DeadLetter == nil},
-	}
-	// The engine checks the rest, its handler too.
-	_, engineErr := queue.NewConsumer(&source{}, h, f.engineConfig("lambda", 1))
-	err = errors.Join(err, engineErr)
+	f := &function{handler: h, cfg: cfg, limits: cfg.Limiter}
+	// The consumer checks the rest, its handler too.
+	_, consumerErr := queue.NewConsumer(&source{}, h, f.consumerConfig("lambda", 1))
+	err = errors.Join(err, consumerErr)
 	if err == nil && cfg.Gate != nil {
 		f.limits, err = limiter.All(cfg.Limiter, cfg.Gate)
 	}
@@ -49,32 +45,28 @@ type function struct {
 	handler queue.Handler
 	cfg     Config          // with defaults
 	limits  limiter.Limiter // Limiter and Gate
-	lately  lately
 	health  health
-	guard   guard
+	guard   judge.Guard
 	tooBig  sync.Once // the batch, for the timeout: said once
 }
 
-// engineConfig is how the engine works in a function.
-func (f *function) engineConfig(name string, messages int) queue.Config {
-	retry := f.cfg.Retry
-	retry.MaxAttempts = -1 // when they are used up is for judge to say
+// consumerConfig is how an invocation's consumer works.
+func (f *function) consumerConfig(name string, messages int) queue.Config {
 	return queue.Config{
-		Name:        name,
-		Concurrency: f.cfg.Concurrency,
-		Limiter:     f.cfg.Limiter,
-		Gate:        f.cfg.Gate,
-		Retry:       retry,
-		DeadLetter:  f.cfg.DeadLetter,
-		Lease:       time.Second, // there is none, and results are not to wait for it
-		MaxHold:     maxTrouble,
-		MaxHeld:     max(messages, 1), // what is held is none the worse, and the others may succeed
-		// Nothing is received any sooner, and what waits in hand may be given back
-		// by itself; but several slots would wait for one another.
-		NoLookAhead: f.cfg.Concurrency == 1,
-		// The engine lives as long as an invocation, and the guard must not.
-		NoDeadLetterGuard: true,
+		Name:              name,
+		Concurrency:       f.cfg.Concurrency,
+		Limiter:           f.cfg.Limiter,
+		NoBreaker:         true, // withDefaults has put one into it
+		Gate:              f.cfg.Gate,
+		Retry:             f.cfg.Retry,
+		DeadLetter:        f.cfg.DeadLetter,
+		NoDeadLetterGuard: f.cfg.NoDeadLetterGuard,
+		Lease:             time.Second, // there is none, and results are not to wait for it
+		MaxHold:           longestOutage,
+		MaxHeld:           max(messages, 1),       // what is held is none the worse, and the others may succeed
+		NoLookAhead:       f.cfg.Concurrency == 1, // it gains nothing, but without it several slots would wait for one another
 		Logger:            f.cfg.Logger,
+		Trace:             f.cfg.Trace,
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
@@ -130,31 +131,6 @@ func TestResults(t *testing.T) {
 	}
 }
 
-// While others succeed, what fails again and again is a bad message.
-func TestAMessageThatAloneIsUnavailableIsExhausted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		q, dead := &sourceQueue{}, &sink{}
-		f := newFunction(t, func(_ context.Context, m *queue.Message) error {
-			if m.ID == "1" {
-				return limiter.ErrUnavailable
-			}
-			return nil
-		}, sqslambda.Config{Queue: q, DeadLetter: dead})
-
-		require.Equal(t, []string{"1"}, returned(t, f, time.Minute, newEvent(2)))
-		require.LessOrEqual(t, q.delays(t)["1"], time.Second, "the first time it may be a blip")
-
-		time.Sleep(time.Second)
-		require.Empty(t, returned(t, f, time.Minute, received(newEvent(3), 12)))
-		require.Equal(t, []string{"1"}, dead.ids())
-
-		time.Sleep(time.Minute) // frozen: what is known is too old
-		e := received(newEvent(2), 12)
-		e.Records = e.Records[1:]
-		require.Equal(t, []string{"1"}, returned(t, f, time.Minute, e))
-	})
-}
-
 func TestTheAnswerIsNeverNull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFunction(t, succeed, sqslambda.Config{})
@@ -177,7 +153,7 @@ func TestNothingIsStartedThatCantEndInTime(t *testing.T) {
 		var started, ended atomic.Int32
 		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
 			started.Add(1)
-			if !sleep(ctx, 2*time.Second) {
+			if !sleep.For(ctx, 2*time.Second) {
 				return ctx.Err()
 			}
 			ended.Add(1)
@@ -266,7 +242,7 @@ func TestSomethingIsAlwaysTried(t *testing.T) {
 		var started atomic.Int32
 		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
 			started.Add(1)
-			if !sleep(ctx, takes) {
+			if !sleep.For(ctx, takes) {
 				return ctx.Err()
 			}
 			return nil
@@ -549,7 +525,7 @@ func TestOneOverloadDoesNotEndTheInvocation(t *testing.T) {
 			}
 			time.Sleep(900 * time.Millisecond)
 			return nil
-		}, sqslambda.Config{Limiter: all(t)})
+		}, sqslambda.Config{Limiter: all(t), NoBreaker: true})
 		require.Equal(t, []string{"0"}, returned(t, f, time.Minute, newEvent(10)))
 	})
 }
@@ -600,7 +576,7 @@ func TestAnOpenBreakerMayFailTheInvocation(t *testing.T) {
 		}, sqslambda.Config{Queue: q, OpenBreaker: sqslambda.Error})
 		for range 2 {
 			_, err := invoke(t, f, time.Minute, newEvent(3))
-			require.EqualError(t, err, "sqslambda: function orders: the far side is in trouble: all 3 messages are returned")
+			require.EqualError(t, err, "sqslambda: function orders: the downstream is not available: all 3 messages are returned")
 		}
 		require.Len(t, q.calls, 3, "the delays are set first")
 
@@ -620,49 +596,6 @@ func TestAnOpenBreakerMayFailTheInvocation(t *testing.T) {
 			}, sqslambda.Config{OpenBreaker: sqslambda.Error})
 			require.NotEmpty(t, returned(t, f, time.Minute, newEvent(3)))
 		}
-	})
-}
-
-// A bad deploy does not empty the queue into the dead letters, however few
-// messages an invocation has.
-func TestTheDeadLetterGuardLivesAcrossInvocations(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		q, dead := &sourceQueue{}, &sink{}
-		broken, calls := true, 0
-		f := newFunction(t, func(context.Context, *queue.Message) error {
-			calls++
-			if broken {
-				return &queue.DecodeError{Err: errors.New("unknown field")}
-			}
-			return nil
-		}, sqslambda.Config{Queue: q, DeadLetter: dead})
-		for range 50 {
-			returned(t, f, time.Minute, newEvent(5))
-			q.calls = nil
-		}
-		require.Len(t, dead.msgs, 10)
-
-		calls = 0
-		require.Equal(t, numbers(0, 4), returned(t, f, time.Minute, newEvent(5)))
-		require.Equal(t, 1, calls)
-		delays := q.delays(t)
-		require.GreaterOrEqual(t, delays["0"], 5*time.Minute)
-		require.GreaterOrEqual(t, delays["1"], 30*time.Second, "the others are not tried, and stay away")
-
-		broken = false
-		require.Empty(t, returned(t, f, time.Minute, newEvent(5)))
-		broken = true
-		require.Empty(t, returned(t, f, time.Minute, newEvent(1)), "it is off again")
-		require.Len(t, dead.msgs, 11)
-	})
-	synctest.Test(t, func(t *testing.T) {
-		dead := &sink{}
-		f := newFunction(t, func(context.Context, *queue.Message) error { return retry.Permanent(errors.New("?")) },
-			sqslambda.Config{DeadLetter: dead, NoDeadLetterGuard: true})
-		for range 10 {
-			require.Empty(t, returned(t, f, time.Minute, newEvent(5)))
-		}
-		require.Len(t, dead.msgs, 50)
 	})
 }
 

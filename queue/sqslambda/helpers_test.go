@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqslambda"
@@ -140,7 +141,7 @@ func (q *sourceQueue) Nack(ctx context.Context, delay time.Duration, msgs ...*qu
 		}
 		n.ids = append(n.ids, m.ID)
 	}
-	cut := !sleep(ctx, q.took)
+	cut := !sleep.For(ctx, q.took)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.calls = append(q.calls, n)
@@ -176,7 +177,7 @@ type sink struct {
 }
 
 func (s *sink) Send(ctx context.Context, msgs ...*queue.Message) error {
-	if !sleep(ctx, s.took) {
+	if !sleep.For(ctx, s.took) {
 		return context.Cause(ctx)
 	}
 	if s.err != nil {
@@ -199,19 +200,6 @@ func (s *sink) ids() []string {
 	}
 	slices.Sort(all)
 	return all
-}
-
-// sleep waits for d and reports whether ctx has not ended meanwhile.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	select {
-	case <-time.After(d):
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
 }
 
 func all(t testing.TB, limiters ...limiter.Limiter) limiter.Limiter {

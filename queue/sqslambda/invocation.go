@@ -1,8 +1,8 @@
 package sqslambda
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -12,13 +12,12 @@ import (
 
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
-	"github.com/rampmeter/rampmeter/queue/internal/drain"
+	"github.com/rampmeter/rampmeter/queue/internal/host"
+	"github.com/rampmeter/rampmeter/queue/internal/judge"
 	"github.com/rampmeter/rampmeter/queue/internal/outage"
-	"github.com/rampmeter/rampmeter/queue/internal/results"
-	"github.com/rampmeter/rampmeter/retry"
 )
 
-// An invocation is one event on its way through the engine.
+// An invocation is one event on its way through a consumer, whose host it is.
 type invocation struct {
 	*function
 	name   string
@@ -27,35 +26,25 @@ type invocation struct {
 	end    time.Time // of the handlers' contexts; zero: the function has no deadline
 	last   time.Time // of the calls after it
 
-	mu      sync.Mutex // guards all below
-	cancel  context.CancelCauseFunc
-	stopped stopReason
-	latest  *time.Timer // when nothing can be started any more; nil: there is no deadline
-	trouble trouble
-	runs    int           // handlers that ran as long as they wished
-	ran     time.Duration // their time
-}
-
-// A trouble is what an invocation knows of the far side.
-type trouble struct {
-	since  time.Time   // zero: none
-	result bool        // a handler's result said so, not only the limits
-	over   *time.Timer // when it has lasted too long
+	mu        sync.Mutex // guards all below
+	cancel    context.CancelFunc
+	stopped   stopReason
+	latest    *time.Timer   // when nothing can be started any more; nil: there is no deadline
+	downSince time.Time     // since when there have been signs of an outage, and no success; zero: there are none
+	over      *time.Timer   // when it has lasted for longestOutage; nil: there has been none
+	runs      int           // handlers that ran as long as they wished
+	ran       time.Duration // their time
 }
 
 // A stopReason is why an invocation starts nothing more.
 type stopReason string
 
 const (
-	goingOn  stopReason = ""
-	finished stopReason = "all is done"
-	tooLate  stopReason = "nothing more can be expected to end in time"
-	farSide  stopReason = "the far side is in trouble"
-	guarding stopReason = "most messages would be dead-lettered"
+	goingOn    stopReason = ""
+	finished   stopReason = "all is done"
+	tooLate    stopReason = "nothing more can be expected to end in time"
+	downstream stopReason = "the downstream is not available"
 )
-
-// outage reports whether messages that were not tried are to stay away.
-func (s stopReason) outage() bool { return s == farSide || s == guarding }
 
 // settleMargin is how long before the function's own end the handlers' contexts
 // end, so that dead letters are sent and delays are set: 1 s, or a sixth of the
@@ -68,7 +57,7 @@ func newInvocation(ctx context.Context, f *function, event events.SQSEvent) *inv
 		inv.name = arn[strings.LastIndexByte(arn, ':')+1:]
 	}
 	inv.source = newSource(event.Records, inv.began)
-	inv.source.nack = inv.giveBack
+	inv.source.nack = inv.hide
 	if deadline, ok := ctx.Deadline(); ok {
 		margin := settleMargin(deadline.Sub(inv.began))
 		inv.end, inv.last = deadline.Add(-margin), deadline.Add(-margin/10)
@@ -76,17 +65,12 @@ func newInvocation(ctx context.Context, f *function, event events.SQSEvent) *inv
 	return inv
 }
 
-// run has the engine do what it can in the time there is. Nothing runs when it
+// run has a consumer do what it can in the time there is. Nothing runs when it
 // returns, but for handlers that ignore the end of their context.
 func (inv *invocation) run(ctx context.Context) {
-	runCtx, cancel := context.WithCancelCause(context.WithValue(ctx, sourceKey{}, inv.source))
-	defer cancel(nil)
-	cfg := inv.engineConfig(inv.name, len(inv.source.records))
-	cfg.Trace = inv.trace()
-	if !inv.end.IsZero() { // for a ctx that ends before its deadline
-		cfg.DrainTimeout = min(max(inv.end.Sub(inv.began), 1), 24*time.Hour)
-	}
-	c, err := queue.NewConsumer(inv.source, inv, cfg)
+	runCtx, cancel := context.WithCancel(host.NewContext(context.WithValue(ctx, sourceKey{}, inv.source), inv))
+	defer cancel()
+	c, err := queue.NewConsumer(inv.source, inv, inv.consumerConfig(inv.name, len(inv.source.records)))
 	if err != nil { // Handler has checked it
 		inv.cfg.Logger.Error("sqslambda: batch returned", "function", inv.name, "error", err)
 		return
@@ -113,37 +97,137 @@ func (inv *invocation) run(ctx context.Context) {
 	}
 }
 
+// Handle is what the consumer calls for each message.
+func (inv *invocation) Handle(ctx context.Context, m *queue.Message) error {
+	if inv.source.index[m.ID].nameless {
+		m.ID = ""
+	}
+	return inv.handler.Handle(ctx, m)
+}
+
+// ----- the host -----
+
+var _ host.Host = (*invocation)(nil)
+
+func (inv *invocation) Deadline() (handlers, run time.Time) { return inv.end, inv.last }
+
+func (inv *invocation) Guard() *judge.Guard { return &inv.guard }
+
+func (inv *invocation) Guilt(receives int, f judge.Facts) judge.Guilt {
+	return inv.health.failed(time.Now(), receives, f)
+}
+
+// Judged notes what becomes of a message, and what that says of the downstream.
+func (inv *invocation) Judged(id string, f judge.Facts, v judge.Verdict) {
+	now := time.Now()
+	fate := decided
+	switch {
+	case f.Interrupted:
+		fate = cut
+	case !v.Failed && !f.Postponed && v.Action != judge.Ack:
+		fate = refused
+	}
+	inv.source.note(id, fate)
+	switch {
+	case v.Action == judge.Ack:
+		inv.health.succeeded(now)
+		inv.works()
+	case fate == refused:
+		inv.fails(time.Time{})
+	}
+	if v.Action == judge.Ack || !inv.end.IsZero() && !now.Before(inv.end) {
+		inv.took(f.Took)
+	}
+}
+
+func (inv *invocation) Blocked(b limiter.Block) {
+	if b.Reason.Outage() {
+		inv.fails(b.Until)
+	}
+}
+
+// took notes how long a handler took that was not the first to give up.
+func (inv *invocation) took(d time.Duration) {
+	inv.health.took(d)
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	inv.runs++
+	inv.ran += d
+	if inv.latest != nil && inv.stopped == goingOn {
+		inv.latest.Reset(time.Until(inv.latestStart()))
+	}
+}
+
+// ----- when to stop -----
+
 // latestStart is when a message may be started at the latest, if it is to be
 // done in time. However long they take, a tenth of the time is for starts, or
 // nothing would ever be tried again.
 func (inv *invocation) latestStart() time.Time {
-	takes := min(max(inv.lately.long(), time.Millisecond), inv.end.Sub(inv.began)*9/10)
-	return inv.end.Add(-takes)
+	allowed := inv.end.Sub(inv.began)
+	return inv.end.Add(-min(max(inv.health.takes(), time.Millisecond), allowed-allowed/10))
 }
 
-// stop has the engine drain: what has not started is given back.
+// stop has the consumer drain: what has not started is returned.
 func (inv *invocation) stop(why stopReason) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
-	if inv.stopped != goingOn {
-		return
-	}
-	inv.stopped = why
-	if inv.end.IsZero() {
-		inv.cancel(nil)
-	} else {
-		inv.cancel(&drain.Until{Time: inv.end})
+	if inv.stopped == goingOn {
+		inv.stopped = why
+		inv.cancel()
 	}
 }
 
-// finish ends the timers, and says what the batch was too big for.
+// fails notes a sign of an outage, and until when that lasts if it is known. The
+// invocation stops when it has lasted for longestOutage, or is known to.
+func (inv *invocation) fails(until time.Time) {
+	inv.mu.Lock()
+	if inv.downSince.IsZero() && inv.stopped == goingOn {
+		inv.downSince = time.Now()
+		if inv.over == nil {
+			inv.over = time.AfterFunc(longestOutage, inv.overlong)
+		} else {
+			inv.over.Reset(longestOutage)
+		}
+	}
+	hopeless := until.After(inv.downSince.Add(longestOutage))
+	inv.mu.Unlock()
+	if hopeless {
+		inv.stop(downstream)
+	}
+}
+
+// works notes that a message is done.
+func (inv *invocation) works() {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	inv.downSince = time.Time{}
+	if inv.over != nil {
+		inv.over.Stop()
+	}
+}
+
+// overlong is called when an outage may have lasted for longestOutage. It has if
+// the limits still report it; else it may be that of one message.
+func (inv *invocation) overlong() {
+	over := inv.limits.Blocked().Reason.Outage()
+	inv.mu.Lock()
+	over = over && !inv.downSince.IsZero()
+	inv.downSince = time.Time{}
+	inv.mu.Unlock()
+	if over {
+		inv.stop(downstream)
+	}
+}
+
+// finish ends the timers, and warns of a batch that was too big.
 func (inv *invocation) finish() {
 	inv.mu.Lock()
 	late := inv.stopped == tooLate
 	if inv.stopped == goingOn {
 		inv.stopped = finished
 	}
-	for _, timer := range []*time.Timer{inv.latest, inv.trouble.over} {
+	for _, timer := range []*time.Timer{inv.latest, inv.over} {
 		if timer != nil {
 			timer.Stop()
 		}
@@ -155,7 +239,7 @@ func (inv *invocation) finish() {
 	}
 	n, untried := inv.source.count()
 	allowed := inv.end.Sub(inv.began)
-	if late && untried > 0 || mean > allowed*time.Duration(inv.cfg.Concurrency)/time.Duration(n) {
+	if late && untried > 0 || mean.Seconds()*float64(n) > allowed.Seconds()*float64(inv.cfg.Concurrency) {
 		inv.tooBig.Do(func() {
 			inv.cfg.Logger.Warn("sqslambda: the batch is too big for the function's timeout: messages are returned untried, which costs a receive each; "+
 				"lower the mapping's batch size, or raise the timeout or Config.Concurrency",
@@ -164,104 +248,27 @@ func (inv *invocation) finish() {
 	}
 }
 
-// trace is the user's, and tells inv of the far side.
-func (inv *invocation) trace() *queue.Trace {
-	t := *inv.cfg.Trace
-	t.Finished = func(i queue.FinishedInfo) {
-		_, postponed := results.IsPostponed(i.Err)
-		switch class := limiter.Classify(i.Err); {
-		case i.Err == nil:
-			inv.calm()
-		case postponed:
-		case errors.Is(i.Err, retry.ErrPermanent):
-		case class == limiter.ErrOverload, class == limiter.ErrMisconfigured,
-			class == limiter.ErrUnavailable && limiter.Tripped(inv.limits):
-			inv.alarm(true, time.Time{})
-		}
-		if f := inv.cfg.Trace.Finished; f != nil {
-			f(i)
-		}
-	}
-	t.Blocked = func(i queue.BlockedInfo) {
-		if i.Block.Reason.Outage() {
-			inv.alarm(false, i.Block.Until)
-		}
-		if f := inv.cfg.Trace.Blocked; f != nil {
-			f(i)
-		}
-	}
-	return &t
-}
+// ----- what is returned -----
 
-// alarm notes that the far side is in trouble, and until when if that is known.
-// The invocation stops when it has lasted too long, or is known to.
-func (inv *invocation) alarm(result bool, until time.Time) {
-	inv.mu.Lock()
-	t := &inv.trouble
-	t.result = t.result || result
-	if t.since.IsZero() && inv.stopped == goingOn {
-		t.since = time.Now()
-		if t.over == nil {
-			t.over = time.AfterFunc(maxTrouble, inv.overlong)
-		} else {
-			t.over.Reset(maxTrouble)
-		}
-	}
-	hopeless := until.After(t.since.Add(maxTrouble))
-	inv.mu.Unlock()
-	if hopeless {
-		inv.stop(farSide)
-	}
-}
-
-// calm notes that the far side is well.
-func (inv *invocation) calm() {
-	inv.mu.Lock()
-	defer inv.mu.Unlock()
-	inv.trouble.since, inv.trouble.result = time.Time{}, false
-	if inv.trouble.over != nil {
-		inv.trouble.over.Stop()
-	}
-}
-
-// overlong is called when the trouble has lasted for too long.
-func (inv *invocation) overlong() {
-	tripped := limiter.Tripped(inv.limits)
-	inv.mu.Lock()
-	t := &inv.trouble
-	over := !t.since.IsZero() && (t.result || tripped)
-	if !over {
-		t.since = time.Time{} // only the limits said so, and do no more
-	}
-	inv.mu.Unlock()
-	if over {
-		inv.stop(farSide)
-	}
-}
-
-// returnRest gives back what the engine has not taken.
+// returnRest returns what the consumer has not taken.
 func (inv *invocation) returnRest(ctx context.Context) {
 	rest := inv.source.close()
 	if len(rest) == 0 || ctx.Err() != nil {
 		return
 	}
-	calls, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-	if !inv.last.IsZero() {
-		cancel()
-		calls, cancel = context.WithDeadline(context.WithoutCancel(ctx), inv.last)
-	}
+	calls, cancel := context.WithDeadline(context.WithoutCancel(ctx), cmp.Or(inv.last, time.Now().Add(30*time.Second)))
 	defer cancel()
-	inv.giveBack(calls, 0, rest)
+	inv.hide(calls, 0, rest)
 }
 
-// giveBack hides messages for as long as they should stay away: delay, or longer
-// if the far side is in trouble or they took too long.
-func (inv *invocation) giveBack(ctx context.Context, delay time.Duration, some []*record) {
+// hide hides messages for delay, or for longer because of an outage or since
+// they need more time than there was.
+func (inv *invocation) hide(ctx context.Context, delay time.Duration, some []*record) {
 	if inv.cfg.Queue == nil || len(some) == 0 {
 		return
 	}
 	inv.mu.Lock()
-	trouble := inv.stopped.outage()
+	down := inv.stopped == downstream
 	inv.mu.Unlock()
 	remaining := time.Duration(0)
 	if b := inv.limits.Blocked(); b.Reason.Outage() && !b.Until.IsZero() {
@@ -273,13 +280,13 @@ func (inv *invocation) giveBack(ctx context.Context, delay time.Duration, some [
 	for _, r := range some {
 		d := delay
 		switch {
-		case r.outage, trouble && !r.judged:
+		case r.fate == refused, r.fate == untried && down:
 			if away[r.msg.Attempt] == 0 {
 				away[r.msg.Attempt] = outage.Delay(r.msg.Attempt, remaining)
 			}
 			d = max(d, away[r.msg.Attempt])
-		case r.overran:
-			d = max(d, inv.cfg.Retry.Backoff(r.msg.Attempt))
+		case r.fate == cut:
+			d = max(d, min(inv.cfg.Retry.Backoff(r.msg.Attempt), judge.Longest))
 		}
 		d = (d + time.Second - 1).Truncate(time.Second)
 		calls[d] = append(calls[d], &r.msg)
@@ -301,16 +308,14 @@ func (inv *invocation) giveBack(ctx context.Context, delay time.Duration, some [
 func (inv *invocation) answer() (events.SQSEventResponse, error) {
 	answer := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
 	inv.mu.Lock()
-	why := inv.stopped
+	down := inv.stopped == downstream
 	inv.mu.Unlock()
 	inv.source.mu.Lock()
 	defer inv.source.mu.Unlock()
 	nameless, ended := 0, 0
 	for i := range inv.source.records {
 		r := &inv.source.records[i]
-		if r.outage && r.state != done && !why.outage() {
-			why = farSide
-		}
+		down = down || r.fate == refused && r.state != done
 		switch {
 		case r.state == done:
 			ended++
@@ -323,8 +328,8 @@ func (inv *invocation) answer() (events.SQSEventResponse, error) {
 	switch {
 	case nameless > 0:
 		return answer, fmt.Errorf("sqslambda: function %s: %d messages that are to be delivered again have no messageId: the whole batch is returned", inv.name, nameless)
-	case why.outage() && ended == 0 && inv.cfg.OpenBreaker == Error:
-		return answer, fmt.Errorf("sqslambda: function %s: %s: all %d messages are returned", inv.name, why, len(answer.BatchItemFailures))
+	case down && ended == 0 && inv.cfg.OpenBreaker == Error:
+		return answer, fmt.Errorf("sqslambda: function %s: %s: all %d messages are returned", inv.name, downstream, len(answer.BatchItemFailures))
 	}
 	return answer, nil
 }

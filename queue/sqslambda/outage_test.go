@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/lambdalocal"
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/internal/sqsfake"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
@@ -102,7 +103,7 @@ func (o outage) run(t *testing.T) (out outcome) {
 	var wg sync.WaitGroup
 	wg.Go(func() { require.NoError(t, mapping.Run(ctx)) })
 	wg.Go(func() { // processes come and go
-		for sleep(ctx, time.Minute) {
+		for sleep.For(ctx, time.Minute) {
 			f.Recycle(3)
 		}
 	})

@@ -186,22 +186,22 @@ func (s *source) close() (rest []*record) {
 	return rest
 }
 
-// note changes a record under the lock.
-func (s *source) note(r *record, change func(r *record)) {
+// note notes what a message's run has come to.
+func (s *source) note(id string, f fate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	change(r)
+	s.index[id].fate = f
 }
 
-// count returns how many messages there are, and of how many no handler has
-// returned.
-func (s *source) count() (all, untried int) {
+// count returns how many messages there are, and how many of them were returned
+// untried.
+func (s *source) count() (all, idle int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.records {
-		if r := &s.records[i]; r.state == returned && !r.judged {
-			untried++
+		if r := &s.records[i]; r.state == returned && r.fate == untried {
+			idle++
 		}
 	}
-	return len(s.records), untried
+	return len(s.records), idle
 }

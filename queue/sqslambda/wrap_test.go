@@ -84,7 +84,7 @@ func TestWrapUnderAConsumer(t *testing.T) {
 			q, err := memqueue.New(memqueue.Config{})
 			require.NoError(t, err)
 			require.NoError(t, q.Send(t.Context(),
-				&queue.Message{Body: []byte("good"), Group: "tenant", Attributes: map[string]string{"tenant": "7", "raw": "\xff", "AWSTraceHeader": "Root=1"}},
+				&queue.Message{Body: []byte("good"), Group: "tenant", Attributes: map[string]string{"tenant": "7", "raw": "\xff", "nul": "\x00", sqsqueue.TraceHeader: "Root=1"}},
 				&queue.Message{Body: []byte("bad")}))
 			dead, err := memqueue.New(memqueue.Config{})
 			require.NoError(t, err)
@@ -109,6 +109,7 @@ func TestWrapUnderAConsumer(t *testing.T) {
 			seven := "7"
 			require.Equal(t, map[string]events.SQSMessageAttribute{
 				"tenant": {DataType: "String", StringValue: &seven, StringListValues: []string{}, BinaryListValues: [][]byte{}},
+				"nul":    {DataType: "Binary", BinaryValue: []byte{0}, StringListValues: []string{}, BinaryListValues: [][]byte{}},
 				"raw":    {DataType: "Binary", BinaryValue: []byte{0xff}, StringListValues: []string{}, BinaryListValues: [][]byte{}},
 			}, r.MessageAttributes)
 		})

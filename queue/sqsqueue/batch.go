@@ -8,8 +8,10 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 )
@@ -36,6 +38,14 @@ type reply struct {
 	failed []types.BatchResultErrorEntry
 }
 
+func replyOf[T any](done []T, id func(T) *string, failed []types.BatchResultErrorEntry) reply {
+	r := reply{done: make([]*string, len(done)), failed: failed}
+	for i := range done {
+		r.done[i] = id(done[i])
+	}
+	return r
+}
+
 // entryIDs returns the ids of messages in a request.
 func entryIDs(some []int) []string {
 	ids := make([]string, len(some))
@@ -55,7 +65,7 @@ type outcome struct {
 func (b *batch) outcomes(r reply, ids []string) []outcome {
 	all := make([]outcome, len(ids))
 	set := func(id *string, err *requestError) {
-		if k := slices.Index(ids, deref(id)); k >= 0 {
+		if k := slices.Index(ids, aws.ToString(id)); k >= 0 {
 			all[k] = outcome{named: true, err: err}
 		}
 	}
@@ -149,7 +159,7 @@ func (b *batch) run(ctx context.Context, some []int) {
 		if !ok {
 			return
 		}
-		if !sleep(ctx, delay) {
+		if !sleep.For(ctx, delay) {
 			for _, i := range rest {
 				b.fail(i, fmt.Errorf("%w, after %w", ended(ctx, b.op), b.failed[i]))
 			}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
@@ -37,8 +38,9 @@ type CheckConfig struct {
 type Finding struct {
 	// Queue is the URL or ARN of the queue that it is about.
 	Queue string
-	// Attribute is the queue's attribute to change, or "Config." and the field of
-	// the consumer's or the queue's configuration.
+	// Attribute is the queue's attribute to change, "Config." and the field of the
+	// consumer's or the queue's configuration, or "HTTPClient." and the field of the
+	// transport that the client makes its requests with.
 	Attribute string
 	// Problem says what is wrong and what will come of it, Fix what to set.
 	Problem, Fix string
@@ -75,6 +77,7 @@ func (q *Queue) Check(ctx context.Context, cfg CheckConfig) ([]Finding, error) {
 	c.leases(a)
 	c.messages(a)
 	c.redrive(ctx, a)
+	c.connections()
 	return c.found, nil
 }
 
@@ -324,7 +327,7 @@ func (c *checks) open(ctx context.Context, arn string) (*Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	return New(c.q.client, deref(out.QueueUrl), c.q.cfg)
+	return New(c.q.client, aws.ToString(out.QueueUrl), c.q.cfg)
 }
 
 // A redrivePolicy is what a queue's RedrivePolicy says.

@@ -302,7 +302,7 @@ func TestGroupsStayInOrder(t *testing.T) {
 		for _, c := range all {
 			c.stop(t)
 			require.Greater(t, c.Stats().Done, int64(groups*each/10), "each has a good part (seed %d)", seed)
-			require.Positive(t, c.Stats().Retried)
+			require.Positive(t, c.Stats().Reruns)
 		}
 		require.Equal(t, groups*each, server.Queue("orders.fifo").Deleted)
 	})

@@ -93,19 +93,32 @@
 //
 // A Queue holds nothing and needs no closing. When the context of a Receive ends
 // the request is cut off, and messages that the service has just handed out come
-// back at the end of their lease; a [queue.Consumer] that drains lets a receive
-// land instead, for its DrainTimeout, and has its receives wait for 2 s less than
-// that at most.
+// back at the end of their lease. So Receive ignores [queue.ReceiveOptions].Stop, and
+// a [queue.Consumer] that drains lets a receive land, for its DrainTimeout; it has
+// its receives wait for 2 s less than that at most. An idle one drains when its long
+// poll ends, after up to 20 s.
 //
 // # Concurrency
 //
 // All methods may be called concurrently. Calls with more than ten messages make
 // their requests one after the other.
 //
-// The SDK's own HTTP client keeps ten idle connections for each host. A consumer
-// of some thousand messages a second makes more requests than that at once, and
-// should have as many kept, or each of the others dials anew: give the client an
-// HTTPClient with a larger MaxIdleConnsPerHost.
+// # Connections
+//
+// The SDK's own HTTP client keeps ten idle connections for each host. A fast
+// consumer has more requests in flight, and those beyond ten would dial each time.
+// So if the client uses that HTTP client (an awshttp.BuildableClient) with the SDK's
+// defaults for MaxIdleConns, MaxIdleConnsPerHost and MaxConnsPerHost, a Queue with
+// several requests in flight makes them through a copy. The copy keeps each
+// connection until it has been idle for IdleConnTimeout (90 s); its timeouts, TLS
+// configuration, proxy and dialer are those of the original. Each Queue has a copy
+// of its own. A Queue with one request in flight uses the original, so Queues that
+// live for one call, and many quiet ones, share its connections.
+//
+// Any other HTTP client is used as it is. For an http.Client, and for a
+// BuildableClient with other settings, [Queue.Check] reports if it keeps too few
+// connections, and Config.Logger gets a warning, once, when that makes a tenth of
+// the requests dial, and at least a hundred.
 //
 // # Permissions
 //

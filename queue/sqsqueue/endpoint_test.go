@@ -17,47 +17,55 @@ import (
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
 
-// A wandering client receives from another region each time.
+// A wandering client has other options for each receive.
 type wandering struct {
 	*sqs.Client
-	region string
+	change func(*sqs.Options)
 }
 
 func (c *wandering) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput, options ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
-	return c.Client.ReceiveMessage(ctx, in, append(options, func(o *sqs.Options) { o.BaseEndpoint, o.Region = nil, c.region })...)
+	return c.Client.ReceiveMessage(ctx, in, append(options, c.change)...)
+}
+
+// newWandering returns a queue whose receives have options that change, and the
+// hosts that its requests go to.
+func newWandering(t *testing.T, change func(*sqs.Options)) (q *sqsqueue.Queue, hosts *[]string) {
+	t.Helper()
+	server := &sqsfake.Server{}
+	url := newQueue(t, server, false, nil).URL()
+	hosts = new([]string)
+	q, err := sqsqueue.New(&wandering{change: change, Client: server.Client(func(o *sqs.Options) {
+		o.HTTPClient = doFunc(func(r *http.Request) (*http.Response, error) {
+			*hosts = append(*hosts, r.URL.Host)
+			return server.Do(r)
+		})
+	})}, url, sqsqueue.Config{Wait: time.Second})
+	require.NoError(t, err)
+	return q, hosts
 }
 
 // Each request goes where the client's options say, whatever the last one did.
 func TestEndpointIsThatOfTheRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := &sqsfake.Server{}
-		url := newQueue(t, server, false, nil).URL()
-		var hosts []string
-		client := &wandering{Client: server.Client(func(o *sqs.Options) {
-			o.HTTPClient = doFunc(func(r *http.Request) (*http.Response, error) {
-				hosts = append(hosts, r.URL.Host)
-				return server.Do(r)
-			})
-		})}
-		q, err := sqsqueue.New(client, url, sqsqueue.Config{Wait: time.Second})
-		require.NoError(t, err)
+		var region string
+		q, hosts := newWandering(t, func(o *sqs.Options) { o.BaseEndpoint, o.Region = nil, region })
 		var want []string
-		for _, client.region = range []string{"eu-west-1", "eu-west-1", "us-east-2", "eu-west-1", "cn-north-1"} {
+		for _, region = range []string{"eu-west-1", "eu-west-1", "us-east-2", "eu-west-1", "cn-north-1"} {
 			receive(t, q, 1, time.Minute)
-			host := "sqs." + client.region + ".amazonaws.com"
-			if client.region == "cn-north-1" {
+			host := "sqs." + region + ".amazonaws.com"
+			if region == "cn-north-1" {
 				host += ".cn"
 			}
 			want = append(want, host)
 		}
-		require.Equal(t, want, hosts)
+		require.Equal(t, want, *hosts)
 
-		client.region = "no region"
-		_, err = q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
-		require.ErrorContains(t, err, client.region)
-		client.region = "eu-west-1"
+		region = "no region"
+		_, err := q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+		require.ErrorContains(t, err, region)
+		region = "eu-west-1"
 		receive(t, q, 1, time.Minute)
-		require.Len(t, hosts, len(want)+1)
+		require.Len(t, *hosts, len(want)+1)
 	})
 }
 
@@ -83,34 +91,16 @@ func TestResolverOfTheCallerIsAsked(t *testing.T) {
 	})
 }
 
-// A failing-over client keeps its endpoint in one variable and points the options at it.
-type movingClient struct {
-	*sqs.Client
-	endpoint string
-}
-
-func (c *movingClient) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput, options ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error) {
-	return c.Client.ReceiveMessage(ctx, in, append(options, func(o *sqs.Options) { o.BaseEndpoint = &c.endpoint })...)
-}
-
-// What BaseEndpoint points at may change between requests.
+// What BaseEndpoint points at may change between requests, as with a client that
+// fails over and keeps its endpoint in one variable.
 func TestBaseEndpointMayChangeInPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := &sqsfake.Server{}
-		url := newQueue(t, server, false, nil).URL()
-		var hosts []string
-		client := &movingClient{Client: server.Client(func(o *sqs.Options) {
-			o.HTTPClient = doFunc(func(r *http.Request) (*http.Response, error) {
-				hosts = append(hosts, r.URL.Host)
-				return server.Do(r)
-			})
-		})}
-		q, err := sqsqueue.New(client, url, sqsqueue.Config{Wait: time.Second})
-		require.NoError(t, err)
+		var endpoint string
+		q, hosts := newWandering(t, func(o *sqs.Options) { o.BaseEndpoint = &endpoint })
 		for _, host := range []string{"a.example", "b.example"} {
-			client.endpoint = "https://" + host
+			endpoint = "https://" + host
 			receive(t, q, 1, time.Minute)
 		}
-		require.Equal(t, []string{"a.example", "b.example"}, hosts)
+		require.Equal(t, []string{"a.example", "b.example"}, *hosts)
 	})
 }

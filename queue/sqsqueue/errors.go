@@ -3,14 +3,15 @@ package sqsqueue
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/rampmeter/rampmeter/internal/awserr"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 )
@@ -53,14 +54,13 @@ func explain(op, url string, err error, unsent bool) *requestError {
 		reply *smithyhttp.ResponseError
 	)
 	switch {
-	case errors.As(err, &api) && e.know(code(api.ErrorCode()), code(fmt.Sprintf("%T", api))):
+	case errors.As(err, &api) && e.know(awserr.Name(api.ErrorCode()), awserr.Name(fmt.Sprintf("%T", api))):
 	case errors.As(err, &reply) && reply.HTTPStatusCode() != 0:
-		e.knowStatus(reply.HTTPStatusCode())
+		e.set(awserr.OfStatus(reply.HTTPStatusCode(), "SQS"))
 	case api != nil && api.ErrorFault() != smithy.FaultServer:
 		// The service refuses this request, for a reason of its own.
 	case unsent:
-		e.class = limiter.ErrMisconfigured
-		e.advice = "no request was made: give the client credentials, a region or an endpoint"
+		e.set(awserr.Unsent())
 	default:
 		switch e.class = limiter.Classify(err); e.class {
 		case limiter.ErrMisconfigured:
@@ -74,77 +74,43 @@ func explain(op, url string, err error, unsent bool) *requestError {
 
 // explainEntry says what the failure of one entry of a batch means.
 func explainEntry(op, url string, f types.BatchResultErrorEntry) *requestError {
-	api := &smithy.GenericAPIError{Code: deref(f.Code), Message: deref(f.Message), Fault: smithy.FaultServer}
+	api := &smithy.GenericAPIError{Code: aws.ToString(f.Code), Message: aws.ToString(f.Message), Fault: smithy.FaultServer}
 	if f.SenderFault {
 		api.Fault = smithy.FaultClient
 	}
 	return explain(op, url, api, false)
 }
 
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
+// set sets what the error means.
+func (e *requestError) set(m awserr.Meaning) { e.class, e.advice, e.clock = m.Class, m.Advice, m.Clock }
 
-// code returns an error's code, or the name of its type, without what differs
-// between servers and protocols.
-func code(s string) string {
-	s = s[strings.LastIndexAny(s, ".#")+1:] // AWS.SimpleQueueService., com.amazonaws.sqs#, *types.
-	return strings.TrimSuffix(s, "Exception")
-}
-
-// know sets class and advice by the first code that is known.
+// know says what the first code means that is known, and reports whether one is.
 func (e *requestError) know(codes ...string) bool {
-	misconfigured := func(advice string) { e.class, e.advice = limiter.ErrMisconfigured, advice }
 	e.codes = codes
 	for _, code := range codes {
-		switch code {
-		case "RequestThrottled", "Throttling", "Throttled", "ThrottledRequest", "TooManyRequests", "RequestLimitExceeded",
-			"BandwidthLimitExceeded", "LimitExceeded", "SlowDown", "PriorRequestNotComplete", "KmsThrottled", "OverLimit":
-			e.class = limiter.ErrOverload
-		case "InternalError", "InternalFailure", "InternalServerError", "InternalServer", "ServiceUnavailable", "ServiceFailure",
-			"RequestTimeout", "Unavailable":
-			e.class = limiter.ErrUnavailable
-		case "QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress", "ResourceNotFound":
-			misconfigured("create the queue, or correct its URL and the client's region")
-		case "AccessDenied", "AuthorizationError", "NotAuthorized", "OptInRequired", "AccountProblem", "InvalidSecurity":
-			if e.op == "move" {
-				misconfigured("allow these credentials what the documentation of Move lists, from sqs:StartMessageMoveTask on")
-				break
-			}
-			misconfigured("allow these credentials sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility, where it is sent to sqs:SendMessage, and for Check sqs:GetQueueAttributes and sqs:GetQueueUrl on the queue")
-		case "KmsAccessDenied", "KmsDisabled", "KmsInvalidKeyUsage", "KmsInvalidState", "KmsNotFound", "KmsOptInRequired":
-			misconfigured("let these credentials use the queue's KMS key, and see that it is enabled")
-		case "ExpiredToken", "TokenRefreshRequired":
-			misconfigured("renew the credentials: they have expired")
-		case "UnrecognizedClient", "InvalidClientTokenId", "InvalidAccessKeyId", "MissingAuthenticationToken", "MissingSecurityHeader", "IncompleteSignature":
-			misconfigured("check the client's credentials: the service does not know them")
-		case "InvalidSignature", "SignatureDoesNotMatch", "AuthFailure", "RequestTimeTooSkewed", "RequestExpired", "RequestInTheFuture":
-			misconfigured("check the client's secret key and this machine's clock")
-			e.clock = true
-		default:
-			continue
+		if m, known := ofCode(e.op, code); known {
+			e.set(m)
+			return true
 		}
-		return true
 	}
 	return false
 }
 
-// knowStatus sets class and advice by the status of a reply without a code that
-// is known.
-func (e *requestError) knowStatus(status int) {
-	switch {
-	case status == http.StatusTooManyRequests:
-		e.class = limiter.ErrOverload
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		e.class, e.advice = limiter.ErrMisconfigured, "check the client's credentials and the queue's policy"
-	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
-		e.class, e.advice = limiter.ErrMisconfigured, "check the client's endpoint: what answers there is not SQS"
-	case status < 400, status == http.StatusRequestTimeout, status >= 500:
-		e.class = limiter.ErrUnavailable // what says 2xx could not be read to its end
+// ofCode returns what an error code means; false if it is not known.
+func ofCode(op, code string) (m awserr.Meaning, known bool) {
+	switch code {
+	case "KmsThrottled", "OverLimit":
+		return awserr.Meaning{Class: limiter.ErrOverload}, true
+	case "QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress", "ResourceNotFound":
+		return awserr.Misconfigured("create the queue, or correct its URL and the client's region"), true
+	case "KmsAccessDenied", "KmsDisabled", "KmsInvalidKeyUsage", "KmsInvalidState", "KmsNotFound", "KmsOptInRequired":
+		return awserr.Misconfigured("let these credentials use the queue's KMS key, and see that it is enabled"), true
 	}
+	denied := "allow these credentials sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility, where it is sent to sqs:SendMessage, and for Check sqs:GetQueueAttributes and sqs:GetQueueUrl on the queue"
+	if op == "move" {
+		denied = "allow these credentials what the documentation of Move lists, from sqs:StartMessageMoveTask on"
+	}
+	return awserr.OfCode(code, denied)
 }
 
 // named reports whether the error has one of these codes.

@@ -7,10 +7,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/rampmeter/rampmeter/internal/nils"
+	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -155,7 +157,7 @@ func (m *mover) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if latest != nil && (deref(latest.Status) == "RUNNING" || deref(latest.Status) == "CANCELLING") {
+	if latest != nil && (aws.ToString(latest.Status) == "RUNNING" || aws.ToString(latest.Status) == "CANCELLING") {
 		return fmt.Errorf("sqsqueue: move: queue %s has a task under way that has moved %d messages: wait for its end, or cancel it", m.q.url, latest.ApproximateNumberOfMessagesMoved)
 	}
 	if latest != nil {
@@ -170,7 +172,7 @@ func (m *mover) start(ctx context.Context) error {
 	case err != nil:
 		return err
 	}
-	m.handle = deref(task.TaskHandle)
+	m.handle = aws.ToString(task.TaskHandle)
 	return nil
 }
 
@@ -187,7 +189,7 @@ func (m *mover) latest(ctx context.Context) (*types.ListMessageMoveTasksResultEn
 // the latest one; its handle is listed only while it runs, and the list may be late.
 func (m *mover) wait(ctx context.Context) error {
 	for missing, failures := 0, 0; ; {
-		if !sleep(ctx, movePoll) {
+		if !sleep.For(ctx, movePoll) {
 			return m.cancel(ctx)
 		}
 		task, err := m.latest(ctx)
@@ -202,8 +204,8 @@ func (m *mover) wait(ctx context.Context) error {
 		}
 		failures = 0
 		status := ""
-		if task != nil && (deref(task.TaskHandle) == m.handle || deref(task.TaskHandle) == "" && task.StartedTimestamp > m.before) {
-			status = deref(task.Status)
+		if task != nil && (aws.ToString(task.TaskHandle) == m.handle || aws.ToString(task.TaskHandle) == "" && task.StartedTimestamp > m.before) {
+			status = aws.ToString(task.Status)
 			m.progress.Moved = task.ApproximateNumberOfMessagesMoved
 			if n := task.ApproximateNumberOfMessagesToMove; n != nil {
 				m.progress.Total = *n
@@ -216,7 +218,7 @@ func (m *mover) wait(ctx context.Context) error {
 		case "COMPLETED":
 			return nil
 		case "FAILED":
-			return m.failed(deref(task.FailureReason))
+			return m.failed(aws.ToString(task.FailureReason))
 		case "CANCELLED":
 			return fmt.Errorf("sqsqueue: move: queue %s: somebody has cancelled the task after %d messages", m.q.url, m.progress.Moved)
 		case "":

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -43,7 +44,7 @@ func TestNativeIsCopied(t *testing.T) {
 		m := receive(t, q, 1, time.Minute)[0]
 		require.Equal(t, map[string]string{
 			"text": "text", "id": "af01", "count": "42", "ratio": "0.5", "picture": "GIF89a", "bytes": "\x00\xff",
-			"x7": "7", "x8": "8", "x9": "9", "xA": "A", "AWSTraceHeader": "Root=1-2-3",
+			"x7": "7", "x8": "8", "x9": "9", "xA": "A", sqsqueue.TraceHeader: "Root=1-2-3",
 		}, m.Attributes)
 
 		for range 2 {
@@ -65,4 +66,41 @@ func TestNativeIsCopied(t *testing.T) {
 		require.Equal(t, types.MessageAttributeValue{DataType: aws.String("String"), StringValue: aws.String("many")}, native.MessageAttributes["count"])
 		require.Equal(t, want["ratio"], native.MessageAttributes["ratio"])
 	})
+}
+
+// An attribute that a program has named AWSTraceHeader itself is another one than
+// the system attribute of that name: both stay where they are on their way through
+// the dead-letter queue.
+func TestUserAttributeNamedLikeTheTraceHeader(t *testing.T) {
+	const name = "AWSTraceHeader"
+	for label, system := range map[string]string{"alone": "", "with the system's": "Root=1-5759e988-bd862e3fe1be46a994272793"} {
+		t.Run(label, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := &sqsfake.Server{}
+				q := newQueue(t, server, false, nil)
+				url := q.URL()
+				in := &sqs.SendMessageInput{QueueUrl: &url, MessageBody: aws.String("x"), MessageAttributes: map[string]types.MessageAttributeValue{
+					name: {DataType: aws.String("String"), StringValue: aws.String("order 42")},
+				}}
+				if system != "" {
+					in.MessageSystemAttributes = map[string]types.MessageSystemAttributeValue{name: {DataType: aws.String("String"), StringValue: &system}}
+				}
+				_, err := server.Client().SendMessage(t.Context(), in)
+				require.NoError(t, err)
+				m := receive(t, q, 1, time.Minute)[0]
+				bury(t, q, m, retry.DeadLetter{Reason: "permanent"}.Encode())
+				m = receive(t, q, 1, time.Minute)[0]
+				require.Equal(t, "order 42", m.Attributes[name])
+				require.Equal(t, system, m.Attributes[sqsqueue.TraceHeader])
+				native := m.Native.(*types.Message)
+				require.Equal(t, "order 42", aws.ToString(native.MessageAttributes[name].StringValue))
+				require.Equal(t, system, native.Attributes[name])
+
+				// Nor does it become the system's on its way through another kind of queue.
+				m.Native = nil
+				send(t, q, m)
+				require.Equal(t, m.Attributes, receive(t, q, 1, time.Minute)[0].Attributes)
+			})
+		})
+	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/sqsmessage"
 )
 
 // Receive asks the service for up to o.Max messages, at most ten, and waits
@@ -123,7 +124,7 @@ func (q *Queue) wait(most, lease time.Duration) time.Duration {
 func (q *Queue) read(natives []types.Message, verify bool) ([]queue.Message, error) {
 	all := make([]queue.Message, len(natives))
 	for i := range all {
-		fill(&all[i], &natives[i])
+		sqsmessage.Decode(&all[i], &natives[i])
 		if !verify || natives[i].MD5OfBody == nil {
 			continue
 		}
@@ -136,32 +137,6 @@ func (q *Queue) read(natives []types.Message, verify bool) ([]queue.Message, err
 		}
 	}
 	return all, nil
-}
-
-// fill makes m what the service's message says.
-func fill(m *queue.Message, native *types.Message) {
-	m.ID = deref(native.MessageId)
-	m.Body = []byte(deref(native.Body))
-	m.Receipt = deref(native.ReceiptHandle)
-	m.Native = native
-	system := func(name types.MessageSystemAttributeName) string { return native.Attributes[string(name)] }
-	m.Attempt, _ = strconv.Atoi(system(types.MessageSystemAttributeNameApproximateReceiveCount))
-	m.SentAt = milliseconds(system(types.MessageSystemAttributeNameSentTimestamp))
-	m.FirstReceivedAt = milliseconds(system(types.MessageSystemAttributeNameApproximateFirstReceiveTimestamp))
-	m.Group = system(types.MessageSystemAttributeNameMessageGroupId)
-	m.Dedup = system(types.MessageSystemAttributeNameMessageDeduplicationId)
-	m.Sequence = system(types.MessageSystemAttributeNameSequenceNumber)
-	restore(native)
-	m.Attributes = decode(native)
-}
-
-// milliseconds returns the time of a system attribute; zero if there is none.
-func milliseconds(s string) time.Time {
-	ms, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || ms <= 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms)
 }
 
 // A receipt is a service's receipt handle and since when, at the earliest, its

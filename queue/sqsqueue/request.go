@@ -10,6 +10,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/rampmeter/rampmeter/internal/awsconns"
 )
 
 // A method is one of the [API]'s.
@@ -30,7 +32,8 @@ func do[In, Out any](ctx context.Context, q *Queue, op string, limit time.Durati
 func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Duration, call method[In, Out], in *In, more []func(*sqs.Options)) (*Out, error) {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	r := request{op: op, endpoints: &q.endpoints}
+	r := request{op: op, q: q, inFlight: q.conns.Begin()}
+	defer q.conns.End()
 	out, err := call(limited, in, append(more, r.configure)...)
 	switch {
 	case err == nil && out == nil:
@@ -46,17 +49,20 @@ func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Dura
 // A request changes the SDK's options for one request.
 type request struct {
 	op         string
-	endpoints  *endpoints
-	client     sqs.HTTPClient // the caller's
+	q          *Queue
+	inFlight   int            // requests of q, with this one
+	client     sqs.HTTPClient // makes the request
+	keeps      int            // idle connections that client keeps for a host
 	configured bool           // it is the SDK that is called
 	sent       bool           // the SDK had what it needs for a request: credentials, an endpoint
 }
 
 func (r *request) configure(o *sqs.Options) {
-	r.client, r.configured = o.HTTPClient, true
+	r.client, r.keeps = r.q.conns.Choose(o.HTTPClient, r.inFlight)
+	r.configured = true
 	o.HTTPClient = r
 	o.Retryer = aws.NopRetryer{}
-	o.EndpointResolverV2 = r.endpoints.instead(o.EndpointResolverV2)
+	o.EndpointResolverV2 = r.q.endpoints.instead(o.EndpointResolverV2)
 	if r.op == "send" {
 		// What a FIFO queue suppresses as a duplicate may be answered with the
 		// checksum of the first one, which need not have the same body. The SDK
@@ -80,6 +86,9 @@ func (r *request) Do(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		req.Body = io.NopCloser(&body)
+	}
+	if r.keeps < awsconns.Unlimited {
+		req = r.watchDials(req)
 	}
 	return r.client.Do(req)
 }

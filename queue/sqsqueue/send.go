@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/sqsmessage"
 )
 
 var (
@@ -31,10 +31,11 @@ var (
 // attribute, and a body with characters that the service does not take (see the
 // package documentation); an attribute whose name is not one of 1 to 256
 // letters, digits, "_", "-" and "." (single, and not at an end) or begins with
-// "AWS." or "Amazon."; a Group or Dedup of more than 128 characters, or other
-// than printable ASCII without spaces; a Delay below 0 or above 15 minutes. On a
-// FIFO queue a message needs a Group, must have no Delay, and needs a Dedup
-// unless the queue makes one of the content, which only the service knows.
+// "AWS." (but for [TraceHeader]) or "Amazon."; a Group or Dedup of more than 128
+// characters, or other than printable ASCII without spaces; a Delay below 0 or
+// above 15 minutes. On a FIFO queue a message needs a Group, must have no Delay,
+// and needs a Dedup unless the queue makes one of the content, which only the
+// service knows.
 //
 // A dead letter is sent in any case: how is in the package documentation.
 //
@@ -62,11 +63,7 @@ func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 		if err != nil {
 			return reply{}, err
 		}
-		r := reply{done: make([]*string, len(out.Successful)), failed: out.Failed}
-		for i := range out.Successful {
-			r.done[i] = out.Successful[i].Id
-		}
-		return r, nil
+		return replyOf(out.Successful, func(e types.SendMessageBatchResultEntry) *string { return e.Id }, out.Failed), nil
 	}
 
 	stuck := make(map[string]bool) // groups that are not to be overtaken
@@ -127,20 +124,26 @@ func (q *Queue) entry(m *queue.Message) (e types.SendMessageBatchRequestEntry, s
 	if err := checkToken("Dedup", m.Dedup); q.fifo && err != nil {
 		return e, 0, err
 	}
-	if at := unsendable(m.Body); at >= 0 {
+	if at := sqsmessage.Unsendable(m.Body); at >= 0 {
 		return e, 0, fmt.Errorf("sqsqueue: body has a character at byte %d that the service does not take: encode it, as Base64 for example", at)
 	}
-	user, system, err := encode(m)
-	if err != nil {
-		return e, 0, err
+	for name, value := range m.Attributes {
+		if err := checkAttribute(name, value); err != nil {
+			return e, 0, err
+		}
 	}
-	user, err = q.fit(m, user)
+	all, err := q.fit(m, attributesOf(m))
 	if err != nil {
 		return e, 0, err
 	}
 	body := string(m.Body)
-	e.MessageBody, e.MessageAttributes, e.MessageSystemAttributes = &body, user, system
-	e.DelaySeconds = seconds(m.Delay)
+	e.MessageBody, e.MessageAttributes, e.DelaySeconds = &body, all, seconds(m.Delay)
+	if _, ok := m.Attributes[TraceHeader]; ok {
+		kind, trace := "String", m.Attributes[TraceHeader]
+		e.MessageSystemAttributes = map[string]types.MessageSystemAttributeValue{
+			string(types.MessageSystemAttributeNameForSendsAWSTraceHeader): {DataType: &kind, StringValue: &trace},
+		}
+	}
 	if m.Group != "" {
 		group := m.Group
 		e.MessageGroupId = &group
@@ -149,34 +152,39 @@ func (q *Queue) entry(m *queue.Message) (e types.SendMessageBatchRequestEntry, s
 		dedup := m.Dedup
 		e.MessageDeduplicationId = &dedup
 	}
-	return e, len(m.Body) + sizeOf(user), nil
+	return e, len(m.Body) + sizeOf(all), nil
 }
 
-// unsendable returns the place of the first character in b that a queue can't
-// carry, -1 if there is none: what is no UTF-8, and what is no character of XML
-// 1.0, namely control characters other than tab, line feed and carriage return,
-// and U+FFFE and U+FFFF.
-func unsendable[S string | []byte](b S) int {
-	for i := 0; i < len(b); {
-		if c := b[i]; c < utf8.RuneSelf {
-			if c < ' ' && c != '\t' && c != '\n' && c != '\r' {
-				return i
-			}
-			i++
-			continue
-		}
-		end := min(i+utf8.UTFMax, len(b))
-		r, width := utf8.DecodeRuneInString(string(b[i:end]))
-		if r == utf8.RuneError && width == 1 || r == 0xFFFE || r == 0xFFFF {
-			return i
-		}
-		i += width
+// attributesOf returns the message's attributes as they are sent, nil if there are
+// none.
+func attributesOf(m *queue.Message) map[string]types.MessageAttributeValue {
+	if len(m.Attributes) == 0 {
+		return nil
 	}
-	return -1
+	all := make(map[string]types.MessageAttributeValue, len(m.Attributes))
+	for name, v := range sqsmessage.Attributes(m) {
+		all[name] = v
+	}
+	return all
 }
 
-// checkName returns why the service would not take an attribute of that name.
-func checkName(name string) error {
+// sizeOf returns what attributes add to the size of a message, in bytes.
+func sizeOf(all map[string]types.MessageAttributeValue) int {
+	size := 0
+	for name, v := range all {
+		size += sqsmessage.Size(name, v)
+	}
+	return size
+}
+
+// checkAttribute returns why the service would not take the attribute.
+func checkAttribute(name, value string) error {
+	if value == "" {
+		return fmt.Errorf("sqsqueue: attribute %q is empty: the service needs at least one character", name)
+	}
+	if name == TraceHeader {
+		return nil
+	}
 	if n := len(name); n > maxName {
 		return fmt.Errorf("sqsqueue: attribute name %.20q... has %d characters: must be at most %d, which is %d less", name, n, maxName, n-maxName)
 	}

@@ -39,11 +39,7 @@ func (q *Queue) Ack(ctx context.Context, msgs ...*queue.Message) error {
 		if err != nil {
 			return reply{}, err
 		}
-		r := reply{done: make([]*string, len(out.Successful)), failed: out.Failed}
-		for i := range out.Successful {
-			r.done[i] = out.Successful[i].Id
-		}
-		return r, nil
+		return replyOf(out.Successful, func(e types.DeleteMessageBatchResultEntry) *string { return e.Id }, out.Failed), nil
 	}
 	b.verdict = func(_ int, e *requestError, _ bool) (error, bool) {
 		if e.lost() {
@@ -138,11 +134,7 @@ func (v *visibility) change(ctx context.Context, limit time.Duration, some []int
 	if err != nil {
 		return reply{}, err
 	}
-	r := reply{done: make([]*string, len(out.Successful)), failed: out.Failed}
-	for i := range out.Successful {
-		r.done[i] = out.Successful[i].Id
-	}
-	return r, nil
+	return replyOf(out.Successful, func(e types.ChangeMessageVisibilityBatchResultEntry) *string { return e.Id }, out.Failed), nil
 }
 
 func (v *visibility) judge(i int, e *requestError, _ bool) (error, bool) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/sqsmessage"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -30,6 +31,13 @@ const (
 	maxPoll       = 20 * time.Second
 	mostReceives  = 1000 // that a redrive policy can allow
 )
+
+// TraceHeader is the name in [queue.Message.Attributes] of the trace header of
+// AWS X-Ray: "AWS.TraceHeader". It travels as the service's system attribute
+// AWSTraceHeader, and counts neither among the ten attributes nor in the message's
+// size. An attribute that a program has named AWSTraceHeader itself is another one,
+// and keeps that name.
+const TraceHeader = sqsmessage.TraceHeader
 
 // API is what a [Queue] calls of the SDK. An *sqs.Client is one.
 type API interface {
@@ -61,8 +69,9 @@ type Config struct {
 	// reported, as one that failed. Default 10 s.
 	Timeout time.Duration
 
-	// Logger is told what Send had to shorten to get a dead letter into the
-	// queue, and that receives wait for less than Wait. Default slog.Default().
+	// Logger gets what Send shortened to fit a dead letter into the queue, and, once
+	// each, that receives wait for less than Wait and that the HTTP client keeps too
+	// few connections. Default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -78,6 +87,7 @@ type Queue struct {
 	systemAttributes []types.MessageSystemAttributeName // that receives ask for
 	clientTimeout    time.Duration                      // of the client's HTTP client, as far as that is known; 0: none
 	endpoints        endpoints
+	conns            connections
 	attempts         attempts  // used on FIFO queues only
 	shorter          sync.Once // tells Logger that receives wait for less than Config.Wait
 }
@@ -91,13 +101,15 @@ var (
 // no request. It fails when client is nil, when queueURL is no URL of a queue,
 // and when a field of cfg is out of range; the error names it.
 //
-// The client is used as it is, with four exceptions, made for each request and
+// The client is used as it is, with five exceptions, made for each request and
 // for these only: the SDK does not retry on its own, since its delays would keep
 // a consumer from receiving; a request has a time limit; the HTTP client gets
 // a copy of its body, without which the SDK and net/http together can lose the
-// reply of a fast server; and what the SDK's own resolver of endpoints has
-// answered is remembered. A client whose HTTP client has a Timeout that is not
-// longer than a receive's wait can send, but its receives are refused.
+// reply of a fast server; what the SDK's own resolver of endpoints has
+// answered is remembered; and the SDK's own HTTP client keeps more connections
+// (see Connections in the package documentation). A client whose HTTP client has a
+// Timeout that is not longer than a receive's wait can send, but its receives are
+// refused.
 func New(client API, queueURL string, cfg Config) (*Queue, error) {
 	if nils.Is(client) {
 		return nil, fmt.Errorf("sqsqueue: New: client is %s", nils.Describe(client))
@@ -169,16 +181,4 @@ func seconds(d time.Duration) int32 {
 // ended returns the error of a call whose ctx has ended.
 func ended(ctx context.Context, op string) error {
 	return fmt.Errorf("sqsqueue: %s: %w", op, context.Cause(ctx))
-}
-
-// sleep waits for d and reports whether ctx has not ended meanwhile.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
 }

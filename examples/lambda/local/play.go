@@ -14,12 +14,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rampmeter/rampmeter/examples/internal/interrupt"
 	"github.com/rampmeter/rampmeter/examples/orders/order"
 	"github.com/rampmeter/rampmeter/inventory/inventorytest"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 	"github.com/rampmeter/rampmeter/retry"
 )
+
+// countLimit is how long it may take to count what came of the orders.
+const countLimit = time.Minute
 
 // Play starts everything, puts the orders on the queue, waits until it is empty,
 // and counts what came of them. When ctx ends, it counts nevertheless.
@@ -45,6 +49,10 @@ func Play(ctx context.Context, set Settings, progress io.Writer) (Report, error)
 	}
 	log.Say("%d messages are in the queue", len(load.Messages))
 
+	timeout, _ := set.Timeouts()
+	said := interrupt.Say(ctx, log, func() string {
+		return fmt.Sprintf("interrupted: waiting up to %v for the invocations under way, then counting for up to %v", timeout, countLimit)
+	})
 	start := time.Now()
 	mapped, stopMapping := context.WithCancel(ctx)
 	defer stopMapping()
@@ -61,13 +69,14 @@ func Play(ctx context.Context, set Settings, progress io.Writer) (Report, error)
 	k.stop()
 	stopMapping()
 	err = errors.Join(err, <-ran)
+	said()
 	stopSaying()
 	if err != nil && ctx.Err() == nil {
 		return Report{}, err
 	}
 
 	// It has taken what was under way with it.
-	count, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	count, cancel := context.WithTimeout(context.WithoutCancel(ctx), countLimit)
 	defer cancel()
 	r := Report{
 		Orders: len(load.Valid), Poison: len(load.Poison), Messages: len(load.Messages),

@@ -5,9 +5,8 @@
 //	client, err := inventory.New(inventory.Config{
 //		BaseURL:     url,
 //		TokenSource: token.Get,
-//		Transport:   token.Transport(http.DefaultTransport),
 //		Retry:       secret.Retry(inventory.ErrUnauthorized),
-//	})
+//	}.WithTransport(token.Transport))
 //
 // The token is fetched when it is first asked for and again when it is five
 // minutes old, by one caller for all that ask at the same time. While Secrets

@@ -17,6 +17,8 @@ import (
 // A bench runs scenarios.
 type bench struct {
 	pairs    int
+	secure   bool // over TLS
+	idle     int  // connections that the HTTP clients keep; 0: as the SDK does
 	profiles string
 	progress *progress
 }
@@ -26,7 +28,7 @@ func (b *bench) run(ctx context.Context, chosen []scenario) (rep report, err err
 	defer b.progress.end()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	server, remote, err := startServer(ctx)
+	server, remote, err := startServer(ctx, b.secure)
 	if err != nil {
 		return rep, err
 	}
@@ -37,7 +39,7 @@ func (b *bench) run(ctx context.Context, chosen []scenario) (rep report, err err
 	}()
 	rep = report{
 		Date: began.UTC().Truncate(time.Second), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH,
-		CPUs: runtime.NumCPU(), Pairs: b.pairs, MessageSize: messageSize,
+		CPUs: runtime.NumCPU(), Pairs: b.pairs, MessageSize: messageSize, Client: clientName(b.idle, b.secure),
 	}
 	for i, s := range chosen {
 		b.progress.scenario = fmt.Sprintf("scenario %d of %d, %s", i+1, len(chosen), s.Name)
@@ -68,7 +70,7 @@ func (b *bench) interleaved(ctx context.Context, r remote, s scenario) (result, 
 		}
 		for _, library := range order {
 			b.progress.tell(fmt.Sprintf("pair %d of %d: %s", pair+1, b.pairs, library))
-			f, err := runConsumer(ctx, r, s, library, profileFile(b.profiles, s, library, pair))
+			f, err := runConsumer(ctx, r, s, library, b.idle, profileFile(b.profiles, s, library, pair))
 			if err != nil {
 				return res, fmt.Errorf("%s: %w", library, err)
 			}
@@ -87,7 +89,7 @@ func (b *bench) together(ctx context.Context, r remote, s scenario) (result, err
 	var all sync.WaitGroup
 	for i, library := range s.Libraries {
 		all.Go(func() {
-			if runs[i], errs[i] = runConsumer(ctx, r, s, library, ""); errs[i] != nil {
+			if runs[i], errs[i] = runConsumer(ctx, r, s, library, b.idle, ""); errs[i] != nil {
 				errs[i] = fmt.Errorf("%s: %w", library, errs[i])
 			}
 		})

@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"fmt"
 	"io"
 	"net/http"
 
@@ -12,20 +14,37 @@ import (
 )
 
 // awsConfig is the SDK's configuration, the same for all consumers and with its
-// defaults, the retries included, but for the connections that are kept: the
-// SDK keeps ten, and what has more requests under way would make new ones all
-// the time.
-func awsConfig(endpoint string) aws.Config {
+// defaults, the retries and the HTTP client included. That client keeps ten idle
+// connections for a host, unless -idle says otherwise.
+func awsConfig(t task) aws.Config {
 	return aws.Config{
-		BaseEndpoint: &endpoint,
+		BaseEndpoint: &t.endpoint,
 		Region:       "us-east-1",
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: "BENCH", SecretAccessKey: "bench"}, nil
 		}),
-		HTTPClient: awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-			t.MaxIdleConns, t.MaxIdleConnsPerHost = 1000, 1000
+		HTTPClient: awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) {
+			if t.idle > 0 {
+				tr.MaxIdleConns, tr.MaxIdleConnsPerHost = t.idle, t.idle
+			}
+			if t.certificate != "" {
+				tr.TLSClientConfig.RootCAs = x509.NewCertPool()
+				tr.TLSClientConfig.RootCAs.AppendCertsFromPEM([]byte(t.certificate))
+			}
 		}),
 	}
+}
+
+// clientName is what the tables say of it.
+func clientName(idle int, secure bool) string {
+	name := "the SDK's own with its defaults, which keeps 10 idle connections"
+	if idle > 0 {
+		name = fmt.Sprintf("the SDK's own, set to keep %d idle connections", idle)
+	}
+	if secure {
+		return name + ", over TLS"
+	}
+	return name + ", without TLS"
 }
 
 // withoutWriteTo hides from net/http that a request's body could write itself.

@@ -20,7 +20,9 @@ const partConsume = "consume"
 // A task is what a consumer is to do.
 type task struct {
 	endpoint    string // of the service
+	certificate string // of the service, in PEM; "": it speaks no TLS
 	queueURL    string
+	idle        int           // connections that the HTTP client keeps; 0: as the SDK does
 	concurrency int           // handlers at once
 	visibility  time.Duration // also the queue's own
 	wait        time.Duration // of a long poll
@@ -38,6 +40,7 @@ type library struct {
 const (
 	rampmeter     = "rampmeter"
 	handWritten   = "hand-written loop"
+	loopAgain     = "hand-written loop, again" // how much the machine makes of nothing
 	slotsFirst    = "hand-written loop, slots first"
 	goCloud       = "gocloud.dev"
 	watermillAWS  = "watermill-aws"
@@ -48,6 +51,7 @@ func libraries() []library {
 	return []library{
 		{rampmeter, runRampmeter},
 		{handWritten, func(ctx context.Context, t task) error { return runHandWritten(ctx, t, false) }},
+		{loopAgain, func(ctx context.Context, t task) error { return runHandWritten(ctx, t, false) }},
 		{slotsFirst, func(ctx context.Context, t task) error { return runHandWritten(ctx, t, true) }},
 		{goCloud, runGoCloud},
 		{watermillAWS, func(ctx context.Context, t task) error { return runWatermill(ctx, t, 10) }},
@@ -58,9 +62,11 @@ func libraries() []library {
 // A handledAll is what a consumer's process says when it has handled every
 // message once.
 type handledAll struct {
-	Rate float64       // messages a second, in the steady state
-	CPU  time.Duration // user and system time of the process for each message, in the steady state
-	Busy float64       // handlers that ran, on average, in the steady state
+	Rate   float64       // messages a second, in the steady state
+	CPU    time.Duration // user and system time of the process for each message, in the steady state
+	Busy   float64       // handlers that ran, on average, in the steady state
+	Allocs float64       // objects on the heap for each message, in the steady state
+	Memory int64         // the most bytes that were resident until the end of the steady state
 }
 
 // A consumed is what it says at its end.
@@ -76,7 +82,9 @@ func consume(ctx context.Context, args []string, stdin io.Reader, stdout, _ io.W
 	name := fs.String("library", "", "name of the consumer")
 	t := task{wait: 20 * time.Second}
 	fs.StringVar(&t.endpoint, "endpoint", "", "URL of the service")
+	fs.StringVar(&t.certificate, "certificate", "", "of the service, in PEM")
 	fs.StringVar(&t.queueURL, "queue", "", "URL of the queue")
+	fs.IntVar(&t.idle, "idle", 0, "connections that the HTTP client keeps")
 	fs.IntVar(&t.concurrency, "concurrency", 10, "handlers at once")
 	fs.DurationVar(&t.visibility, "visibility", 30*time.Second, "of the queue")
 	n := fs.Int("messages", 0, "messages in the queue")

@@ -19,7 +19,7 @@ import (
 // and up to a hundred of each at once, are its defaults; how much it receives
 // ahead, two seconds' worth, can't be set.
 func runGoCloud(ctx context.Context, t task) error {
-	client := sqs.NewFromConfig(withoutWriteTo(awsConfig(t.endpoint)))
+	client := sqs.NewFromConfig(withoutWriteTo(awsConfig(t)))
 	sub := awssnssqs.OpenSubscription(ctx, client, t.queueURL, &awssnssqs.SubscriptionOptions{
 		Raw:      true,
 		WaitTime: t.wait,

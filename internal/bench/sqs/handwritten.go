@@ -44,7 +44,7 @@ const (
 func runHandWritten(ctx context.Context, t task, slots bool) error {
 	receivers := max(minReceivers, t.concurrency/workersFed)
 	l := &loop{
-		client:  sqs.NewFromConfig(withoutWriteTo(awsConfig(t.endpoint))),
+		client:  sqs.NewFromConfig(withoutWriteTo(awsConfig(t))),
 		t:       t,
 		msgs:    make(chan *types.Message),
 		handled: make(chan *string, batchSize),

@@ -1,11 +1,13 @@
 //go:build unix
 
-// Sqs compares the speed, the CPU time and the calls of four consumers of
-// Amazon SQS: rampmeter, a loop written by hand on the SDK, gocloud.dev's
-// awssnssqs and watermill-aws. The server is rampmeter's fake, in a process of
-// its own, reached over loopback HTTP; so is each consumer.
+// Sqs compares the speed, the CPU time, the calls and the connections of four
+// consumers of Amazon SQS: rampmeter, a loop written by hand on the SDK,
+// gocloud.dev's awssnssqs and watermill-aws. All use the SDK's own HTTP client. The
+// server is rampmeter's fake, in a process of its own, reached over loopback HTTP;
+// so is each consumer.
 //
 //	go run ./internal/bench/sqs
+//	go run ./internal/bench/sqs -tls -loop
 //	go run ./internal/bench/sqs -quick
 //	go run ./internal/bench/sqs -json
 //	go run ./internal/bench/sqs -help
@@ -87,6 +89,9 @@ func compare(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.
 	quick := fs.Bool("quick", false, "few messages, and one pair unless -pairs says otherwise: shows that everything works, and no more")
 	asJSON := fs.Bool("json", false, "write JSON, with the figures of every run")
 	only := fs.String("scenario", "", "only the scenarios whose name matches this regular `expression`")
+	secure := fs.Bool("tls", false, "speak TLS with the server")
+	loop := fs.Bool("loop", false, "only rampmeter and the hand-written loop, and the scenarios about speed")
+	idle := fs.Int("idle", 0, "give each HTTP client so many idle `connections` for a host (default: as many as the SDK does, 10)")
 	profiles := fs.String("profiles", "", "write a CPU profile of each consumer's steady state into this `directory`")
 	if err := parse(fs, args, stdout); err != nil {
 		return err
@@ -99,6 +104,9 @@ func compare(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.
 	if *pairs < 1 {
 		return &usageError{fmt.Errorf("-pairs is %d: must be at least 1", *pairs)}
 	}
+	if *idle < 0 {
+		return &usageError{fmt.Errorf("-idle is %d: must not be negative", *idle)}
+	}
 	wanted, err := regexp.Compile(*only)
 	if err != nil {
 		return &usageError{fmt.Errorf("-scenario: %w", err)}
@@ -106,6 +114,12 @@ func compare(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.
 	var chosen []scenario
 	var names []string
 	for _, s := range scenarios(*quick) {
+		if *loop {
+			if s.OverPull {
+				continue
+			}
+			s.Libraries = []string{rampmeter, handWritten, loopAgain}
+		}
 		names = append(names, s.Name)
 		if wanted.MatchString(s.Name) {
 			chosen = append(chosen, s)
@@ -115,7 +129,7 @@ func compare(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.
 		return &usageError{fmt.Errorf("-scenario %s matches none of %s", *only, strings.Join(names, ", "))}
 	}
 
-	b := bench{pairs: *pairs, profiles: *profiles, progress: newProgress(stderr)}
+	b := bench{pairs: *pairs, secure: *secure, idle: *idle, profiles: *profiles, progress: newProgress(stderr)}
 	report, err := b.run(ctx, chosen)
 	if err != nil {
 		return err

@@ -81,17 +81,17 @@ func (p *process) failure(err error) error {
 }
 
 // startServer starts the server's process.
-func startServer(ctx context.Context) (*process, remote, error) {
-	p, err := start(ctx, partServe)
+func startServer(ctx context.Context, secure bool) (*process, remote, error) {
+	p, err := start(ctx, partServe, fmt.Sprintf("-tls=%t", secure))
 	if err != nil {
 		return nil, remote{}, err
 	}
-	var address string
-	if _, err := fmt.Fscanln(p.stdout, &address); err != nil {
+	var r remote
+	if err := p.out.Decode(&r); err != nil {
 		p.kill()
 		return nil, remote{}, p.failure(fmt.Errorf("no address from the server: %w", err))
 	}
-	return p, remote{address}, nil
+	return p, r, nil
 }
 
 // A figures is what one run of one consumer came to.
@@ -101,14 +101,18 @@ type figures struct {
 	Busy        float64       `json:"handlers_busy"` // on average
 	Calls       float64       `json:"calls_per_message"`
 	Twice       int           `json:"handled_more_than_once"`
-	Again       int           `json:"received_again"` // deliveries beyond one for each message
-	MaxInFlight int           `json:"most_in_flight"` // messages received and not deleted
-	Took        time.Duration `json:"took_ns"`        // until the queue was empty, the start included
+	Again       int           `json:"received_again"`                    // deliveries beyond one for each message
+	MaxInFlight int           `json:"most_in_flight"`                    // messages received and not deleted
+	MaxReceives int           `json:"receives_in_flight"`                // at the peak
+	Connections *float64      `json:"new_connections_per_1000_messages"` // after the first second; nil: it was over by then
+	Allocs      float64       `json:"allocations_per_message"`
+	Memory      int64         `json:"peak_memory_bytes"`
+	Took        time.Duration `json:"took_ns"` // until the queue was empty, the start included
 }
 
 // runConsumer fills a queue and has it emptied by a consumer in a process of
 // its own. It fails when a message is not handled, or not deleted, in time.
-func runConsumer(ctx context.Context, r remote, s scenario, library, profile string) (f figures, err error) {
+func runConsumer(ctx context.Context, r remote, s scenario, library string, idle int, profile string) (f figures, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.limit(), fmt.Errorf("it took longer than %v", s.limit()))
 	defer cancel()
 	q, err := r.create(ctx, queueSpec{Messages: s.Messages, Size: messageSize, Latency: s.Latency, Visibility: s.Visibility})
@@ -122,6 +126,8 @@ func runConsumer(ctx context.Context, r remote, s scenario, library, profile str
 		partConsume,
 		"-library", library,
 		"-endpoint", q.endpoint(),
+		"-certificate", r.Certificate,
+		"-idle", strconv.Itoa(idle),
 		"-queue", q.endpoint() + queueName,
 		"-messages", strconv.Itoa(s.Messages),
 		"-concurrency", strconv.Itoa(s.Concurrency),
@@ -180,6 +186,11 @@ func runConsumer(ctx context.Context, r remote, s scenario, library, profile str
 	f.Rate, f.CPU, f.Busy = all.Rate, all.CPU, all.Busy
 	f.Calls = float64(state.Calls) / float64(s.Messages)
 	f.Twice, f.Again, f.MaxInFlight = c.Twice, state.Received-s.Messages, state.MaxInFlight
+	f.MaxReceives, f.Allocs, f.Memory = state.MaxReceives, all.Allocs, all.Memory
+	if state.LateDeleted >= 1000 {
+		perThousand := 1000 * float64(state.LateOpened) / float64(state.LateDeleted)
+		f.Connections = &perThousand
+	}
 	return f, nil
 }
 

@@ -14,7 +14,7 @@ import (
 // runRampmeter is rampmeter with its defaults: it is told the concurrency, and
 // the visibility that the queue has.
 func runRampmeter(ctx context.Context, t task) error {
-	q, err := sqsqueue.New(sqs.NewFromConfig(awsConfig(t.endpoint)), t.queueURL, sqsqueue.Config{Wait: t.wait})
+	q, err := sqsqueue.New(sqs.NewFromConfig(awsConfig(t)), t.queueURL, sqsqueue.Config{Wait: t.wait})
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ type report struct {
 	Pairs       int           `json:"pairs"`
 	Quick       bool          `json:"quick"`
 	MessageSize int           `json:"message_bytes"`
+	Client      string        `json:"http_client"`
 	Took        time.Duration `json:"took_ns"`
 	Results     []result      `json:"scenarios"`
 }
@@ -30,8 +32,16 @@ type result struct {
 	Concurrency int           `json:"concurrency"`
 	Messages    int           `json:"messages"`
 	Libraries   []libraryRuns `json:"libraries"`
+	// Noise is what the ratios of the hand-written loop by itself came to.
+	Noise *noise `json:"noise,omitempty"`
 
 	scenario scenario
+}
+
+// A noise is what a ratio is when there is no difference.
+type noise struct {
+	Rate *spread `json:"rate_ratio"`
+	CPU  *spread `json:"cpu_ratio"`
 }
 
 // A libraryRuns is the runs of one consumer, and how they compare with
@@ -63,19 +73,26 @@ func (r *result) add(library string, f figures) {
 	if r.scenario.OverPull {
 		return
 	}
-	ours := r.of(rampmeter).Runs
 	for i := range r.Libraries {
 		l := &r.Libraries[i]
-		if l.Name == rampmeter {
-			continue
+		if l.Name != rampmeter {
+			l.RateRatio, l.CPURatio = ratios(r.of(rampmeter).Runs, l.Runs)
 		}
-		var rates, cpus []float64
-		for i := range min(len(ours), len(l.Runs)) {
-			rates = append(rates, ours[i].Rate/l.Runs[i].Rate)
-			cpus = append(cpus, float64(ours[i].CPU)/float64(max(l.Runs[i].CPU, 1)))
-		}
-		l.RateRatio, l.CPURatio = spreadOf(rates), spreadOf(cpus)
 	}
+	if again := r.of(loopAgain).Runs; len(again) > 0 {
+		r.Noise = new(noise)
+		r.Noise.Rate, r.Noise.CPU = ratios(again, r.of(handWritten).Runs)
+	}
+}
+
+// ratios are those of runs beside each other.
+func ratios(ours, theirs []figures) (rate, cpu *spread) {
+	var rates, cpus []float64
+	for i := range min(len(ours), len(theirs)) {
+		rates = append(rates, ours[i].Rate/theirs[i].Rate)
+		cpus = append(cpus, float64(ours[i].CPU)/float64(max(theirs[i].CPU, 1)))
+	}
+	return spreadOf(rates), spreadOf(cpus)
 }
 
 func (r *result) of(library string) *libraryRuns {
@@ -111,19 +128,39 @@ func (s *spread) cell(format string) string {
 	return fmt.Sprintf(format+" ("+format+"..."+format+")", s.Median, s.Min, s.Max)
 }
 
-// over returns the spread of one figure of all runs.
+// median is the median in a table.
+func (s *spread) median(format string) string {
+	if s == nil {
+		return ""
+	}
+	return fmt.Sprintf(format, s.Median)
+}
+
+// over returns the spread of one figure of all runs that have it.
 func (l *libraryRuns) over(figure func(figures) float64) *spread {
 	var values []float64
 	for _, f := range l.Runs {
-		values = append(values, figure(f))
+		if v := figure(f); !math.IsNaN(v) {
+			values = append(values, v)
+		}
 	}
 	return spreadOf(values)
 }
 
-func rateOf(f figures) float64  { return f.Rate }
-func cpuOf(f figures) float64   { return float64(f.CPU) / float64(time.Microsecond) }
-func busyOf(f figures) float64  { return f.Busy }
-func callsOf(f figures) float64 { return f.Calls }
+func rateOf(f figures) float64     { return f.Rate }
+func cpuOf(f figures) float64      { return float64(f.CPU) / float64(time.Microsecond) }
+func busyOf(f figures) float64     { return f.Busy }
+func callsOf(f figures) float64    { return f.Calls }
+func receivesOf(f figures) float64 { return float64(f.MaxReceives) }
+func memoryOf(f figures) float64   { return float64(f.Memory) / (1 << 20) }
+func allocsOf(f figures) float64   { return f.Allocs }
+
+func openedOf(f figures) float64 {
+	if f.Connections == nil {
+		return math.NaN()
+	}
+	return *f.Connections
+}
 
 // markdown is the report as tables.
 func (r *report) markdown() string {
@@ -135,37 +172,19 @@ func (r *report) markdown() string {
 	}
 	for _, res := range r.Results {
 		s := res.scenario
-		fmt.Fprintf(&b, "\n### %s\n\n%d messages.", s.Title, s.Messages)
-		switch {
-		case s.OverPull:
+		fmt.Fprintf(&b, "\n### %s\n\n%d messages. HTTP client of all: %s.", s.Title, s.Messages, r.Client)
+		if s.OverPull {
 			b.WriteString(" All consumers at the same time, each with a queue of its own.\n\n")
-			b.WriteString("| consumer | handled more than once | received again | most in flight | calls per message | seconds until empty |\n|---|--:|--:|--:|--:|--:|\n")
-		case s.ideal() > 0:
-			fmt.Fprintf(&b, " Ideal: %.0f a second.\n\n", s.ideal())
-			b.WriteString("| consumer | messages a second | of the ideal | handlers busy | CPU per message, µs | calls per message | rate: rampmeter's by it | CPU: rampmeter's by it |\n|---|--:|--:|--:|--:|--:|--:|--:|\n")
-		default:
-			b.WriteString("\n\n| consumer | messages a second | CPU per message, µs | calls per message | rate: rampmeter's by it | CPU: rampmeter's by it |\n|---|--:|--:|--:|--:|--:|\n")
-		}
-		for _, l := range res.Libraries {
-			var cells []string
-			rate, calls := l.over(rateOf), l.over(callsOf)
-			if s.OverPull {
-				f := l.Runs[0]
-				cells = []string{
-					fmt.Sprint(f.Twice), fmt.Sprint(f.Again), fmt.Sprint(f.MaxInFlight),
-					fmt.Sprintf("%.2f", f.Calls), fmt.Sprintf("%.0f", f.Took.Seconds()),
-				}
-			} else {
-				cells = append(cells, rate.cell("%.0f"))
-				if s.ideal() > 0 {
-					cells = append(cells,
-						fmt.Sprintf("%.0f %%", 100*rate.Median/s.ideal()),
-						fmt.Sprintf("%.0f %%", 100*l.over(busyOf).Median/float64(s.Concurrency)))
-				}
-				cells = append(cells, l.over(cpuOf).cell("%.0f"), fmt.Sprintf("%.2f", calls.Median), l.RateRatio.cell("%.2f"), l.CPURatio.cell("%.2f"))
+		} else {
+			if s.ideal() > 0 {
+				fmt.Fprintf(&b, " Ideal: %.0f a second.", s.ideal())
 			}
-			fmt.Fprintf(&b, "| %s | %s |\n", l.Name, strings.Join(cells, " | "))
+			if res.Noise != nil {
+				fmt.Fprintf(&b, "\nThe hand-written loop by itself, run again: rate %s, CPU %s.", res.Noise.Rate.cell("%.2f"), res.Noise.CPU.cell("%.2f"))
+			}
+			b.WriteString("\n\n")
 		}
+		res.table(&b)
 		if bars := res.bars(); len(bars) > 0 && !r.Quick {
 			b.WriteString("\n" + strings.Join(bars, "\n") + "\n")
 		}
@@ -173,34 +192,113 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
+// A column is one of a table.
+type column struct {
+	title string
+	cell  func(libraryRuns) string
+}
+
+// table writes what the runs came to.
+func (r *result) table(b *strings.Builder) {
+	s := r.scenario
+	spread := func(title, format string, figure func(figures) float64) column {
+		return column{title, func(l libraryRuns) string { return l.over(figure).cell(format) }}
+	}
+	median := func(title, format string, figure func(figures) float64) column {
+		return column{title, func(l libraryRuns) string { return l.over(figure).median(format) }}
+	}
+	percent := func(title string, of float64, figure func(figures) float64) column {
+		return median(title, "%.0f %%", func(f figures) float64 { return 100 * figure(f) / of })
+	}
+	var columns []column
+	if s.OverPull {
+		columns = []column{
+			median("handled more than once", "%.0f", func(f figures) float64 { return float64(f.Twice) }),
+			median("received again", "%.0f", func(f figures) float64 { return float64(f.Again) }),
+			median("most in flight", "%.0f", func(f figures) float64 { return float64(f.MaxInFlight) }),
+			median("calls per message", "%.2f", callsOf),
+			median("seconds until empty", "%.0f", func(f figures) float64 { return f.Took.Seconds() }),
+		}
+	} else {
+		columns = []column{spread("messages a second", "%.0f", rateOf)}
+		if s.ideal() > 0 {
+			columns = append(columns, percent("of the ideal", s.ideal(), rateOf), percent("handlers busy", float64(s.Concurrency), busyOf))
+		}
+		columns = append(columns,
+			spread("CPU per message, µs", "%.0f", cpuOf),
+			median("new connections per 1,000 messages", "%.1f", openedOf),
+			median("receives in flight at the peak", "%.0f", receivesOf),
+			median("calls per message", "%.2f", callsOf),
+			median("peak memory, MiB", "%.0f", memoryOf),
+			median("allocations per message", "%.0f", allocsOf),
+			column{"rate: rampmeter's by it", func(l libraryRuns) string { return l.RateRatio.cell("%.2f") }},
+			column{"CPU: rampmeter's by it", func(l libraryRuns) string { return l.CPURatio.cell("%.2f") }},
+		)
+	}
+	b.WriteString("| consumer |")
+	for _, c := range columns {
+		b.WriteString(" " + c.title + " |")
+	}
+	b.WriteString("\n|---|" + strings.Repeat("--:|", len(columns)) + "\n")
+	for _, l := range r.Libraries {
+		if l.Name == loopAgain {
+			continue // it is in Noise
+		}
+		b.WriteString("| " + l.Name + " |")
+		for _, c := range columns {
+			b.WriteString(" " + c.cell(l) + " |")
+		}
+		b.WriteString("\n")
+	}
+}
+
 // bars say what rampmeter was to reach, and whether it has.
 func (r *result) bars() (bars []string) {
 	s := r.scenario
-	bar := func(what string, value float64, least bool, limit float64) {
+	bar := func(what string, value *spread, least bool, limit float64) {
+		if value == nil {
+			return
+		}
 		verdict, sign := "missed", "at most"
 		if least {
 			sign = "at least"
 		}
-		if least && value >= limit || !least && value <= limit {
+		is, limit := round(value.Median), round(limit)
+		if least && is >= limit || !least && is <= limit {
 			verdict = "met"
 		}
-		bars = append(bars, fmt.Sprintf("- %s %s %.2f: %.2f, %s", what, sign, limit, value, verdict))
+		bars = append(bars, fmt.Sprintf("- %s %s %.2f: %.2f, %s", what, sign, limit, is, verdict))
 	}
 	ours, theirs := r.of(rampmeter), r.of(handWritten)
 	if s.LeastRate > 0 {
-		bar("rate beside the hand-written loop", theirs.RateRatio.Median, true, s.LeastRate)
+		least, what := s.LeastRate, "rate beside the hand-written loop"
+		if s.Noise && r.Noise != nil {
+			differs := math.Abs(1 - r.Noise.Rate.Median)
+			least -= differs
+			what += fmt.Sprintf(" (%.2f less the %.2f by which the loop differs from itself)", s.LeastRate, differs)
+		}
+		bar(what, theirs.RateRatio, true, least)
 	}
 	if s.MostCPU > 0 {
-		bar("CPU beside the hand-written loop", theirs.CPURatio.Median, false, s.MostCPU)
+		bar("CPU beside the hand-written loop", theirs.CPURatio, false, s.MostCPU)
 	}
 	if s.LeastBusy > 0 {
-		bar("handlers busy", ours.over(busyOf).Median/float64(s.Concurrency), true, s.LeastBusy)
+		bar("handlers busy", ours.over(func(f figures) float64 { return f.Busy / float64(s.Concurrency) }), true, s.LeastBusy)
+	}
+	if s.MostOpened > 0 {
+		bar("new connections per 1,000 messages", ours.over(openedOf), false, s.MostOpened)
+	}
+	if s.MostReceives > 0 {
+		bar("receives in flight at the peak", ours.over(receivesOf), false, s.MostReceives*theirs.over(receivesOf).Median)
 	}
 	if s.OverPull {
-		bar("messages handled more than once", float64(ours.Runs[0].Twice), false, 0)
+		bar("messages handled more than once", ours.over(func(f figures) float64 { return float64(f.Twice) }), false, 0)
 	}
 	return bars
 }
+
+// round returns x as it is printed.
+func round(x float64) float64 { return math.Round(x*100) / 100 }
 
 func count(n int, of string) string {
 	if n == 1 {

@@ -5,17 +5,25 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -26,29 +34,79 @@ import (
 
 const partServe = "serve"
 
-// serve is the server's process. It writes its address, and ends with its
-// standard input, so that it can't outlive who started it.
+// serve is the server's process. It writes a remote, and ends with its standard
+// input, so that it can't outlive who started it.
 func serve(ctx context.Context, args []string, stdin io.Reader, stdout, _ io.Writer) error {
-	if err := parse(flag.NewFlagSet(partServe, flag.ContinueOnError), args, stdout); err != nil {
+	fs := flag.NewFlagSet(partServe, flag.ContinueOnError)
+	secure := fs.Bool("tls", false, "serve the queues over TLS")
+	if err := parse(fs, args, stdout); err != nil {
 		return err
+	}
+	all := newQueues()
+	// Two listeners, so that the consumers' connections are counted alone.
+	service := &http.Server{Handler: &all.service, ReadHeaderTimeout: time.Minute, ConnState: all.connection}
+	control := &http.Server{Handler: &all.control, ReadHeaderTimeout: time.Minute}
+	scheme, where := "http", remote{}
+	if *secure {
+		certificate, text, err := selfSigned()
+		if err != nil {
+			return err
+		}
+		scheme, where.Certificate = "https", text
+		service.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
+		service.Protocols = new(http.Protocols)
+		service.Protocols.SetHTTP1(true) // all that Amazon's speaks
 	}
 	var listen net.ListenConfig
-	l, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
+	ended := make(chan error, 2)
+	for _, s := range []*http.Server{service, control} {
+		l, err := listen.Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return errors.Join(err, service.Close())
+		}
+		if s == service {
+			where.Service = scheme + "://" + l.Addr().String()
+		} else {
+			where.Control = "http://" + l.Addr().String()
+		}
+		go func() {
+			if s.TLSConfig != nil {
+				ended <- s.ServeTLS(l, "", "")
+			} else {
+				ended <- s.Serve(l)
+			}
+		}()
 	}
-	if _, err := fmt.Fprintf(stdout, "http://%s\n", l.Addr()); err != nil {
-		return errors.Join(err, l.Close())
-	}
-	server := &http.Server{Handler: newQueues(), ReadHeaderTimeout: time.Minute}
 	go func() {
 		_, _ = io.Copy(io.Discard, stdin)
-		_ = server.Close()
+		_, _ = service.Close(), control.Close()
 	}()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := json.NewEncoder(stdout).Encode(where); err != nil {
 		return err
 	}
+	for range 2 {
+		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+	}
 	return nil
+}
+
+// selfSigned returns a certificate for this machine, and as PEM.
+func selfSigned() (tls.Certificate, string, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}, &x509.Certificate{SerialNumber: big.NewInt(1)}, &key.PublicKey, key)
+	if err != nil {
+		return tls.Certificate{}, "", err
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(text), nil
 }
 
 // A queueSpec says what a queue is to be like and to hold.
@@ -63,51 +121,86 @@ type queueState struct {
 	Deleted     int
 	Received    int // deliveries
 	MaxInFlight int // the most messages that were received and not deleted at once
+	MaxReceives int // the most receives that were open at once
 	Calls       int // requests of any kind
 	Failed      int // of these, answered with an error
+
+	// From a second after the first request: connections to all queues, and messages
+	// that were deleted from this one.
+	LateOpened, LateDeleted int
 }
 
 // queues serves fake SQS services, each with one queue and with a latency of
 // its own, and lets them be made, watched and removed over HTTP.
 type queues struct {
-	mux http.ServeMux
+	service http.ServeMux // of the queues
+	control http.ServeMux
+	opened  atomic.Int64 // connections to service
 
 	mu   sync.Mutex // guards what is below
 	last int
-	all  map[string]*sqsfake.Server
+	all  map[string]*served
 }
+
+// A served is the service of one queue, and how things stood a second after its
+// first request.
+type served struct {
+	sqsfake.Server
+	first  sync.Once
+	second atomic.Pointer[late]
+}
+
+type late struct{ opened, deleted int }
 
 const queueName = "orders"
 
 func newQueues() *queues {
-	q := &queues{all: make(map[string]*sqsfake.Server)}
-	q.mux.HandleFunc("POST /queues", q.create)
-	q.mux.HandleFunc("GET /queues/{id}", q.with(func(w http.ResponseWriter, _ *http.Request, s *sqsfake.Server) {
-		st, calls := s.Queue(queueName), s.Stats("")
-		reply(w, queueState{
-			Left:        st.Visible + st.Delayed + st.InFlight,
-			Deleted:     st.Deleted,
-			Received:    st.Received,
-			MaxInFlight: st.MaxInFlight,
-			Calls:       calls.Calls,
-			Failed:      calls.Failed,
-		})
+	q := &queues{all: make(map[string]*served)}
+	q.control.HandleFunc("POST /queues", q.create)
+	q.control.HandleFunc("GET /queues/{id}", q.with(func(w http.ResponseWriter, _ *http.Request, s *served) {
+		reply(w, q.state(s))
 	}))
-	q.mux.HandleFunc("DELETE /queues/{id}", func(_ http.ResponseWriter, r *http.Request) {
+	q.control.HandleFunc("DELETE /queues/{id}", func(_ http.ResponseWriter, r *http.Request) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		delete(q.all, r.PathValue("id"))
 	})
-	q.mux.HandleFunc("POST /sqs/{id}/", q.with(func(w http.ResponseWriter, r *http.Request, s *sqsfake.Server) {
+	q.service.HandleFunc("POST /sqs/{id}/", q.with(func(w http.ResponseWriter, r *http.Request, s *served) {
+		s.first.Do(func() {
+			time.AfterFunc(time.Second, func() {
+				s.second.Store(&late{int(q.opened.Load()), s.Queue(queueName).Deleted})
+			})
+		})
 		s.ServeHTTP(w, r)
 	}))
 	return q
 }
 
-func (q *queues) ServeHTTP(w http.ResponseWriter, r *http.Request) { q.mux.ServeHTTP(w, r) }
+func (q *queues) state(s *served) queueState {
+	st, calls := s.Queue(queueName), s.Stats("")
+	now := queueState{
+		Left:        st.Visible + st.Delayed + st.InFlight,
+		Deleted:     st.Deleted,
+		Received:    st.Received,
+		MaxInFlight: st.MaxInFlight,
+		MaxReceives: s.Stats(sqsfake.ReceiveMessage).MaxOpen,
+		Calls:       calls.Calls,
+		Failed:      calls.Failed,
+	}
+	if then := s.second.Load(); then != nil {
+		now.LateOpened, now.LateDeleted = int(q.opened.Load())-then.opened, st.Deleted-then.deleted
+	}
+	return now
+}
+
+func (q *queues) connection(_ net.Conn, s http.ConnState) {
+	if s == http.StateNew {
+		q.opened.Add(1)
+	}
+}
 
 // with finds the service that a request is for.
-func (q *queues) with(f func(http.ResponseWriter, *http.Request, *sqsfake.Server)) http.HandlerFunc {
+func (q *queues) with(f func(http.ResponseWriter, *http.Request, *served)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		q.mu.Lock()
 		s := q.all[r.PathValue("id")]
@@ -126,8 +219,8 @@ func (q *queues) create(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	s := &sqsfake.Server{}
-	if err := fill(r.Context(), s, spec); err != nil {
+	s := &served{}
+	if err := fill(r.Context(), &s.Server, spec); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
@@ -174,8 +267,9 @@ func reply(w http.ResponseWriter, v any) {
 	_ = json.NewEncoder(w).Encode(v) // a caller that has gone is told nothing
 }
 
-// A remote is the queues of another process.
-type remote struct{ address string }
+// A remote is the queues of another process: the URLs of the service and of its
+// control, and the service's certificate, "" without TLS.
+type remote struct{ Service, Control, Certificate string }
 
 // A remoteQueue is one of them.
 type remoteQueue struct {
@@ -197,14 +291,14 @@ func (q remoteQueue) remove(ctx context.Context) error {
 }
 
 // endpoint is where consumers find the service of the queue.
-func (q remoteQueue) endpoint() string { return q.address + "/sqs/" + q.id + "/" }
+func (q remoteQueue) endpoint() string { return q.Service + "/sqs/" + q.id + "/" }
 
 func (r remote) call(ctx context.Context, method, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, r.address+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, r.Control+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -32,9 +32,11 @@ func TestConsumers(t *testing.T) {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
 			const n = 300
-			web := httptest.NewServer(newQueues())
-			t.Cleanup(web.Close)
-			q, err := remote{web.URL}.create(t.Context(), queueSpec{
+			all := newQueues()
+			service, control := httptest.NewServer(&all.service), httptest.NewServer(&all.control)
+			t.Cleanup(service.Close)
+			t.Cleanup(control.Close)
+			q, err := remote{Service: service.URL, Control: control.URL}.create(t.Context(), queueSpec{
 				Messages: n, Size: messageSize, Latency: time.Millisecond, Visibility: 30 * time.Second,
 			})
 			require.NoError(t, err)
@@ -77,18 +79,18 @@ func TestConsumers(t *testing.T) {
 // A consumer that takes a message away is found out: the run fails, and says
 // how many are missing.
 func TestLossIsReported(t *testing.T) {
-	server, r, err := startServer(t.Context())
+	server, r, err := startServer(t.Context(), false)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, server.stop(nil)) }()
 	s := scenario{Name: "loss", Concurrency: 5, Messages: 20, Visibility: 30 * time.Second}
 
-	_, err = runConsumer(t.Context(), r, s, "no such library", "")
+	_, err = runConsumer(t.Context(), r, s, "no such library", 0, "")
 	require.ErrorContains(t, err, `-library is "no such library"`)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	s.Handler = time.Hour
-	_, err = runConsumer(ctx, r, s, rampmeter, "")
+	_, err = runConsumer(ctx, r, s, rampmeter, 0, "")
 	require.ErrorContains(t, err, "messages were lost: not all 20 were handled")
 	require.ErrorContains(t, err, "stopped after 0 of 20 messages")
 }
@@ -98,12 +100,14 @@ func TestCompare(t *testing.T) {
 		t.Skip("starts a dozen processes")
 	}
 	var out, progress bytes.Buffer
-	args := []string{"-quick", "-json", "-scenario", "^no-op$", "-pairs", "2"}
+	args := []string{"-quick", "-json", "-scenario", "^no-op-10$", "-pairs", "2", "-tls", "-idle", "50"}
 	require.Zero(t, run(args, strings.NewReader(""), &out, &progress), progress.String())
 	var rep report
 	require.NoError(t, json.Unmarshal(out.Bytes(), &rep))
 	require.Len(t, rep.Results, 1)
-	require.Len(t, rep.Results[0].Libraries, 4)
+	require.Len(t, rep.Results[0].Libraries, 5)
+	require.NotNil(t, rep.Results[0].Noise)
+	require.Equal(t, "the SDK's own, set to keep 50 idle connections, over TLS", rep.Client)
 	for _, l := range rep.Results[0].Libraries {
 		require.Len(t, l.Runs, 2, l.Name)
 		for _, f := range l.Runs {
@@ -111,17 +115,22 @@ func TestCompare(t *testing.T) {
 			require.Positive(t, f.CPU, l.Name)
 			require.GreaterOrEqual(t, f.Calls, 0.2, l.Name) // a receive and a delete for ten
 			require.Positive(t, f.MaxInFlight, l.Name)
+			require.Positive(t, f.MaxReceives, l.Name)
+			require.Positive(t, f.Memory, l.Name)
+			require.Positive(t, f.Allocs, l.Name)
 		}
 		require.Equal(t, l.Name == rampmeter, l.RateRatio == nil, l.Name)
 	}
-	require.Contains(t, progress.String(), "scenario 1 of 1, no-op")
+	require.Contains(t, progress.String(), "scenario 1 of 1, no-op-10")
 }
 
 func TestFlags(t *testing.T) {
 	for _, c := range []struct{ args, says string }{
 		{"-pairs 0", "-pairs is 0: must be at least 1"},
 		{"-scenario [", "-scenario: "},
-		{"-scenario none", "matches none of no-op, latency-10"},
+		{"-loop -scenario over-pull", "matches none of no-op-10"},
+		{"-idle -1", "-idle is -1: must not be negative"},
+		{"-scenario none", "matches none of no-op-10, no-op-100, latency-10"},
 		{"more", `argument "more" is not expected`},
 		{"-speed", "-speed"},
 	} {
@@ -172,23 +181,32 @@ func TestReport(t *testing.T) {
 
 	s := scenario{
 		Name: "s", Title: "T", Handler: 10 * time.Millisecond, Concurrency: 10, Messages: 5,
-		Libraries: []string{rampmeter, handWritten}, LeastRate: 0.9, MostCPU: 1.15, LeastBusy: 0.95,
+		Libraries: []string{rampmeter, handWritten, loopAgain},
+		LeastRate: 0.95, Noise: true, MostCPU: 1.15, LeastBusy: 0.95, MostOpened: 5, MostReceives: 2,
 	}
 	r := newResult(s)
+	opened := 6.0
 	// The ratios are those of runs beside each other, whoever comes first.
-	r.add(rampmeter, figures{Rate: 900, CPU: 30, Calls: 0.2, Busy: 9.6})
-	r.add(handWritten, figures{Rate: 1000, CPU: 20, Busy: 9})
-	r.add(handWritten, figures{Rate: 500, CPU: 10, Busy: 7})
-	r.add(rampmeter, figures{Rate: 1000, CPU: 10, Busy: 9.8})
+	r.add(rampmeter, figures{Rate: 900, CPU: 30, Calls: 0.2, Busy: 9.6, MaxReceives: 9, Connections: &opened})
+	r.add(handWritten, figures{Rate: 1000, CPU: 20, Busy: 9, MaxReceives: 4})
+	r.add(loopAgain, figures{Rate: 800, CPU: 20})
+	r.add(loopAgain, figures{Rate: 500, CPU: 10})
+	r.add(handWritten, figures{Rate: 500, CPU: 10, Busy: 7, MaxReceives: 4})
+	r.add(rampmeter, figures{Rate: 1000, CPU: 10, Busy: 9.8, MaxReceives: 7})
 	require.Equal(t, &spread{Median: 1.45, Min: 0.9, Max: 2}, r.of(handWritten).RateRatio)
 	require.Equal(t, &spread{Median: 1.25, Min: 1, Max: 1.5}, r.of(handWritten).CPURatio)
+	require.Equal(t, &noise{Rate: &spread{Median: 0.9, Min: 0.8, Max: 1}, CPU: &spread{Median: 1, Min: 1, Max: 1}}, r.Noise)
 	require.Equal(t, []string{
-		"- rate beside the hand-written loop at least 0.90: 1.45, met",
+		"- rate beside the hand-written loop (0.95 less the 0.10 by which the loop differs from itself) at least 0.85: 1.45, met",
 		"- CPU beside the hand-written loop at most 1.15: 1.25, missed",
 		"- handlers busy at least 0.95: 0.97, met",
+		"- new connections per 1,000 messages at most 5.00: 6.00, missed",
+		"- receives in flight at the peak at most 8.00: 8.00, met",
 	}, r.bars())
-	text := (&report{Pairs: 2, Results: []result{r}}).markdown()
-	require.Contains(t, text, "### T\n\n5 messages. Ideal: 1000 a second.\n")
+	text := (&report{Pairs: 2, Client: clientName(0, false), Results: []result{r}}).markdown()
+	require.Contains(t, text, "### T\n\n5 messages. HTTP client of all: the SDK's own with its defaults, which keeps 10 idle connections, without TLS. Ideal: 1000 a second.\n"+
+		"The hand-written loop by itself, run again: rate 0.90 (0.80...1.00), CPU 1.00 (1.00...1.00).\n\n| consumer |")
 	require.Contains(t, text, "| hand-written loop | 750 (500...1000) | 75 % | 80 % |")
 	require.Contains(t, text, "| 1.45 (0.90...2.00) | 1.25 (1.00...1.50) |\n")
+	require.NotContains(t, text, "again |", "it is in the noise")
 }

@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -28,11 +30,13 @@ type tally struct {
 	all            chan struct{} // closed when every message has been handled
 }
 
-// An instant is a time, and the CPU time of the process and the time in handlers
-// until then.
+// An instant is a time, and what the process has used until then: CPU time, time in
+// handlers, objects on the heap, and the most bytes that were resident.
 type instant struct {
 	at        time.Time
 	cpu, busy time.Duration
+	allocs    uint64
+	memory    int64
 }
 
 func newTally(n int, takes time.Duration) *tally {
@@ -76,9 +80,11 @@ func (t *tally) window() handledAll {
 	n := float64(t.last - t.first)
 	took := t.end.at.Sub(t.begin.at).Seconds()
 	return handledAll{
-		Rate: n / took,
-		CPU:  time.Duration(float64(t.end.cpu-t.begin.cpu) / n),
-		Busy: (t.end.busy - t.begin.busy).Seconds() / took,
+		Rate:   n / took,
+		CPU:    time.Duration(float64(t.end.cpu-t.begin.cpu) / n),
+		Busy:   (t.end.busy - t.begin.busy).Seconds() / took,
+		Allocs: float64(t.end.allocs-t.begin.allocs) / n,
+		Memory: t.end.memory,
 	}
 }
 
@@ -105,10 +111,18 @@ func (t *tally) now() instant {
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		panic(err) // there is no reason for which it could fail
 	}
+	allocs := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}}
+	metrics.Read(allocs)
+	memory := int64(u.Maxrss) //nolint:unconvert // an int32 on 32-bit systems
+	if runtime.GOOS != "darwin" {
+		memory *= 1024
+	}
 	return instant{
-		at:   time.Now(),
-		cpu:  time.Duration(u.Utime.Nano() + u.Stime.Nano()),
-		busy: time.Duration(t.busy.Load()),
+		at:     time.Now(),
+		cpu:    time.Duration(u.Utime.Nano() + u.Stime.Nano()),
+		busy:   time.Duration(t.busy.Load()),
+		allocs: allocs[0].Value.Uint64(),
+		memory: memory,
 	}
 }
 

@@ -22,7 +22,7 @@ import (
 func runWatermill(ctx context.Context, t task, batch int32) error {
 	logger := watermill.NopLogger{}
 	sub, err := wsqs.NewSubscriber(wsqs.SubscriberConfig{
-		AWSConfig:                   withoutWriteTo(awsConfig(t.endpoint)),
+		AWSConfig:                   withoutWriteTo(awsConfig(t)),
 		QueueUrlResolver:            wsqs.TransparentUrlResolver{},
 		DoNotCreateQueueIfNotExists: true,
 		GenerateReceiveMessageInput: func(_ context.Context, url wsqs.QueueURL) (*sqs.ReceiveMessageInput, error) {

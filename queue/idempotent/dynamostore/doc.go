@@ -89,6 +89,15 @@
 // middleware gives the claim up again, and if that fails too, the claim ends by
 // itself.
 //
+// The SDK's own HTTP client keeps ten idle connections, and a consumer with more
+// handlers has more requests in flight. If the client uses that HTTP client with the
+// SDK's defaults for MaxIdleConns, MaxIdleConnsPerHost and MaxConnsPerHost, a Store
+// with several requests in flight makes them through a copy that keeps each
+// connection until it has been idle for IdleConnTimeout. Any other HTTP client is
+// used as it is; its MaxIdleConnsPerHost should be at least the consumer's
+// Concurrency, and so should that of the client that makes transactions with
+// [Store.DoneItem].
+//
 // # Errors
 //
 // They say what they mean to limiters: throttling is limiter.ErrOverload; a

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/rampmeter/rampmeter/internal/awsconns"
 	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/queue/idempotent"
 	"github.com/rampmeter/rampmeter/retry"
@@ -63,6 +64,7 @@ type Store struct {
 	client API
 	table  string
 	prefix string
+	conns  awsconns.Pool
 }
 
 var _ idempotent.Store = (*Store)(nil)
@@ -215,7 +217,7 @@ func (s *Store) Release(ctx context.Context, c idempotent.Claim, forget bool) er
 	} else {
 		is.expression += " AND attribute_not_exists(failure_count)"
 	}
-	_, err := s.client.DeleteItem(ctx, &dynamodb.DeleteItemInput{
+	_, err := request(ctx, s, s.client.DeleteItem, &dynamodb.DeleteItemInput{
 		TableName: &s.table, Key: s.key(c), ConditionExpression: &is.expression, ExpressionAttributeValues: is.values,
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	})
@@ -249,6 +251,13 @@ func checkResult(c idempotent.Claim, result []byte) error {
 	return nil
 }
 
+// request makes a request with enough connections for all of the store's.
+func request[In, Out any](ctx context.Context, s *Store, call func(context.Context, *In, ...func(*dynamodb.Options)) (*Out, error), in *In) (*Out, error) {
+	n := s.conns.Begin()
+	defer s.conns.End()
+	return call(ctx, in, func(o *dynamodb.Options) { o.HTTPClient, _ = s.conns.Choose(o.HTTPClient, n) })
+}
+
 func (s *Store) id(c idempotent.Claim) string { return s.prefix + c.Key }
 
 func (s *Store) key(c idempotent.Claim) attributes { return attributes{"id": text(s.id(c))} }
@@ -256,7 +265,7 @@ func (s *Store) key(c idempotent.Claim) attributes { return attributes{"id": tex
 // put writes the record of c's key if the condition holds, and returns the one
 // that stands in its way, else.
 func (s *Store) put(ctx context.Context, op string, c idempotent.Claim, r record, is condition) (was *record, err error) {
-	_, err = s.client.PutItem(ctx, &dynamodb.PutItemInput{
+	_, err = request(ctx, s, s.client.PutItem, &dynamodb.PutItemInput{
 		TableName: &s.table, Item: r.item(s.id(c)), ConditionExpression: &is.expression, ExpressionAttributeValues: is.values,
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	})
@@ -273,7 +282,7 @@ func (s *Store) update(ctx context.Context, op string, c idempotent.Claim, expre
 	is := held(c)
 	maps.Copy(with, is.values)
 	with[":expires"] = number(seconds(c.Keep))
-	out, err := s.client.UpdateItem(ctx, &dynamodb.UpdateItemInput{
+	out, err := request(ctx, s, s.client.UpdateItem, &dynamodb.UpdateItemInput{
 		TableName: &s.table, Key: s.key(c), UpdateExpression: &expression, ConditionExpression: &is.expression, ExpressionAttributeValues: with,
 		ReturnValues: types.ReturnValueAllNew, ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	})
@@ -298,7 +307,7 @@ func (s *Store) refused(ctx context.Context, op string, c idempotent.Claim, err 
 	case failed.Item != nil:
 		return true, parse(failed.Item), nil
 	}
-	out, err := s.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: &s.table, Key: s.key(c), ConsistentRead: aws.Bool(true)})
+	out, err := request(ctx, s, s.client.GetItem, &dynamodb.GetItemInput{TableName: &s.table, Key: s.key(c), ConsistentRead: aws.Bool(true)})
 	if err != nil {
 		return false, record{}, s.explain(ctx, op, c.Key, err)
 	}

@@ -364,6 +364,7 @@ func TestErrors(t *testing.T) {
 		"expired credentials":    {answer(400, "ExpiredTokenException", ""), limiter.ErrMisconfigured, "renew"},
 		"unknown credentials":    {answer(400, "UnrecognizedClientException", ""), limiter.ErrMisconfigured, "credentials"},
 		"wrong signature":        {answer(400, "InvalidSignatureException", ""), limiter.ErrMisconfigured, "clock"},
+		"wrong clock":            {answer(400, "RequestExpired", ""), limiter.ErrMisconfigured, "clock"},
 		"403 of a proxy":         {answer(403, "", "no"), limiter.ErrMisconfigured, "permissions"},
 		"not DynamoDB":           {answer(404, "", "no such page"), limiter.ErrMisconfigured, "not DynamoDB"},
 		"in a transaction":       {answer(400, "TransactionConflictException", ""), nil, "because"},

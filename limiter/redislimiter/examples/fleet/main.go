@@ -39,10 +39,14 @@ func main() {
 
 // run returns the exit code.
 func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second ctrl-C ends the program at once
-	logging.Disable()            // of Redis we say ourselves what there is to say
+	signaled, restore := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer restore()
+	ctx, end := context.WithCancelCause(context.Background())
+	context.AfterFunc(signaled, func() {
+		restore() // first: a second Ctrl-C ends the program at once
+		end(context.Cause(signaled))
+	})
+	logging.Disable() // of Redis we say ourselves what there is to say
 
 	s, err := ParseFlags(args, os.Stdout)
 	if errors.Is(err, flag.ErrHelp) {

@@ -116,9 +116,10 @@ func TestInterrupt(t *testing.T) {
 	s.For = time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), 2500*time.Millisecond)
 	defer cancel()
-	r, _ := playSettings(ctx, t, s)
+	r, shown := playSettings(ctx, t, s)
 	requireKept(t, s, r)
 	require.True(t, r.Interrupted)
+	require.Contains(t, shown, "interrupted: waiting up to 45s for 3 processes to finish what they have begun; press Ctrl-C again to stop now\n")
 	require.Positive(t, r.Left)
 }
 

@@ -87,6 +87,10 @@ func (p *play) run(interrupt context.Context) (Report, error) {
 	p.finish(ctx)
 	r.Seconds = seconds(time.Since(p.start))
 	stopShow()
+	if interrupt.Err() != nil {
+		_, _ = fmt.Fprintf(p.show, "interrupted: waiting up to %v for %d processes to finish what they have begun; press Ctrl-C again to stop now\n",
+			stopLimit, len(p.fleet.working()))
+	}
 	err := p.stop()
 	switch {
 	case interrupt.Err() != nil:
@@ -115,9 +119,12 @@ func every(ctx context.Context, wg *sync.WaitGroup, d time.Duration, f func()) {
 	})
 }
 
+// stopLimit is how long the processes may take for what they have begun.
+const stopLimit = 45 * time.Second
+
 // stop has the processes finish what they have begun.
 func (p *play) stop() error {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), 45*time.Second, errors.New("45 s have passed"))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), stopLimit, fmt.Errorf("%v have passed", stopLimit))
 	defer cancel()
 	return p.fleet.Stop(ctx)
 }

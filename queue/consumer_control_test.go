@@ -1,0 +1,125 @@
+package queue_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/memqueue"
+	"github.com/rampmeter/rampmeter/queue/queuetest"
+)
+
+// However the concurrency is changed, a handler starts only while fewer run than
+// may, and all slots are used again after it was raised.
+func TestConsumer_SetConcurrency(t *testing.T) {
+	for seed := range seeds(10) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 3))
+			q := newQueue(t, memqueue.Config{})
+			fill(t, q, 8000)
+			var mu sync.Mutex
+			limit, running, most := 10, 0, 0
+			src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
+			r := start(t, src, queue.Config{Concurrency: limit}, func(context.Context, *queue.Message) error {
+				mu.Lock()
+				if running++; running > limit {
+					t.Errorf("seed %d: %d run, %d may", seed, running, limit)
+				}
+				most = max(most, running)
+				took := time.Duration(random.IntN(200)) * time.Millisecond
+				mu.Unlock()
+				time.Sleep(took)
+				mu.Lock()
+				defer mu.Unlock()
+				running--
+				return nil
+			})
+			steps := rand.New(rand.NewPCG(seed, 4))
+			for range 20 {
+				time.Sleep(time.Duration(steps.IntN(1000)) * time.Millisecond)
+				synctest.Wait() // what has been chosen has begun
+				mu.Lock()
+				limit = 1 + steps.IntN(40)
+				require.NoError(t, r.SetConcurrency(limit))
+				mu.Unlock()
+				mu.Lock()
+				for running > limit { // those that ran may finish
+					mu.Unlock()
+					time.Sleep(time.Millisecond)
+					mu.Lock()
+				}
+				mu.Unlock()
+			}
+			require.NoError(t, r.SetConcurrency(1))
+			time.Sleep(time.Second)
+			mu.Lock()
+			limit, most = 60, 0
+			require.NoError(t, r.SetConcurrency(limit))
+			mu.Unlock()
+			time.Sleep(3 * time.Second)
+			require.NoError(t, r.drain())
+			require.Equal(t, 60, most, "seed %d", seed)
+		})
+	}
+	c, err := queue.NewConsumer(newQueue(t, memqueue.Config{}), queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil }), queue.Config{})
+	require.NoError(t, err)
+	for _, n := range []int{-1, 0, 100_001} {
+		require.ErrorContains(t, c.SetConcurrency(n), fmt.Sprint(n))
+	}
+}
+
+// While a consumer is paused nothing starts and nothing is received. What was not
+// started is returned, and no attempt counts; running handlers go on.
+func TestConsumer_Pause(t *testing.T) {
+	for _, fifo := range []bool{false, true} {
+		bubble(t, fmt.Sprint("fifo ", fifo), func(t *testing.T) {
+			var log bytes.Buffer
+			q := newQueue(t, memqueue.Config{FIFO: fifo, Wait: time.Second})
+			fillGroups(t, q, 20, 5)
+			var mu sync.Mutex
+			starts, most := 0, 0
+			r := start(t, q, queue.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(_ context.Context, m *queue.Message) error {
+				mu.Lock()
+				starts++
+				most = max(most, m.Attempt)
+				mu.Unlock()
+				time.Sleep(10 * time.Second)
+				return nil
+			})
+			time.Sleep(time.Second)
+			r.Pause("the API is being moved")
+			mu.Lock()
+			before := starts
+			mu.Unlock()
+			time.Sleep(time.Minute)
+			s, qs := r.Stats(), q.Stats()
+			mu.Lock()
+			require.Equal(t, before, starts, "nothing starts")
+			mu.Unlock()
+			require.Equal(t, limiter.ByValve, s.Blocked.Reason)
+			require.EqualError(t, s.Blocked.Cause, "the API is being moved")
+			require.Zero(t, s.InHand, "%+v", s)
+			require.EqualValues(t, 10, s.Done, "what ran has ended")
+			require.Equal(t, 90, qs.Visible)
+			time.Sleep(time.Hour)
+			require.Equal(t, qs.Received, q.Stats().Received, "nothing is received")
+			r.Resume()
+			time.Sleep(10 * time.Minute)
+			require.NoError(t, r.drain())
+			require.EqualValues(t, 100, r.Stats().Done)
+			require.LessOrEqual(t, most, 2)
+			require.Contains(t, log.String(), `blocked_by=valve cause="the API is being moved"`)
+			require.Contains(t, log.String(), "receiving again")
+		})
+	}
+}

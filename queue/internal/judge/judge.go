@@ -1,0 +1,204 @@
+// Package judge decides what a handler's result means for its message, for a
+// Consumer and for a Lambda function alike. It has no state but [Comparison]'s,
+// no clock and no lock.
+package judge
+
+import (
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// A Policy is what does not change from message to message.
+type Policy struct {
+	Retry       retry.Policy
+	MaxHold     time.Duration // how long a message may be held, since it first was
+	MaxOrdered  time.Duration // how long one of an ordered group may be in hand, since its receive; 0: MaxHold is for all
+	GiveUp      time.Duration // after its first receive, a message that is always refused is exhausted
+	DeadLetters bool          // there is a sink for them
+}
+
+// Facts are what is known when a handler has returned.
+type Facts struct {
+	Result
+	Run      int           // runs of this delivery, this one included
+	Took     time.Duration // by this run
+	Failures int           // attempts that the message has failed in before
+	Held     time.Duration // since this delivery was first held; 0: never
+	InHand   time.Duration // since its receive
+	Age      time.Duration // since the message's first receive by anyone
+
+	Ordered     bool // it has a place in an ordered group
+	LeaseLost   bool // while it ran
+	Interrupted bool // the engine ended its context too soon for its error to say anything
+	Draining    bool
+	Outage      bool // a breaker among its limits is not closed, after the limits have heard of the result
+	Guilt       Guilt
+	Streak      int           // failures in a row with the same class, over all deliveries
+	Failing     time.Duration // since the first of them
+	Guarded     bool          // no dead letter may go out now
+}
+
+// An Action is what becomes of a message. The zero value is none.
+type Action uint8
+
+// The actions.
+const (
+	Ack        Action = iota + 1 // it is done
+	DeadLetter                   // a copy goes to the sink, for Verdict.Reason; then it is acked
+	Hold                         // it stays in hand and runs again after Verdict.Delay
+	Return                       // it is nacked, hidden for Verdict.Delay
+	Drop                         // it is no longer ours: nothing is settled
+)
+
+// A Verdict is what a result means for its message.
+type Verdict struct {
+	Action Action
+	Delay  time.Duration
+	Reason string
+	Failed bool // it counts as an attempt of the message
+}
+
+// ReasonNoComparison is the dead-letter reason of a message that was refused
+// until Policy.GiveUp, with nothing to compare it with.
+const ReasonNoComparison = retry.ReasonExhausted + ": nothing to compare with"
+
+// GiveUp is how long after its first receive a message that was always refused is
+// exhausted.
+const GiveUp = 12 * time.Hour
+
+// Longest bounds every delay, so that no sum of times overflows. No queue can hide
+// a message for so long.
+const Longest = 10 * 365 * 24 * time.Hour
+
+// Judge is the table of results in package queue's documentation.
+func Judge(p Policy, f Facts) Verdict {
+	switch {
+	case f.LeaseLost:
+		return Verdict{Action: Drop}
+	case f.Err == nil:
+		return Verdict{Action: Ack}
+	case f.Postponed:
+		return p.wait(f, Verdict{Delay: min(f.Delay, Longest)})
+	case f.Permanent:
+		return p.bury(f, f.Reason)
+	case f.Interrupted:
+		return Verdict{Action: Return} // we have ended it, so its error says nothing
+	case f.Class == limiter.ErrUnavailable && !f.Outage && f.Final:
+		return p.bury(f, f.Reason)
+	case f.Class != nil && f.Guilt != Guilty:
+		return p.keep(f)
+	case f.Final:
+		return p.bury(f, f.Reason)
+	}
+	attempts, policy := f.attempts(), p.Retry.WithDefaults()
+	if policy.MaxAttempts > 0 && attempts >= policy.MaxAttempts {
+		return p.bury(f, retry.ReasonExhausted)
+	}
+	return p.wait(f, Verdict{Delay: f.backoff(policy, attempts), Failed: true})
+}
+
+// backoff is how long the message waits after so many failures.
+func (f Facts) backoff(p retry.Policy, n int) time.Duration {
+	return min(max(p.Backoff(n), f.Pause), Longest)
+}
+
+// attempts counts those that have failed, with this one.
+func (f Facts) attempts() int {
+	if f.Attempts > 0 {
+		return f.Attempts
+	}
+	return f.Failures + 1
+}
+
+// keep holds a message that was refused for no fault of its own, for as long as
+// one may be held.
+func (p Policy) keep(f Facts) Verdict {
+	if p.GiveUp > 0 && f.Age >= p.GiveUp && f.Failing >= leastFailing {
+		return p.bury(f, ReasonNoComparison)
+	}
+	v := Verdict{Action: Return, Delay: f.backoff(p.Retry, max(f.Run, f.Streak))}
+	if p.Stays(f, v.Delay) {
+		v.Action = Hold
+	}
+	return v
+}
+
+// leastFailing is how long a message must have failed before it is given up: one
+// that is old because it was hidden for long may meet a passing refusal.
+const leastFailing = time.Hour
+
+// Stays reports whether a message may stay in hand until it runs again after
+// delay.
+func (p Policy) Stays(f Facts, delay time.Duration) bool {
+	switch {
+	case f.Draining: // nobody is left to run it again
+		return false
+	case f.Ordered && p.MaxOrdered > 0:
+		return delay < p.MaxOrdered-f.InHand
+	}
+	return delay < p.MaxHold-f.Held
+}
+
+// wait has a message wait for another run. One of an ordered group stays in hand,
+// at the head of its group, so that those behind it lose no receives.
+func (p Policy) wait(f Facts, v Verdict) Verdict {
+	v.Action = Return
+	if f.Ordered && p.Stays(f, v.Delay) {
+		v.Action = Hold
+	}
+	return v
+}
+
+// bury hands a message that has failed for good to the dead-letter sink, or has
+// it tried again much later where none may go there.
+func (p Policy) bury(f Facts, reason string) Verdict {
+	if p.DeadLetters && !f.Guarded {
+		return Verdict{Action: DeadLetter, Reason: reason, Failed: true}
+	}
+	policy := p.Retry.WithDefaults()
+	if !p.DeadLetters { // the queue's own redrive is to have it
+		return Verdict{Action: Return, Delay: min(max(policy.MaxDelay, f.Pause), Longest), Failed: true}
+	}
+	// Each time costs a receive, and there are few: the delay doubles.
+	again := f.attempts() - 1
+	if !f.Permanent && policy.MaxAttempts > 0 {
+		again -= policy.MaxAttempts - 1
+	}
+	return p.wait(f, Verdict{Delay: min(max(Ration(policy, again), f.Pause), Longest), Failed: true})
+}
+
+// Ration is how long a message stays hidden that has been returned so often
+// because there was no room for it: MaxDelay, doubled each time, up to 11 hours.
+func Ration(p retry.Policy, again int) time.Duration {
+	delay := p.WithDefaults().MaxDelay
+	for ; again > 0 && 0 < delay && delay < longestRation; again-- {
+		delay *= 2
+	}
+	return max(p.WithDefaults().MaxDelay, min(delay, longestRation))
+}
+
+// longestRation is within the 12 hours that SQS can hide a message.
+const longestRation = 11 * time.Hour
+
+// A Hearing is what limiters hear of a run.
+type Hearing uint8
+
+// What limiters hear.
+const (
+	Heard    Hearing = iota // the result's error
+	Unjudged                // that it ran, and says nothing about the downstream
+	NeverRan                // that it did not start
+)
+
+// Hears says what the limits hear of a run.
+func (f Facts) Hears() Hearing {
+	switch {
+	case f.Postponed:
+		return NeverRan
+	case f.Panicked, f.Err != nil && f.Interrupted, f.Guilt != Innocent:
+		return Unjudged
+	}
+	return Heard
+}

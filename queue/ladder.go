@@ -1,0 +1,190 @@
+package queue
+
+import (
+	"math"
+	"time"
+)
+
+// A ladder limits the receives in flight to as many as raise the throughput. Each
+// rung allows twice as many as the one below; the lowest allows what fills all
+// slots at once, which needs no proof. While all the receives that its rung allows
+// are in flight, the ladder tries the next rung, first at once and then less and
+// less often, and keeps it if receives there take no longer than by the square root
+// of how many more there are: twice as many then bring at least 1.4 times as much.
+// A network's round-trip does not depend on how many share it, so over a long one
+// the ladder is climbed as quickly as receives return. Where the server or this
+// process has no more to give, receives only take longer.
+//
+// Up to its rung's limit the ladder follows what receives bring: one more is
+// allowed after each full one, as long as the messages wanted need it; one less
+// when one brings a single message and fewer would do; and a single long poll when
+// the queue is empty.
+//
+// All methods are called under Consumer.mu; the zero ladder is ready.
+type ladder struct {
+	limit int // receives in flight; 0 is 1
+
+	rung    int           // in use
+	base    int           // has proved its worth: rung or, during a trial, one beside it
+	trips   roundTrips    // on rung, of receives that began at from or later
+	from    time.Time     //
+	prior   roundTrips    // on base, before the trial
+	pause   time.Duration // how long base is used before the next trial
+	checked time.Time     // when base was last found better than the rung below
+	least   float64       // the shortest mean round-trip on any rung, as a logarithm
+	warm    bool          // trips of the very first receives have been left out
+}
+
+const (
+	// minSpan is how long a rung is used at least.
+	minSpan = 50 * time.Millisecond
+
+	// nearTrip is a round-trip so short that other processes and the opening of
+	// connections may matter more than how many receives there are. The first
+	// minSpan is then left out, a verdict needs manyTrips, and a rung has to win
+	// twice, once against what was before and once against what comes after.
+	nearTrip  = 12 * time.Millisecond
+	manyTrips = 16
+	fewTrips  = 4
+
+	// leastMore is how many times as many receives must have been in flight, on
+	// average: the first ones on a rung still meet what the rung below has caused.
+	leastMore = 1.5
+
+	// maxPause is the longest time between trials. A rung is compared with the one
+	// below that often as well, and what is known is good for as long.
+	maxPause = 10 * time.Second
+
+	maxRung = 20
+)
+
+// allowed is how many receives may be in flight.
+func (l *ladder) allowed() int { return max(1, l.limit) }
+
+// restart allows one receive: the queue is empty, or receives fail.
+func (l *ladder) restart() { l.limit = 1 }
+
+// halve allows half as many: a receive has failed.
+func (l *ladder) halve() { l.limit /= 2 }
+
+// An arrival is a receive that brought something.
+type arrival struct {
+	asked, got int
+	took       time.Duration
+	began      int // receives in flight when it began, itself included
+	inFlight   int // the same now
+	slots      int
+	look       outlook
+}
+
+// landed notes a receive that brought something.
+func (l *ladder) landed(now time.Time, r arrival) {
+	if r.got >= batchSize {
+		l.full(now, r)
+	}
+	most := l.most(r.slots)
+	l.limit = min(l.allowed(), most)
+	switch {
+	case r.got >= r.asked: // the queue may hold more than one receive at a time brings
+		l.limit = min(l.limit+1, most, receivesFor(r.slots+r.look.starved))
+	case r.got == 1 && l.limit > receivesFor(r.slots+r.look.limited):
+		l.limit-- // the queue runs dry: fewer would bring as much
+	}
+}
+
+// receivesFor is how many receives so many messages may need.
+func receivesFor(messages int) int { return messages/batchSize + 1 }
+
+// most is how many receives the rung allows.
+func (l *ladder) most(slots int) int { return max(2, receivesFor(slots)) << l.rung }
+
+// full notes a full receive, and begins or ends a trial.
+func (l *ladder) full(now time.Time, r arrival) {
+	if l.trips.n > 0 && now.Sub(l.trips.until) > maxPause {
+		l.use(l.base, now, r)
+	}
+	most := l.most(r.slots)
+	if r.began > most/2 && r.began <= most && !now.Add(-r.took).Before(l.from) {
+		l.trips.add(now, r)
+	}
+	span := l.trips.until.Sub(l.trips.since)
+	if l.least == 0 {
+		l.least = l.trips.mean
+	}
+	near := min(l.trips.mean, l.least) < math.Log(float64(nearTrip)) || l.trips.mean > l.least+0.1
+	if r.inFlight < most || span < minSpan || l.trips.n < fewTrips || near && l.trips.n < float64(max(manyTrips, 2*most)) {
+		return // there is nothing to tell yet, or it is not the ladder that limits the receives
+	}
+	if l.rung > l.base && (span < l.pause/2 || l.trips.inFlight < leastMore*l.prior.inFlight) {
+		return
+	}
+	l.least = min(l.least+0.01, l.trips.mean)
+
+	switch {
+	case near && !l.warm:
+		l.warm = true
+		l.use(l.rung, now, r)
+		return
+	case l.rung > l.base && !l.trips.worth(l.prior):
+		l.pause = min(max(2*l.pause, minSpan), maxPause)
+		l.use(l.base, now, r)
+		return
+	case l.rung > l.base:
+		l.base, l.pause, l.checked = l.rung, 0, now
+		if near {
+			l.checked = time.Time{}
+		}
+	case l.rung < l.base && (l.prior.inFlight < leastMore*l.trips.inFlight || l.prior.worth(l.trips)):
+		l.checked = now
+		l.use(l.base, now, r)
+		return
+	case l.rung < l.base:
+		l.base, l.pause, l.checked = l.rung, minSpan, now
+	}
+	if span < l.pause {
+		return
+	}
+	l.prior = l.trips
+	if l.base > 0 && now.Sub(l.checked) > maxPause {
+		l.use(l.base-1, now, r)
+	} else if l.base < maxRung {
+		l.use(l.base+1, now, r)
+	}
+}
+
+// use changes the rung. On a lower one, the receives that begin at once are still
+// slowed down by those that were in flight before.
+func (l *ladder) use(rung int, now time.Time, r arrival) {
+	if rung < l.rung {
+		l.from = now.Add(2 * r.took)
+	}
+	l.rung, l.trips = rung, roundTrips{}
+}
+
+// roundTrips is what is known of the round-trips of full receives. Logarithms are
+// averaged, so that a stall of the network or of this machine counts for one.
+type roundTrips struct {
+	n, mean, variance float64 // of their logarithms
+	inFlight          float64 // mean
+	since, until      time.Time
+}
+
+func (t *roundTrips) add(now time.Time, r arrival) {
+	if t.n == 0 {
+		t.since = now.Add(-r.took)
+	}
+	t.until = now
+	t.n++
+	log := math.Log(float64(max(r.took, 1)))
+	off := log - t.mean
+	average(&t.mean, log, t.n)
+	average(&t.variance, off*off*(1-1/t.n), t.n)
+	average(&t.inFlight, float64(r.began), t.n)
+}
+
+// worth reports whether so many receives bring enough more than those of a lower
+// rung to be worth it: by a standard error, for the round-trips may differ.
+func (t roundTrips) worth(lower roundTrips) bool {
+	doubt := math.Sqrt(t.variance/t.n + lower.variance/lower.n)
+	return t.mean+doubt < lower.mean+math.Log(t.inFlight/lower.inFlight)/2
+}
