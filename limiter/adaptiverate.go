@@ -24,6 +24,8 @@ import (
 //     Retry-After is 1 s.
 //   - If that refusal does not come, the pace rises, doubling in 3 s, until it does.
 //     So twice the capacity is found within half a minute.
+//   - If nothing was accepted before the first refusal, work goes on with one
+//     operation a second, and the pace rises at once, in the same way.
 //   - A bare refusal lowers the pace by 2.5 %, and an acceptance raises it by as
 //     much less as the share of refusals that is aimed at: 1.2 % for a fast process,
 //     up to 6 % for a slow one.
@@ -87,19 +89,20 @@ const (
 	PaceOutage     PaceMode = "outage"      // nothing is accepted: a probe from time to time
 )
 
-// AdaptiveRateStats is a snapshot of an [AdaptiveRate].
+// AdaptiveRateStats is a snapshot of an [AdaptiveRate]. In JSON, times that are zero
+// are left out.
 type AdaptiveRateStats struct {
-	Mode         PaceMode
-	Pace         float64   // operations that may start a second, in a pause: that will; 0: any number
-	Quota        bool      // that is what quota headers allow
-	MaxInFlight  int       // operations that may be in flight, in PaceInFlight; 0: any number
-	InFlight     int       // operations in flight
-	Waiting      int       // callers that wait in Acquire
-	PausedUntil  time.Time // zero when it is not paused
-	NextProbe    time.Time // in PaceOutage: when the next probe may start; else zero
-	Refused      uint64    // refusals since it was made
-	RefusedShare float64   // their share of the results lately, which are about 50
-	Noise        float64   // the share of bare refusals that is taken for noise
+	Mode         PaceMode  `json:"mode"`
+	Pace         float64   `json:"pace"`                  // operations that may start a second, in a pause: that will; 0: any number
+	Quota        bool      `json:"quota"`                 // that is what quota headers allow
+	MaxInFlight  int       `json:"max_in_flight"`         // operations that may be in flight, in PaceInFlight; 0: any number
+	InFlight     int       `json:"in_flight"`             // operations in flight
+	Waiting      int       `json:"waiting"`               // callers that wait in Acquire
+	PausedUntil  time.Time `json:"paused_until,omitzero"` // zero when it is not paused
+	NextProbe    time.Time `json:"next_probe,omitzero"`   // in PaceOutage: when the next probe may start; else zero
+	Refused      uint64    `json:"refused"`               // refusals since it was made
+	RefusedShare float64   `json:"refused_share"`         // their share of the results lately, which are about 50
+	Noise        float64   `json:"noise"`                 // the share of bare refusals that is taken for noise
 }
 
 var (

@@ -160,6 +160,24 @@ func TestAdaptiveRateObeysRetryAfter(t *testing.T) {
 	})
 }
 
+// An API that is closed for long when the first operation comes says nothing about
+// its rate: when it opens, the pace is found in seconds.
+func TestAdaptiveRateClosedAtFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const closed = 4 * time.Minute
+		begin := time.Now()
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
+		acquire(t, a).Release(overload(closed))
+		s := newAPI(50, 10, time.Second)
+		for range 5 {
+			require.NoError(t, s.call(t.Context(), a))
+		}
+		require.Less(t, time.Since(begin), closed+6*time.Second)
+		s.busy(t, a, 10, 20*time.Second)
+		require.Greater(t, a.Rate(), 25.0)
+	})
+}
+
 // No Retry-After, no pause.
 func TestAdaptiveRateBareRefusalsLowerThePace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -548,6 +566,7 @@ func TestAdaptiveRateStatsAreJSON(t *testing.T) {
 			p.Release(err)
 			b, err := json.Marshal(a.Stats())
 			require.NoError(t, err)
+			require.Contains(t, string(b), `"refused_share":`)
 			var back limiter.AdaptiveRateStats
 			require.NoError(t, json.Unmarshal(b, &back))
 			require.Equal(t, a.Stats().Mode, back.Mode)

@@ -33,6 +33,11 @@ const (
 	blindLeaves = 0.8
 	firstLeaves = 0.98
 
+	// If the first of all operations is refused, the pace begins with so many a
+	// second, or one in a pause if that is more, and doubles in so many seconds at most.
+	unknownPace    = 1
+	unknownDoubles = 3
+
 	// An epoch measures the rate if so many were accepted in it.
 	measurable = 20
 )
@@ -103,7 +108,10 @@ func (p *pace) period(after float64) float64 {
 // doubles returns in how many seconds a rise doubles the pace.
 func (c *bucketControl) doubles(p *pace) float64 {
 	d := c.pause / 4
-	if c.stage == stageKnown {
+	switch {
+	case c.stage == stageFirst && c.firstN == 0:
+		d = min(d, unknownDoubles)
+	case c.stage == stageKnown:
 		d = max((c.due.Seconds()+c.owed)/overdue/perDoubled, 2*d)
 	}
 	return max(d, 3/p.rate)
@@ -251,8 +259,8 @@ func (c *bucketControl) begin(p *pace, now time.Duration, after float64) {
 // bucket has something in it.
 func (c *bucketControl) down(p *pace, e epoch) {
 	switch {
-	case c.stage == stageFree:
-		p.rate, c.stage = 1/(e.t+e.after), stageFirst
+	case c.stage == stageFree: // that says nothing about the rate
+		p.rate, c.stage = max(unknownPace, 1/(e.t+e.after)), stageFirst
 	case c.rateBefore > 0:
 		p.rate, c.early = max(p.rate, c.rateBefore), c.earlyBefore
 		c.owed = min(c.owed+c.spent, 0.9*overdue*p.period(e.after))
