@@ -97,7 +97,7 @@ func TestTheFirst429StopsEverybody(t *testing.T) {
 			return a
 		},
 		"AdaptiveRate": func(t *testing.T) limiter.Limiter {
-			a, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 200, Initial: 200})
+			a, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 200})
 			require.NoError(t, err)
 			return a
 		},
@@ -210,7 +210,7 @@ func TestQuotaHeadersAreHeeded(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			const quota, window, windows = 300, 30 * time.Second, 4
-			rate, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 1000, Initial: 50})
+			rate, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 1000})
 			require.NoError(t, err)
 			api, client := newServer(t, inventorytest.Config{
 				Quota: quota, Window: window, QuotaHeaders: headers, Latency: 50 * time.Millisecond,

@@ -515,7 +515,7 @@ func FuzzWire(f *testing.F) {
 				_, _ = conn.Write(raw)
 			}
 		}
-		rate, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 1e9, Initial: 1e9})
+		rate, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -541,10 +541,7 @@ func FuzzWire(f *testing.F) {
 // observing is a limiter that learns and never makes anybody wait.
 type observing struct{ *limiter.AdaptiveRate }
 
-func (o observing) Acquire(context.Context) (limiter.Permit, error) {
-	p, ok := o.TryAcquire()
-	if !ok {
-		return limiter.NewPermit(o, 0), nil
-	}
-	return p, nil
+func (o observing) Acquire(ctx context.Context) (limiter.Permit, error) {
+	o.Reset()
+	return o.AdaptiveRate.Acquire(ctx)
 }

@@ -21,7 +21,7 @@ func TestAcquireAllocatesNothing(t *testing.T) {
 		"breaker":   newBreaker(t, limiter.BreakerConfig{}),
 		"valve":     &limiter.Valve{Schedule: func(time.Time) time.Time { return time.Time{} }},
 		"adaptive":  newAdaptive(t, limiter.AdaptiveConfig{Max: 10}),
-		"rate":      newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1e12, Initial: 1e12}),
+		"rate":      newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1e12}),
 		"all":       all(t, newSemaphore(t, 1), newBucket(t, 1e12, 100), newBreaker(t, limiter.BreakerConfig{})),
 	} {
 		allocs := testing.AllocsPerRun(1000, func() {

@@ -19,7 +19,7 @@ func benchLimiters(b *testing.B) map[string]limiter.Limiter {
 		"Breaker":                       newBreaker(b, limiter.BreakerConfig{}),
 		"Valve":                         &limiter.Valve{},
 		"Adaptive":                      newAdaptive(b, limiter.AdaptiveConfig{Max: plenty, Initial: plenty}),
-		"AdaptiveRate":                  newAdaptiveRate(b, limiter.AdaptiveRateConfig{Max: fast, Initial: fast}),
+		"AdaptiveRate":                  newAdaptiveRate(b, limiter.AdaptiveRateConfig{Max: fast}),
 		"Keyed(Semaphore)":              newKeyed(b, func(string) (limiter.Limiter, error) { return limiter.NewSemaphore(plenty) }).For("key"),
 		"All(Semaphore,TokenBucket)":    all(b, newSemaphore(b, plenty), newBucket(b, fast, plenty)),
 		"All(Semaphore,Bucket,Breaker)": all(b, newSemaphore(b, plenty), newBucket(b, fast, plenty), newBreaker(b, limiter.BreakerConfig{})),

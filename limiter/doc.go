@@ -28,8 +28,10 @@
 //
 //   - It says how many requests a second it accepts: a [TokenBucket] of a little
 //     less, since what a network makes of the spacing of starts is not ours.
-//   - It says that in its responses (RateLimit, X-RateLimit-Remaining), or only
-//     by refusing what is too much, and the number may change: [AdaptiveRate].
+//   - Nobody says how many, or the number changes, or other processes use it too:
+//     [AdaptiveRate]. It needs no configuration, obeys Retry-After and quota headers
+//     (RateLimit, X-RateLimit-Remaining), sets no limit before the first refusal, and
+//     belongs next to a TokenBucket too, which may be set wrong.
 //   - It says how many requests it handles at once, or you want no more of your
 //     own at once: a [Semaphore].
 //   - It has a capacity that nobody knows, shared with others, or scaled up and
@@ -44,12 +46,18 @@
 //     all calls by hand: a [Valve], in an [All] with any of these.
 //   - Each tenant, item or host has a limit of its own: [Keyed] of any of these.
 //
-// The two adaptive ones are no better than a limit that is known and right: to
-// find out means to try, and what they try is refused, or slow, now and then.
+// To find a limit means to try it, and what is tried is refused, or slow, now and
+// then. What that costs an AdaptiveRate is measured by TestPace, in front of some
+// seventy simulated downstreams, with 10 and 100 callers that always have work,
+// and a Retry-After of 1 s: 96 % of a token bucket with a Retry-After, 0.3 % of
+// the requests refused at most; all of one without, 1.2 to 1.6 % refused. Two to
+// twenty processes that know nothing of each other get 92 to 99 % together with a
+// Retry-After, 95 % and more without.
+//
 // Rate and concurrency are one limit in two words where latency is steady, by
 // Little's law: operations in flight are starts a second times seconds that each
 // takes. Where latency rises under load they part. A limit of concurrency then
-// starts fewer, and relieves a far side that is overloaded; a limit of rate
+// starts fewer, and relieves a downstream that is overloaded; a limit of rate
 // keeps on, and is for quotas.
 //
 // # Asking and taking

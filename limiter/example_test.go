@@ -295,23 +295,23 @@ func ExampleNewAdaptive() {
 }
 
 func ExampleNewAdaptiveRate() {
-	a, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 100, Initial: 20})
+	// Nobody has said how much the API accepts.
+	pace, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{})
 	if err != nil {
 		panic(err)
 	}
-	call, _ := a.TryAcquire()
-	header := http.Header{}
-	header.Set("RateLimit", `"per-minute";r=300;t=60`)
-	call.Observe(header) // a Transport does
-	call.Release(nil)
-	fmt.Println(a.Rate(), "a second, which is what the far side told")
+	fmt.Println(pace.Stats().Mode, pace.Rate(), "a second")
 
-	call, _ = a.Acquire(context.Background())
-	call.Release(limiter.ErrOverload)
-	fmt.Println(a.Rate(), "a second, since it refused one")
+	call, _ := pace.Acquire(context.Background())
+	res := &http.Response{StatusCode: http.StatusTooManyRequests, Header: http.Header{"Retry-After": {"1"}}}
+	call.Release(limiter.ResponseError(res)) // a Transport does
+	_, ok := pace.TryAcquire()
+	fmt.Println("another one may start:", ok)
+	fmt.Println(pace.Blocked().Reason, "for", time.Until(pace.Blocked().Until).Round(time.Second))
 	// Output:
-	// 5 a second, which is what the far side told
-	// 4.5 a second, since it refused one
+	// free +Inf a second
+	// another one may start: false
+	// pause for 1s
 }
 
 func ExampleNewKeyed() {

@@ -135,7 +135,7 @@ func TestKeyedForgetsOnlyWhatIsAsGoodAsNew(t *testing.T) {
 		},
 		"a paused adaptive rate": {
 			func() (made, error) {
-				return limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 10, Initial: 10})
+				return limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 10})
 			},
 			func(t *testing.T, l made) func() { tryAcquire(t, l).Release(overload(time.Hour)); return func() {} },
 			2*time.Hour + 10*time.Minute,
@@ -146,7 +146,7 @@ func TestKeyedForgetsOnlyWhatIsAsGoodAsNew(t *testing.T) {
 		},
 		"what an adaptive rate has learnt": {
 			func() (made, error) {
-				return limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 10, Initial: 10})
+				return limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 10})
 			},
 			func(t *testing.T, l made) func() { tryAcquire(t, l).Release(limiter.ErrOverload); return func() {} }, 11 * time.Minute,
 		},

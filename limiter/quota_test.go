@@ -21,8 +21,8 @@ func header(kv ...string) http.Header {
 	return h
 }
 
-func TestAdaptiveRateIsTold(t *testing.T) {
-	const none = 1 // the initial rate
+func TestAdaptiveRateQuotas(t *testing.T) {
+	const none = 1000 // the cap
 	date := time.Date(2024, 5, 1, 12, 0, 0, 0, time.UTC)
 	for _, test := range []struct {
 		header []string
@@ -31,7 +31,7 @@ func TestAdaptiveRateIsTold(t *testing.T) {
 	}{
 		{nil, none, 0},
 		{[]string{"RateLimit", `"default";r=50;t=30`}, 50.0 / 30, 0},
-		{[]string{"RateLimit", `"default";r=0;t=30`}, none / 8.0, 30 * time.Second},
+		{[]string{"RateLimit", `"default";r=0;t=30`}, none, 30 * time.Second},
 		{[]string{"RateLimit", `"default";r=999;pk=:dHJpYWwxMjEzMjM=:`}, none, 0},
 		{[]string{"RateLimit", `"default";r=10;t=0`}, none, 0},
 		{[]string{"RateLimit-Policy", `"burst";q=100;w=60,"daily";q=1000;w=86400`}, 1000.0 / 86400, 0},
@@ -48,7 +48,7 @@ func TestAdaptiveRateIsTold(t *testing.T) {
 		{[]string{"RateLimit-Policy", `"peruser";q=100;w=60;pk=:cHsdsRa894==:`}, 100.0 / 60, 0},
 		{[]string{"RateLimit-Policy", `"peruser";q=65535;qu="content-bytes";w=10;pk=:sdfjLJUOUH==:`}, none, 0},
 		{[]string{"RateLimit", `"default";r=300000000;t=60;pk=:QXBwLTk5OQ==:`}, 1000, 0}, // Max
-		{[]string{"RateLimit", `"problemPolicy";r=0;t=10`}, none / 8.0, 10 * time.Second},
+		{[]string{"RateLimit", `"problemPolicy";r=0;t=10`}, none, 10 * time.Second},
 		{[]string{"RateLimit", `"default";r=1;t=7`}, 1.0 / 7, 0},
 		{[]string{"RateLimit", `"dayLimit";r=100;t=36000`}, 100.0 / 36000, 0},
 		{[]string{"RateLimit-Policy", `"basic";q=100;w=60`, "RateLimit", `"basic";r=60;t=58`}, 60.0 / 58, 0},
@@ -67,7 +67,7 @@ func TestAdaptiveRateIsTold(t *testing.T) {
 		{[]string{"X-Rate-Limit-Remaining", "30", "X-Rate-Limit-Reset", "10"}, 3, 0},
 		{[]string{"X-RateLimit-Remaining", "30", "X-RateLimit-Reset", fmt.Sprint(date.Unix() + 15), "Date", date.Format(http.TimeFormat)}, 2, 0},
 		{[]string{"X-RateLimit-Remaining", "30", "X-RateLimit-Reset", fmt.Sprint(date.UnixMilli() + 15000), "Date", date.Format(http.TimeFormat)}, 2, 0},
-		{[]string{"X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "99999999"}, none / 8.0, 24 * time.Hour},
+		{[]string{"X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "99999999"}, none, 24 * time.Hour},
 		{[]string{"X-RateLimit-Remaining", "30"}, none, 0},
 		{[]string{"RateLimit", `"default";r=50;t=30`, "Age", "3"}, none, 0},
 		{[]string{"RateLimit", `"default";r=-50;t=30`}, none, 0},
@@ -87,7 +87,7 @@ func TestAdaptiveRateIsTold(t *testing.T) {
 			} else {
 				require.Equal(t, test.pause, time.Until(until), "%v", test.header)
 			}
-			require.Equal(t, test.rate != none && test.pause == 0, a.Stats().Told, "%v", test.header)
+			require.Equal(t, test.rate != none && test.pause == 0, a.Stats().Quota, "%v", test.header)
 			p.Release(nil)
 		})
 	}
@@ -97,7 +97,7 @@ func TestAdaptiveRateIsTold(t *testing.T) {
 // are on the way.
 func TestAdaptiveRateCountsThoseOnTheWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 100, Initial: 100})
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 100})
 		first := acquire(t, a)
 		for range 10 {
 			acquire(t, a)
@@ -116,7 +116,7 @@ func TestAdaptiveRateKeepsToATransportsQuota(t *testing.T) {
 		const quota, window, windows = 100, 10 * time.Second, 30
 		begin := time.Now()
 		used, of, refused, served := 0, 0, 0, 0
-		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000, Initial: 5})
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000})
 		client := transport(t, all(t, a, newSemaphore(t, 5)), roundTripper(func(*http.Request) (*http.Response, error) {
 			time.Sleep(20 * ms)
 			at := time.Since(begin)
@@ -144,24 +144,31 @@ func TestAdaptiveRateKeepsToATransportsQuota(t *testing.T) {
 	})
 }
 
-// After a refusal nothing that is told raises the rate for a while.
-func TestAdaptiveRateDistrustsWhatItIsToldAfterARefusal(t *testing.T) {
+// A quota is a cap on what was learned, and holds as long as it is for.
+func TestAdaptiveRateQuotaIsACap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000, Initial: 50})
-		tell := func() {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
+		hear := func(left string) {
 			p := acquire(t, a)
-			p.Observe(header("RateLimit", `"x";r=1000;t=10`))
+			p.Observe(header("RateLimit", `"x";r=`+left+`;t=10`))
 			p.Release(nil)
 		}
-		tell()
-		require.InDelta(t, 100, a.Rate(), 1e-9)
-		acquire(t, a).Release(limiter.ErrOverload)
-		require.InDelta(t, 90, a.Rate(), 1e-9)
-		tell()
-		require.InDelta(t, 90, a.Rate(), 1e-9)
-		pass(16 * time.Second)
-		tell()
-		require.InDelta(t, 100, a.Rate(), 1e-9)
+		hear("1000")
+		require.Equal(t, 100.0, a.Rate())
+		require.True(t, a.Stats().Quota)
+		p := acquire(t, a)
+		time.Sleep(100 * ms)
+		p.Release(limiter.ErrOverload)
+		learned := a.Rate()
+		require.Less(t, learned, 20.0, "one in 100 ms")
+		hear("100000")
+		require.InDelta(t, learned, a.Rate(), 0.1)
+		require.False(t, a.Stats().Quota)
+		hear("1")
+		require.Equal(t, 0.1, a.Rate())
+		pass(10 * time.Second)
+		acquire(t, a).Abstain()
+		require.InDelta(t, learned, a.Rate(), 0.1, "it was for ten seconds")
 	})
 }
 

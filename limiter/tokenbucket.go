@@ -104,26 +104,6 @@ func (b *TokenBucket) SetBurst(burst int) error {
 	return nil
 }
 
-// set changes rate and burst, which are in their ranges.
-func (b *TokenBucket) set(ratePerSecond float64, burst int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := time.Now()
-	b.bucket.SetLimitAt(b.time(now), rate.Limit(ratePerSecond))
-	if burst != b.bucket.Burst() {
-		b.history.add(b.room(now))
-		b.bucket.SetBurstAt(b.time(now), burst)
-	}
-	b.line.Stir()
-}
-
-// next returns the number of the next take.
-func (b *TokenBucket) next() uint64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.history.last() + 1
-}
-
 // Pause lets no operation start before until. Tokens go on gathering, up to
 // the burst. A pause is never shortened by another one: of two, the one that
 // ends later stands. [TokenBucket.Resume] ends it.

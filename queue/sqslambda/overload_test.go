@@ -38,7 +38,7 @@ func limiters(n int) map[string]func(t *testing.T) limiter.Limiter {
 	}
 	rate := func(t *testing.T) limiter.Limiter {
 		t.Helper()
-		a, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 1000, Initial: 500})
+		a, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{})
 		require.NoError(t, err)
 		return a
 	}
