@@ -207,6 +207,7 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart boo
 	d.due, d.since = now.Add(delay), now
 	e.ledger.hold(d, apart)
 	e.attend(d)
+	e.wakeDispatch.set() // it sleeps until the first one is due
 	e.shed(now)
 	e.changed(now)
 }
