@@ -145,8 +145,10 @@ func paceRows() (rows []paceRow) {
 		}
 	}
 	for _, w := range []simWindow{
-		{n: 100, length: time.Second}, {n: 100, length: time.Second, whole: true},
-		{n: 3000, length: time.Minute}, {n: 3000, length: time.Minute, whole: true},
+		{n: 100, length: time.Second},
+		{n: 100, length: time.Second, whole: true},
+		{n: 3000, length: time.Minute},
+		{n: 3000, length: time.Minute, whole: true},
 	} {
 		r := paceRow{sim: simulation{api: func(*rand.Rand) simAPI { w := w; return &w }}, least: 95}
 		if w.whole && w.length == time.Second {
@@ -165,8 +167,10 @@ func paceRows() (rows []paceRow) {
 		return &simFickle{simBucket: b}
 	}}, least: 90}, "bucket of 50/s, Retry-After with every other refusal")
 	for _, x := range []struct{ share, least float64 }{{0.01, 95}, {0.05, 88}} {
-		add(paceRow{sim: simulation{api: func(r *rand.Rand) simAPI { return &simFlaky{share: x.share, rng: r, simAPI: simAny{}} }},
-			least: x.least, heavy: true, to: 3 * time.Minute}, "%v %% refused at random, bare", 100*x.share)
+		add(paceRow{
+			sim:   simulation{api: func(r *rand.Rand) simAPI { return &simFlaky{share: x.share, rng: r, simAPI: simAny{}} }},
+			least: x.least, heavy: true, to: 3 * time.Minute,
+		}, "%v %% refused at random, bare", 100*x.share)
 	}
 	anything := func(*rand.Rand) simAPI { return simAny{} }
 	add(paceRow{sim: simulation{api: anything, bad: 0.05}, least: 95, heavy: true, to: 3 * time.Minute}, "5 %% of the messages always refused, bare")

@@ -322,7 +322,7 @@ func (s *simState) start(process int32) {
 			s.requests = append(s.requests, simRequest{})
 		}
 		s.requests[id] = simRequest{token: p.limit.start(s.now), work: w}
-		d := s.simulation.latency(s.rng)
+		d := s.latency(s.rng)
 		s.push(s.now+d/4, simArrive, process, id)
 		s.push(s.now+d, simAnswer, process, id)
 	}
