@@ -47,7 +47,7 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled, wait: longUnsettled}
-	case e.holding() > e.apart && e.holding()-e.apart >= e.heldMost():
+	case e.counted > 0 && e.counted >= e.heldMost():
 		// As many are held as may be. One fresh message now and then shows whether
 		// it is they that fail, and not everything.
 		if e.count[queued]-e.parked+e.asked > 0 {
@@ -212,6 +212,9 @@ func (e *engine) intake() {
 				return
 			}
 			continue
+		}
+		if p.probe {
+			e.nextFresh(now)
 		}
 		short, e.wantedSince = time.Time{}, time.Time{}
 		call := e.ask(ask)
