@@ -18,7 +18,7 @@ func (g *ledger) audit() error {
 		}
 	}
 	var count [states]int
-	parked, stalled, apart, spares, watched, named := 0, 0, 0, 0, 0, 0
+	parked, stalled, apart, counted, spares, watched, named := 0, 0, 0, 0, 0, 0, 0
 	groups := make(map[*group]int)
 	members := make(map[*lane]int)
 	ready := make(map[*lane][3]int) // fresh, again, spares
@@ -57,6 +57,11 @@ func (g *ledger) audit() error {
 					spares++
 				}
 			}
+			if d.counts {
+				counted++
+				differ(fmt.Sprintf("message %s counts and is held, due or running", d.msg.ID), d.state == held || d.state == due || d.state == running, true)
+				differ(fmt.Sprintf("message %s counts and is apart", d.msg.ID), d.apart, false)
+			}
 			differ(fmt.Sprintf("message %s is in holds", d.msg.ID), d.dueAt > 0, d.state == held)
 			differ(fmt.Sprintf("message %s is in watch", d.msg.ID), d.lookAt > 0, !d.looks.IsZero())
 			if d.lookAt > 0 {
@@ -81,6 +86,7 @@ func (g *ledger) audit() error {
 	differ("parked", g.parked, parked)
 	differ("stalled", g.stalled, stalled)
 	differ("apart", g.apart, apart)
+	differ("counted", g.counted, counted)
 	differ("spares", g.spares.n, spares)
 	differ("held deliveries", len(g.holds.items), count[held])
 	differ("watched deliveries", len(g.watch.items), watched)

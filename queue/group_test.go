@@ -190,25 +190,28 @@ func TestGroup_DeadLetterSinkIsDown(t *testing.T) {
 	})
 }
 
-// A drain returns a group in order though its head was held, and so has been in
-// the ledger in another place than it was received in.
+// A drain returns a group in order, though its head was held, and whatever part
+// of the group is being extended.
 func TestGroup_DrainAfterAFailedHandOver(t *testing.T) {
-	bubble(t, "", func(t *testing.T) {
-		var msgs []*queue.Message
-		for i := range 4 {
-			msgs = append(msgs, &queue.Message{ID: fmt.Sprint("g", i), Group: "g", Sequence: fmt.Sprint(i)})
-		}
-		src := queuetest.Script(queuetest.Deliver(msgs...), queuetest.Block())
-		down := &queuetest.Faulty{Sink: newQueue(t, memqueue.Config{}), Plan: queuetest.On(queuetest.OpSend, queuetest.Fault{Mode: queuetest.Refuse})}
-		r := start(t, src, queue.Config{DeadLetter: down, DrainTimeout: 5 * time.Second, Retry: retry.Policy{BaseDelay: time.Hour, MaxDelay: time.Hour, Jitter: -1}},
-			func(context.Context, *queue.Message) error { return retry.Permanent(errors.New("poison")) })
-		time.Sleep(time.Minute)
-		require.NoError(t, r.drain())
-		returned := src.IDs(queuetest.OpNack)
-		require.ElementsMatch(t, []string{"g0", "g1", "g2", "g3"}, returned)
-		behind := slices.DeleteFunc(returned, func(id string) bool { return id == "g0" }) // which has a delay of its own
-		require.Equal(t, []string{"g1", "g2", "g3"}, behind)
-	})
+	for at := 20 * time.Second; at < 70*time.Second; at += 500 * time.Millisecond {
+		bubble(t, at.String(), func(t *testing.T) {
+			var steps []queuetest.Step
+			for i := range 4 {
+				steps = append(steps, queuetest.Deliver(&queue.Message{ID: fmt.Sprint("g", i), Group: "g", Sequence: fmt.Sprint(i)}), queuetest.Pause(3*time.Second))
+			}
+			script := queuetest.Script(append(steps, queuetest.Block())...)
+			src := &queuetest.Faulty{Source: script, Plan: queuetest.On(queuetest.OpExtend, queuetest.Fault{Before: 2 * time.Second})}
+			down := &queuetest.Faulty{Sink: newQueue(t, memqueue.Config{}), Plan: queuetest.On(queuetest.OpSend, queuetest.Fault{Mode: queuetest.Refuse})}
+			r := start(t, src, queue.Config{DeadLetter: down, DrainTimeout: 5 * time.Second, Retry: retry.Policy{BaseDelay: time.Hour, MaxDelay: time.Hour, Jitter: -1}},
+				func(context.Context, *queue.Message) error { return retry.Permanent(errors.New("poison")) })
+			time.Sleep(at)
+			require.NoError(t, r.drain())
+			returned := script.IDs(queuetest.OpNack)
+			require.ElementsMatch(t, []string{"g0", "g1", "g2", "g3"}, returned)
+			behind := slices.DeleteFunc(returned, func(id string) bool { return id == "g0" }) // which has a delay of its own
+			require.Equal(t, []string{"g1", "g2", "g3"}, behind)
+		})
+	}
 }
 
 // Groups whose heads fail and stay in hand, with more behind them than the slots

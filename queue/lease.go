@@ -107,7 +107,7 @@ func (e *engine) lookAfter(now time.Time) (extend []*delivery) {
 		}
 		d.extending = false
 		if d.state == settling {
-			e.enqueue(d, now)
+			e.extended(d, now)
 		}
 		return true
 	})
@@ -177,7 +177,7 @@ func (e *engine) extend(ds []*delivery) {
 		d.extending = false
 		switch {
 		case d.state == settling:
-			e.enqueue(d, now) // it has waited for this call to end
+			e.extended(d, now)
 		case d.state == ended || d.lost:
 			// gone meanwhile
 		case d.msg.Receipt != copies[i].Receipt:

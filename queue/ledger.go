@@ -58,7 +58,8 @@ type delivery struct {
 	lane   *lane
 	group  *group // nil: the message is not ordered
 	links  [links]link
-	apart  bool // held or due: does not count against the limit of held messages
+	apart  bool // held or due: by itself, and not because of an outage
+	counts bool // against the limit of held messages, also while it runs again
 	spare  bool // may be returned unrun when too much is in hand
 	sent   bool // settling: its call has been made, at least once
 	dueAt  int  // position in ledger.holds
@@ -106,7 +107,7 @@ type delivery struct {
 //   - A lane has its queued deliveries in fresh and its due ones in again. It is
 //     in turns if it does not stand aside and has either, and then only.
 //   - parked and stalled count the queued and the due deliveries of lanes that
-//     stand aside; apart those that are marked so.
+//     stand aside; apart and counted those that are marked so.
 //   - asked is the sum over the receives under way.
 type ledger struct {
 	fresh, kept, busy, out list
@@ -122,6 +123,7 @@ type ledger struct {
 	parked  int
 	stalled int
 	apart   int
+	counted int
 
 	holds heap[*delivery] // held ones, by when they are due
 	watch heap[*delivery] // those with leases or limits of holding, by when to look at them
@@ -211,6 +213,7 @@ func (g *ledger) start(d *delivery) {
 // hold keeps a delivery that ran in hand, to run again when d.due has come.
 func (g *ledger) hold(d *delivery, apart bool) {
 	g.move(d, held)
+	g.limit(d, !apart)
 	if apart {
 		d.apart = true
 		g.apart++
@@ -218,6 +221,17 @@ func (g *ledger) hold(d *delivery, apart bool) {
 			g.spares.push(d)
 		}
 	}
+}
+
+// limit has d count against the limit of held messages, or no longer.
+func (g *ledger) limit(d *delivery, counts bool) {
+	switch {
+	case counts && !d.counts:
+		g.counted++
+	case d.counts && !counts:
+		g.counted--
+	}
+	d.counts = counts
 }
 
 // ripen lets held deliveries whose time has come wait to run.
@@ -390,6 +404,9 @@ func (g *ledger) leave(d *delivery, to state) {
 		if d.spare {
 			g.spares.remove(d)
 		}
+	}
+	if to == handing || to == settling || to == ended {
+		g.limit(d, false)
 	}
 	if to == settling || to == ended {
 		g.look(d, time.Time{})

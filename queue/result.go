@@ -101,7 +101,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		e.hold(d, now, v.Delay, apart)
 		if !apart && j.run == 1 {
 			e.freshSucceeds = false
-			e.freshAt = now.Add(max(leastFresh, now.Sub(e.holdsSince)/10))
+			e.nextFresh(now)
 		}
 	case judge.Return:
 		e.returnGroup(d, now)
@@ -194,7 +194,7 @@ func suffers(l limiter.Limiter) bool {
 // not count against MaxHeld, and lets the others go on; when too much is held
 // so, some of it is returned after all, be it this one. The caller holds mu.
 func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart bool) {
-	if !apart && e.holding() == e.apart { // the first of an outage
+	if !apart && e.counted == 0 { // the first of an outage
 		e.heldLimit = e.cfg.MaxHeld
 		if e.heldLimit == 0 {
 			e.heldLimit = max(e.capacity, e.inHand())
@@ -219,6 +219,12 @@ func (e *engine) heldMost() int {
 		return max(e.heldLimit, e.maxParked())
 	}
 	return e.heldLimit
+}
+
+// nextFresh has the next fresh message that is received though as many are held as
+// may be wait for a while: the longer, the longer any have been. The caller holds mu.
+func (e *engine) nextFresh(now time.Time) {
+	e.freshAt = now.Add(max(leastFresh, now.Sub(e.holdsSince)/10))
 }
 
 // leastFresh is how long the consumer waits at least, when as many messages are

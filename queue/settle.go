@@ -83,13 +83,28 @@ func (e *engine) settle(d *delivery, s settlement, now time.Time) {
 	s.delay = min(s.delay, judge.Longest)
 	d.settle, d.since, d.tries, d.receipt = s, now, 0, ""
 	e.ledger.settle(d)
-	if !d.extending { // else the extension might overtake it; extend goes on from here
+	if !d.extending || d.keepsOrder() {
 		e.enqueue(d, now)
-	}
+	} // else once the extension, which might overtake it, has ended
 	if e.scattered() {
 		e.wakeFlush.set()
 	}
 	e.changed(now)
+}
+
+// keepsOrder reports whether d is to be nacked in the order of its group. It has
+// its position in the batch then even while it is being extended, and the batch
+// waits for that to end.
+func (d *delivery) keepsOrder() bool { return d.group != nil && d.settle.op == opNack }
+
+// extended lets a settling delivery go on whose extension has ended. The caller
+// holds mu.
+func (e *engine) extended(d *delivery, now time.Time) {
+	if d.keepsOrder() {
+		e.flushBy(now)
+	} else {
+		e.enqueue(d, now)
+	}
 }
 
 // enqueue puts a settling delivery into its batch. The caller holds mu.
@@ -148,6 +163,9 @@ func (e *engine) flush() {
 			if ripe := b.since.Add(e.linger(key)); ripe.After(now) {
 				wakeAt(ripe)
 				continue
+			}
+			if key.group != "" && slices.ContainsFunc(b.deliveries, func(d *delivery) bool { return d.state == settling && d.extending }) {
+				continue // extended wakes this loop
 			}
 			e.sendSoon(b)
 		}

@@ -1,0 +1,111 @@
+package queue
+
+import (
+	"time"
+
+	"github.com/rampmeter/rampmeter/limiter"
+)
+
+// A plan says what the intake would do now: ask for so many messages, or wait,
+// and why.
+type plan struct {
+	wanted int // messages that are wanted
+	ask    int
+	by     limiter.Reason // what blocks receiving; "" if nothing does
+	until  time.Time      // until when, if that is known
+	wait   time.Duration  // look again after this; 0: when something changes
+	look   outlook
+	probe  bool // it is to see whether fresh messages succeed
+}
+
+// plan decides whether a receive is due, by everything but the limits. The
+// caller holds mu.
+func (e *engine) plan(now time.Time) plan {
+	in := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
+	slots, look := e.slots(), e.pace.outlook(now, e.capacity)
+	ahead := look.limited
+	switch {
+	case e.count[running] >= slots:
+		ahead = look.lookAhead
+	case e.starving():
+		ahead = look.starved
+	}
+	if e.cfg.NoLookAhead {
+		ahead = 0
+		look.worth = min(look.worth, max(slots, 1)) // more is never wanted
+	}
+	switch {
+	case e.draining || e.eof || e.fatal != nil || e.until.Err() != nil:
+		return plan{by: ByDrain}
+	case e.paused:
+		return plan{by: limiter.ByValve}
+	case e.receiveAt.After(now):
+		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
+	case e.unsettled() >= e.maxUnsettled():
+		return plan{by: ByUnsettled, wait: longUnsettled}
+	case e.counted > 0 && e.counted >= e.heldMost():
+		// As many are held as may be. One fresh message now and then shows whether
+		// it is they that fail, and not everything.
+		if e.count[queued]-e.parked+e.asked > 0 {
+			return plan{by: ByHeld}
+		}
+		if e.freshAt.After(now) {
+			return plan{by: ByHeld, wait: in(e.freshAt)}
+		}
+		return plan{wanted: 1, ask: 1, look: look, probe: true}
+	case e.crowded() > e.maxParked():
+		return plan{by: ByParked, wait: longParked}
+	case len(e.receiving) >= e.ladder.allowed():
+		return plan{}
+	}
+	wanted := slots + ahead - e.count[running] - e.demand()
+	if wanted < 1 {
+		return plan{by: BySlots}
+	}
+	since := e.wantedSince
+	if since.IsZero() {
+		since = now
+	}
+	if ripe := since.Add(look.gather); wanted < look.worth && ripe.After(now) {
+		return plan{wanted: wanted, wait: in(ripe)} // more slots will come free for the same call
+	}
+	return plan{wanted: wanted, ask: min(wanted, batchSize), look: look}
+}
+
+// starving reports whether slots wait for receives: there is nothing in hand for
+// them, not even what may not start yet, or again. The caller holds mu.
+func (e *engine) starving() bool { return e.inHand()-e.apart < e.slots() }
+
+// blockedUntil is until when the plan's reason lasts, as far as that is known.
+// plan itself does not look through all that is held: it is called for every
+// message. The caller holds mu.
+func (e *engine) blockedUntil(p plan) time.Time {
+	switch p.by {
+	case ByHeld:
+		return e.firstDue()
+	case ByParked:
+		if l, ok := e.crowds.top(); ok && !l.until.IsZero() {
+			return l.until // of the lane that has most
+		}
+		return e.firstDue()
+	}
+	return p.until
+}
+
+// firstDue is when the next held delivery may start; zero if there is none. The
+// caller holds mu.
+func (e *engine) firstDue() time.Time {
+	if d, ok := e.holds.top(); ok {
+		return d.due
+	}
+	return time.Time{}
+}
+
+// outermost is what to report of what the consumer itself waits for and of what
+// its limits report: an outage is why it holds messages, and comes first.
+func outermost(own, limits limiter.Block) limiter.Block {
+	if limits.Reason.Outage() && (own.Reason == ByHeld || own.Reason == BySlots || own.Reason == ByParked) {
+		return limits
+	}
+	return own
+}
