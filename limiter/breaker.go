@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
@@ -236,8 +237,11 @@ func NewBreaker(cfg BreakerConfig) (*Breaker, error) {
 // Tripped reports whether l is a breaker that is not closed, or an [All] with
 // one among its members: whether an outage goes on, even if an operation
 // could start now as a probe. Of a limiter of another kind it knows what Blocked
-// answers.
+// answers. Of nil it is false.
 func Tripped(l Limiter) bool {
+	if nils.Is(l) {
+		return false
+	}
 	switch l := l.(type) {
 	case *Breaker:
 		return l.State() != Closed

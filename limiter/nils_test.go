@@ -56,3 +56,8 @@ func TestTheZeroTransportMakesNoRequest(t *testing.T) {
 	require.ErrorContains(t, err, "make it with NewTransport")
 	require.True(t, body.closed)
 }
+
+func TestNothingIsNotTripped(t *testing.T) {
+	require.False(t, limiter.Tripped(nil))
+	require.False(t, limiter.Tripped((*limiter.Breaker)(nil)))
+}
