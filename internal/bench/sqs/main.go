@@ -8,6 +8,7 @@
 //
 //	go run ./internal/bench/sqs
 //	go run ./internal/bench/sqs -tls -loop
+//	go run ./internal/bench/sqs -downstream
 //	go run ./internal/bench/sqs -quick
 //	go run ./internal/bench/sqs -json
 //	go run ./internal/bench/sqs -help
@@ -28,6 +29,7 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -92,6 +94,9 @@ func compare(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.
 	secure := fs.Bool("tls", false, "speak TLS with the server")
 	loop := fs.Bool("loop", false, "only rampmeter and the hand-written loop, and the scenarios about speed")
 	idle := fs.Int("idle", 0, "give each HTTP client so many idle `connections` for a host (default: as many as the SDK does, 10)")
+	limited := fs.Bool("downstream", false, "compare instead what rampmeter and the loop make of an API with limits and outages")
+	span := fs.Duration("for", 2*time.Minute, "with -downstream: how `long`")
+	picture := fs.String("svg", "", "with -downstream: draw the first API to this `file`")
 	profiles := fs.String("profiles", "", "write a CPU profile of each consumer's steady state into this `directory`")
 	if err := parse(fs, args, stdout); err != nil {
 		return err
@@ -106,6 +111,12 @@ func compare(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.
 	}
 	if *idle < 0 {
 		return &usageError{fmt.Errorf("-idle is %d: must not be negative", *idle)}
+	}
+	if *limited {
+		if *span < 4*time.Second {
+			return &usageError{fmt.Errorf("-for is %v: must be at least 4s", *span)}
+		}
+		return compareDownstreams(ctx, *span, *asJSON, *picture, newProgress(stderr), stdout)
 	}
 	wanted, err := regexp.Compile(*only)
 	if err != nil {
