@@ -1080,7 +1080,7 @@ func TestTraceTellsEveryStep(t *testing.T) {
 		} {
 			require.NotZero(t, seen[what], "%s: %v", what, seen)
 		}
-		require.NotZero(t, seen["blocked by breaker"]+seen["blocked by held messages"])
+		require.NotZero(t, seen["blocked by pause"]+seen["blocked by held messages"])
 		require.Equal(t, 19, seen["ended done"])
 		require.Equal(t, int(r.Stats().Received), seen["ended done"]+seen["ended retried"]+seen["ended dead-lettered"])
 	})

@@ -547,7 +547,7 @@ func TestARateIsWaitedFor(t *testing.T) {
 // The handler's own client may have the limiter; then it is the gate.
 func TestAGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		gate, err := limiter.NewBreaker(limiter.BreakerConfig{})
+		gate, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 100})
 		require.NoError(t, err)
 		calls := 0
 		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {
