@@ -62,7 +62,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 			}
 		}
 		if j.run == 1 { // what is held says nothing about what is not
-			e.freshSucceeds, e.holdsSince = true, now
+			e.freshSucceeds, e.holdsSince, e.freshAt = true, now, time.Time{}
 		}
 	case judge.DeadLetter:
 		allowed, began := e.guard.Allow(now)
