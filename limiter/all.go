@@ -265,9 +265,9 @@ func (a *all) Idle() bool {
 	return idle && !slices.ContainsFunc(a.members, func(m Limiter) bool { return !isIdle(m) })
 }
 
-// Blocked implements [Limiter]: a closed valve, else a breaker that blocks,
-// because then no limit matters, else the member that blocks longest as far as
-// is known.
+// Blocked implements [Limiter]: a closed valve, else a breaker that blocks, else a
+// pause, because then no limit matters, else the member that blocks longest as far
+// as is known.
 func (a *all) Blocked() Block {
 	var block Block
 	for _, m := range a.members {

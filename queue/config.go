@@ -23,15 +23,18 @@ type Config struct {
 	Concurrency int
 
 	// Limiter is what you know of the downstream: it is asked before a receive and
-	// acquired for each handler. It may be shared with other consumers. A
-	// [limiter.Breaker] with its own defaults stands beside it, so that an outage
-	// costs no message its attempts, unless one is in it or in Gate already, as
-	// itself or in a [limiter.All]. Defaults to that breaker alone. An outage that a
-	// message's own limiter (LimiterFor) takes note of is not reported to it.
+	// acquired for each handler. It may be shared with other consumers. The consumer
+	// adds a [limiter.Breaker], so that an outage costs no message its attempts, and
+	// a pace, a [limiter.AdaptiveRate], so that work goes on as fast as the
+	// downstream accepts it, also where Limiter is set too high. Both have their own
+	// defaults. One of that kind in Limiter or in Gate, as itself or in a
+	// [limiter.All], takes the place of the consumer's; a [limiter.Adaptive] is a
+	// pace, too. Defaults to the two alone.
 	Limiter limiter.Limiter
-	// NoBreaker leaves out that breaker: for a Limiter of your own kind that does its
-	// work.
-	NoBreaker bool
+	// NoBreaker leaves out the breaker, and NoPace the pace: for a Limiter or Gate of
+	// your own kind that does its work, such as an Adaptive in a Keyed. They are left
+	// out for the keys of LimiterFor as well.
+	NoBreaker, NoPace bool
 
 	// LimiterFor returns the limiter of a message's own that is acquired beside
 	// Limiter: of its tenant, its product, the host that it calls; nil for none.
@@ -134,6 +137,10 @@ const (
 // just begun when the drain does still lands in its time.
 func (c Config) pollWait() time.Duration { return max(c.DrainTimeout-landing, minWait) }
 
+func (c Config) defaults() limits.Defaults {
+	return limits.Defaults{Breaker: !c.NoBreaker, Pace: !c.NoPace}
+}
+
 // withDefaults returns c with its defaults filled in, or an error that names
 // every field that can't be right.
 func (c Config) withDefaults() (Config, error) {
@@ -166,7 +173,7 @@ func (c Config) withDefaults() (Config, error) {
 		refuse("Limiter and Config.Gate have a limiter in common: one that the handler's client acquires belongs in Gate only")
 	}
 	if !nils.Is(c.Limiter) || c.Limiter == nil {
-		limit, err := limits.Complete(c.Limiter, c.Gate, !c.NoBreaker)
+		limit, err := limits.Complete(c.Limiter, c.Gate, c.defaults())
 		if err != nil {
 			refuse("Limiter: %w", err)
 		}

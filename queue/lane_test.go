@@ -212,7 +212,7 @@ func TestTroubleOfOneKeyIsItsOwn(t *testing.T) {
 		var mu sync.Mutex
 		calls, others := 0, 0
 		r := start(t, q, queue.Config{
-			Limiter: all(t), NoBreaker: true, DeadLetter: dead, Retry: retry.Policy{},
+			Limiter: all(t), NoBreaker: true, NoPace: true, DeadLetter: dead, Retry: retry.Policy{},
 			LimiterFor: perTenant(func(string) limiter.Limiter { return breaker(t) }).limiterFor,
 		}, func(_ context.Context, m *queue.Message) error {
 			time.Sleep(10 * time.Millisecond)
@@ -400,7 +400,7 @@ func TestHeldMessagesOfOneKeyDoNotStopTheOthers(t *testing.T) {
 		var mu sync.Mutex
 		up := 0
 		r := start(t, q, queue.Config{
-			Limiter: all(t), NoBreaker: true, LimiterFor: perTenant(func(string) limiter.Limiter { return semaphore(t, 20) }).limiterFor,
+			Limiter: all(t), NoBreaker: true, NoPace: true, LimiterFor: perTenant(func(string) limiter.Limiter { return semaphore(t, 20) }).limiterFor,
 		}, func(_ context.Context, m *queue.Message) error {
 			time.Sleep(10 * time.Millisecond)
 			if m.Attributes["tenant"] == "down" {
@@ -439,7 +439,7 @@ func TestShedGroupsKeepTheirOrder(t *testing.T) {
 			}
 			order, ran := map[string][]int{}, map[string]bool{}
 			var mu sync.Mutex
-			r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, LimiterFor: perTenant(func(string) limiter.Limiter { return c.own(t) }).limiterFor},
+			r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, NoPace: true, LimiterFor: perTenant(func(string) limiter.Limiter { return c.own(t) }).limiterFor},
 				func(_ context.Context, m *queue.Message) error {
 					body, _ := strconv.Atoi(string(m.Body))
 					mu.Lock()
@@ -765,7 +765,7 @@ func TestAFloodOfOneKeyUsesItsLimit(t *testing.T) {
 			}
 			src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
 			r := start(t, src, queue.Config{
-				Concurrency: 20, Limiter: all(t), NoBreaker: true,
+				Concurrency: 20, Limiter: all(t), NoBreaker: true, NoPace: true,
 				LimiterFor: perTenant(func(string) limiter.Limiter { return bucket(t, float64(c.rate), 1) }).limiterFor,
 			}, sleeper(constant(5*time.Millisecond)))
 			ideal := time.Duration(c.messages/c.rate) * time.Second

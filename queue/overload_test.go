@@ -124,7 +124,7 @@ func TestTheFirst429PausesEverybody(t *testing.T) {
 		client  bool // it is the client's own, and the consumer only asks it
 		byRate  bool // it ramps up by time, not by successes
 	}{
-		"by default": {limiter: func(*testing.T, int) limiter.Limiter { return nil }},
+		"by default": {limiter: func(*testing.T, int) limiter.Limiter { return nil }, byRate: true},
 		"Adaptive": {limiter: func(t *testing.T, n int) limiter.Limiter { return adaptive(t, n) }},
 		"Adaptive and Breaker": {limiter: func(t *testing.T, n int) limiter.Limiter {
 			return all(t, adaptive(t, n), breaker(t))

@@ -301,7 +301,7 @@ func TestHeldMessagesAreBounded(t *testing.T) {
 		fill(t, q, 1000)
 		var down atomic.Bool
 		down.Store(true)
-		r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, MaxHeld: 25, MaxHold: 10 * time.Minute},
+		r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, NoPace: true, MaxHeld: 25, MaxHold: 10 * time.Minute},
 			func(context.Context, *queue.Message) error {
 				if down.Load() {
 					return stamped{is: limiter.ErrMisconfigured}
@@ -330,7 +330,7 @@ func TestHeldMessagesDoNotStarveSlots(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
 		fill(t, q, 1000)
 		src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
-		r := start(t, src, queue.Config{Limiter: all(t), NoBreaker: true, MaxHeld: 50},
+		r := start(t, src, queue.Config{Limiter: all(t), NoBreaker: true, NoPace: true, MaxHeld: 50},
 			func(context.Context, *queue.Message) error { return stamped{limiter.ErrOverload, time.Minute} })
 		time.Sleep(30 * time.Second)
 		s := r.Stats()
