@@ -325,10 +325,9 @@ func (h *hearing) ReleasePermit(_ uint64, err error) {
 	h.results = append(h.results, err)
 }
 
-// The limit for all learns from a message's error unless the message's own
-// limiter has taken note of it as an outage or a pause. Then it is only used: the
-// operation ran, since a rate must count it, and says nothing about the
-// downstream.
+// A failure downstream of a message with a limiter of its own is its key's affair.
+// The limit for all is only used: the operation ran, since a rate must count it, and
+// says nothing about the downstream.
 func TestWhatTheLimitForAllHears(t *testing.T) {
 	overload := stamped{is: limiter.ErrOverload, after: time.Hour}
 	paused := func(t *testing.T) limiter.Limiter { return adaptiveRate(t) }
@@ -361,10 +360,10 @@ func TestWhatTheLimitForAllHears(t *testing.T) {
 		"misconfigured":                 {opened, stamped{is: limiter.ErrMisconfigured}, false},
 		"a breaker among others":        {inAll, unavailable, false},
 		"a breaker of a Keyed":          {keyed, unavailable, false},
-		"a breaker that stays closed":   {closed, unavailable, true},
+		"a breaker that stays closed":   {closed, unavailable, false},
 		"no trouble":                    {opened, errors.New("bad request"), true},
-		"a semaphore that is all taken": {unaware, overload, true},
-		"a bucket that is empty":        {used, overload, true},
+		"a semaphore that is all taken": {unaware, overload, false},
+		"a bucket that is empty":        {used, overload, false},
 		"no limiter of its own":         {none, overload, true},
 	} {
 		bubble(t, name, func(t *testing.T) {

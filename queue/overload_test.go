@@ -125,7 +125,7 @@ func TestTheFirst429PausesEverybody(t *testing.T) {
 		byRate  bool // it ramps up by time, not by successes
 	}{
 		"by default": {limiter: func(*testing.T, int) limiter.Limiter { return nil }, byRate: true},
-		"Adaptive": {limiter: func(t *testing.T, n int) limiter.Limiter { return adaptive(t, n) }},
+		"Adaptive":   {limiter: func(t *testing.T, n int) limiter.Limiter { return adaptive(t, n) }},
 		"Adaptive and Breaker": {limiter: func(t *testing.T, n int) limiter.Limiter {
 			return all(t, adaptive(t, n), breaker(t))
 		}},

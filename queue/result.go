@@ -27,9 +27,9 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	if f.Class != nil && !f.Permanent && !f.Postponed && !f.Interrupted {
 		f.Guilt = e.compare(j, f, now)
 	}
-	own := hear(j, permit, f)
+	everybody := e.hear(j, permit, f, now)
 	f.Outage = f.Class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || d.lane.own != nil && limiter.Tripped(d.lane.own))
-	local := f.Err != nil && (own || d.lane.own != nil && !suffers(e.limits))
+	local := f.Err != nil && d.lane.own != nil && !(everybody && suffers(e.limits))
 	j.cancel(nil)
 
 	e.mu.Lock()
@@ -161,11 +161,11 @@ func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Guilt {
 	return others.Fail(now, &d.streak, f.Class)
 }
 
-// hear lets the limits hear of a run what they should. It reports whether the
-// message's own limiter has taken note of the result as an outage or a pause.
-// That is the key's alone, and the limits for all abstain: one key's 429 would
-// have their breaker stop every key.
-func hear(j job, shared limiter.Permit, f judge.Facts) (own bool) {
+// hear lets the limits hear of a run what they should, and reports whether the
+// limits for all have. A failure downstream of a message with a limiter of its own
+// is that key's trouble, and the limits for all abstain, or one key's 429 would pace
+// every key, unless half of the keys are in trouble.
+func (e *engine) hear(j job, shared limiter.Permit, f judge.Facts, now time.Time) (everybody bool) {
 	switch f.Hears() {
 	case judge.NeverRan:
 		j.own.Cancel()
@@ -175,13 +175,23 @@ func hear(j job, shared limiter.Permit, f judge.Facts) (own bool) {
 		shared.Abstain()
 	case judge.Heard:
 		j.own.Release(f.Err)
-		if own = j.d.lane.own != nil && f.Class != nil && suffers(j.d.lane.own); own {
-			shared.Abstain()
-		} else {
+		everybody = true
+		if l := j.d.lane; l.own != nil {
+			var paused time.Time
+			if f.Class != nil {
+				paused = l.own.Blocked().Until
+			}
+			e.mu.Lock()
+			everybody = e.troubles.result(l.key, f.Class != nil, paused, now) || f.Class == nil
+			e.mu.Unlock()
+		}
+		if everybody {
 			shared.Release(f.Err)
+		} else {
+			shared.Abstain()
 		}
 	}
-	return own
+	return everybody
 }
 
 // suffers reports whether l has taken note of an outage downstream: whether a

@@ -11,6 +11,33 @@ import (
 // Defaults says which limits Complete adds.
 type Defaults struct{ Breaker, Pace bool }
 
+// missing returns those that are in none of the limiters.
+func (d Defaults) missing(among ...limiter.Limiter) Defaults {
+	return Defaults{
+		Breaker: d.Breaker && !has[*limiter.Breaker](among...),
+		Pace:    d.Pace && !has[*limiter.AdaptiveRate](among...) && !has[*limiter.Adaptive](among...),
+	}
+}
+
+// make returns the two, as far as they are wanted.
+func (d Defaults) make() (breaker, pace []limiter.Limiter, err error) {
+	if d.Breaker {
+		b, err := limiter.NewBreaker(limiter.BreakerConfig{})
+		if err != nil {
+			return nil, nil, err
+		}
+		breaker = append(breaker, b)
+	}
+	if d.Pace {
+		p, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{})
+		if err != nil {
+			return nil, nil, err
+		}
+		pace = append(pace, p)
+	}
+	return breaker, pace, nil
+}
+
 // Complete returns known with a Breaker and a pace, an AdaptiveRate, as far as
 // they are wanted and none of that kind is in known or in gate already; an
 // Adaptive is a pace, too. A nil limiter is none.
@@ -18,25 +45,51 @@ type Defaults struct{ Breaker, Pace bool }
 // The breaker is the first to be acquired and the pace the last: what a limit
 // behind it refuses is cancelled, and a pace counts the fewest starts in vain.
 func Complete(known, gate limiter.Limiter, d Defaults) (limiter.Limiter, error) {
-	var all []limiter.Limiter
-	if d.Breaker && !has[*limiter.Breaker](known, gate) {
-		b, err := limiter.NewBreaker(limiter.BreakerConfig{})
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, b)
+	all, pace, err := d.missing(known, gate).make()
+	if err != nil {
+		return nil, err
 	}
 	if known != nil {
 		all = append(all, known)
 	}
-	if d.Pace && !has[*limiter.AdaptiveRate](known, gate) && !has[*limiter.Adaptive](known, gate) {
-		p, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{})
+	return limiter.All(append(all, pace...)...)
+}
+
+// Keys completes the limiters of keys. What it adds to one is forgotten when it has
+// not been used for long.
+type Keys struct {
+	defaults Defaults
+	added    *limiter.Keyed[key]
+}
+
+type key struct {
+	of    any // the identity of the key's limiter
+	added Defaults
+}
+
+// NewKeys returns Keys that add those.
+func NewKeys(d Defaults) (*Keys, error) {
+	added, err := limiter.NewKeyed(func(k key) (limiter.Limiter, error) {
+		breaker, pace, err := k.added.make()
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, p)
+		return limiter.All(append(breaker, pace...)...)
+	})
+	return &Keys{defaults: d, added: added}, err
+}
+
+// Complete returns own with what its key has in addition.
+func (k *Keys) Complete(own limiter.Limiter) limiter.Limiter {
+	missing := k.defaults.missing(own)
+	if missing == (Defaults{}) {
+		return own
 	}
-	return limiter.All(all...)
+	all, err := limiter.All(own, k.added.For(key{limiter.Identity(own), missing}))
+	if err != nil { // only nil limiters are refused
+		return own
+	}
+	return all
 }
 
 func has[L limiter.Limiter](among ...limiter.Limiter) bool {
