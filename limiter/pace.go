@@ -164,9 +164,10 @@ func (p *pace) takes(credit float64) time.Duration {
 	return max(1, time.Duration(math.Ceil(min(credit/p.limit()*float64(time.Second), 1e18))))
 }
 
-// ready returns how many operations may start within that time, not counting
-// those that wait, or after how long it is worth asking again.
-func (p *pace) ready(now, within time.Duration, waiting int) (n int, retry time.Duration) {
+// ready returns how many operations may start within that time, in which so many are
+// expected to end, not counting those that wait; or after how long it is worth asking
+// again.
+func (p *pace) ready(now, within time.Duration, waiting, ends int) (n int, retry time.Duration) {
 	if p.until > now+within {
 		return 0, p.until - within - now
 	}
@@ -191,7 +192,7 @@ func (p *pace) ready(now, within time.Duration, waiting int) (n int, retry time.
 		n -= waiting
 	}
 	if c := later.bucket.inFlight; c > 0 {
-		n = min(n, c-p.flying-waiting)
+		n = min(n, c-p.flying-waiting+ends)
 	}
 	return n, line.Never
 }

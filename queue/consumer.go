@@ -65,10 +65,14 @@ func NewConsumer(src Source, h Handler, cfg Config) (*Consumer, error) {
 
 // Stats returns a snapshot of the consumer's counts.
 func (c *Consumer) Stats() Stats {
-	block := c.limits.Blocked()
+	block, pace := c.limits.Blocked(), 0.0
+	if paces := limits.Of[*limiter.AdaptiveRate](c.limits); len(paces) > 0 {
+		pace = paces[0].Stats().Pace
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.stats
+	s.Pace = pace
 	if e := c.active; e != nil {
 		e.snapshot(&s, block)
 	} else {

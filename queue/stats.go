@@ -51,6 +51,10 @@ type Stats struct {
 	// of this package.
 	Blocked limiter.Block
 
+	// Pace is how many operations may start a second, by what the pace in
+	// Config.Limiter or Gate has learned; 0: any number, or there is none.
+	Pace float64
+
 	ReceiveCalls, EmptyReceives, AckCalls, NackCalls, ExtendCalls, DeadLetterCalls int64
 	Errors                                                                         int64 // calls that failed, in whole or in part
 }
