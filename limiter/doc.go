@@ -44,6 +44,8 @@
 //     all calls by hand: a [Valve], in an [All] with any of these.
 //   - Each tenant, item or host has a limit of its own: [Keyed] of any of these.
 //
+// A consumer of package queue has a Breaker and an AdaptiveRate in any case.
+//
 // To find a limit means to try it, and what is tried is refused, or slow, now and
 // then. What that costs an AdaptiveRate is measured by TestPace, in front of some
 // seventy simulated downstreams, with 10 and 100 callers that always have work,

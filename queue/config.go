@@ -55,12 +55,14 @@ type Config struct {
 	// receives should be well above it. When as many messages have used theirs up,
 	// nothing is received until there is room ([ByParked]).
 	//
-	// What the own limiter takes note of as trouble (after the result its breaker
-	// is not closed, or it pauses) is its key's trouble: the key's messages are
+	// Each of these limiters gets a breaker and a pace of its own, as Limiter does,
+	// unless one of that kind is in it; they are forgotten when the key has been idle
+	// for ten minutes. A failure downstream is its key's: the key's messages are
 	// held, the others go on, and all that Limiter hears is that the operation has
-	// ended. An outage for all keys is then noticed key by key. A Semaphore and a
-	// TokenBucket take note of nothing, so a breaker in Limiter opens for all keys
-	// on a 429 for one: have the Keyed make each key an All of a breaker and them.
+	// ended. Limiter hears of the failure, too, when half of the keys that were active
+	// in the last minute, and three at least, failed last time. With NoBreaker and
+	// NoPace a Semaphore or a TokenBucket learns nothing: then each message that fails
+	// just waits for its own backoff or Retry-After.
 	LimiterFor func(*Message) limiter.Limiter
 
 	// Gate is only asked before a receive: the limiter that the handler's own

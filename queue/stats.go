@@ -39,7 +39,7 @@ type Stats struct {
 	InHand    int // received and not finished: waiting, running and held
 	Waiting   int // of these, received and not yet started
 	Running   int // of these, handlers that run
-	Held      int // of these, waiting out trouble at the far side
+	Held      int // of these, waiting until the downstream may accept them
 	Parked    int // of the waiting and the held, those that only a limiter of their own keeps from running
 	Unsettled int // finished, with the ack, the nack or the hand-off to the dead-letter sink still to be confirmed
 
