@@ -172,6 +172,7 @@ func (f figure) require(t *testing.T) {
 func TestNeverIdle(t *testing.T) {
 	audit.On = false // its recounts would take most of the time
 	t.Cleanup(func() { audit.On = true })
+	const tooHigh = "the rate is set too high"
 	for _, row := range []struct {
 		name    string
 		slots   []int
@@ -189,7 +190,7 @@ func TestNeverIdle(t *testing.T) {
 		refused float64 // percent of the requests after the first minute, at most
 		log     string
 	}{
-		{name: "50/s, Retry-After", slots: []int{10, 100}, seconds: 120, rate: 50, api: tokenAPI(50, 10, after429), first: 85, later: 93, refused: 0.5},
+		{name: "50/s, Retry-After", slots: []int{10, 100}, seconds: 120, rate: 50, api: tokenAPI(50, 10, after429), first: 85, later: 93, refused: 0.5, log: "refused, Retry-After 1s: paced to "},
 		{name: "400/s, Retry-After", slots: []int{10, 100}, seconds: 80, rate: 400, api: tokenAPI(400, 40, after429), first: 80, later: 93, refused: 0.5},
 		{name: "50/s, bare", slots: []int{10, 100}, seconds: 120, rate: 50, api: tokenAPI(50, 10, bare429), later: 97, refused: 3},
 		{name: "400/s, bare", slots: []int{10, 100}, minute: 20, seconds: 40, rate: 400, api: tokenAPI(400, 40, bare429), later: 97, refused: 3},
@@ -206,7 +207,7 @@ func TestNeverIdle(t *testing.T) {
 		{
 			name: "a TokenBucket 25 % too high, bare", slots: []int{10, 100}, seconds: 120, rate: 50, api: tokenAPI(50, 10, bare429), later: 92, refused: 4,
 			cfg: func(t *testing.T) queue.Config { return queue.Config{Limiter: bucket(t, 62.5, 10)} },
-			log: "the rate is set too high: 62/s, the downstream takes about 5",
+			log: tooHigh + ": 62/s, the downstream takes about 5",
 		},
 		{name: "10 in flight, bare", slots: []int{50}, minute: 20, seconds: 40, rate: 500, inOne: 10, refusal: bare429, later: 95, refused: 100},
 		{name: "10 in flight, Retry-After", slots: []int{50}, long: true, seconds: 180, rate: 500, inOne: 10, refusal: after429, later: 85, refused: 100},
@@ -267,12 +268,18 @@ func TestNeverIdle(t *testing.T) {
 						time.Sleep(time.Duration(row.seconds) * time.Second)
 						stop()
 						for _, r := range consumers {
+							if row.log != "" {
+								require.InDelta(t, row.rate, r.Stats().Pace, row.rate/10)
+							}
 							require.NoError(t, r.drain())
 						}
 						wg.Wait()
 						require.Zero(t, d.early, "requests in a pause")
 						if row.log != "" {
 							require.Contains(t, log.String(), row.log)
+						}
+						if !strings.Contains(row.log, tooHigh) {
+							require.NotContains(t, log.String(), tooHigh)
 						}
 						after := between(d.accepted, first, row.seconds)
 						begin.of = append(begin.of, 100*min(1, between(d.accepted, 0, first)/(rate*float64(first))))
