@@ -348,7 +348,9 @@ func TestOutagesAreNoticedToEnd(t *testing.T) {
 							require.Contains(t, log.String(), row.log, "at its start")
 						}
 						time.Sleep(row.lasts - minute)
+						d.mu.Lock()
 						full := 0.9 * between(d.accepted, 2, 5) / 3
+						d.mu.Unlock()
 						back := time.Duration(math.MaxInt64)
 						for at := 100 * time.Millisecond; at <= row.back+10*time.Second; at += 100 * time.Millisecond {
 							time.Sleep(100 * time.Millisecond)
