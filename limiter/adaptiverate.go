@@ -134,7 +134,7 @@ func NewAdaptiveRate(cfg AdaptiveRateConfig) (*AdaptiveRate, error) {
 // forget has it begin anew, but for the operations in flight.
 func (a *AdaptiveRate) forget() {
 	starts, flying := a.pace.starts, a.pace.flying
-	a.pace = newPace(a.most, a.base.Sub(a.base.Truncate(time.Minute)))
+	a.pace = newPace(a.most, a.base.Sub(a.base.Truncate(mostChecked)))
 	a.pace.starts, a.pace.flying = starts, flying
 	a.cause, a.share = nil, 0
 }
