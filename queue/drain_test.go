@@ -79,7 +79,7 @@ type counting struct{ results int }
 
 func (*counting) Deadline() (handlers, run time.Time)         { return time.Time{}, time.Time{} }
 func (*counting) Guard() *judge.Guard                         { return nil }
-func (*counting) Guilt(int, judge.Facts) judge.Guilt          { return judge.Innocent }
+func (*counting) Guilt(int, judge.Facts) (judge.Guilt, bool)  { return judge.Innocent, false }
 func (h *counting) Judged(string, judge.Facts, judge.Verdict) { h.results++ }
 func (*counting) Blocked(limiter.Block)                       {}
 

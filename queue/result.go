@@ -25,7 +25,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	cause := context.Cause(j.ctx)
 	f.Interrupted = cause == ErrDrainTimeout || cause == ErrLeaseLost || cause == context.DeadlineExceeded && took < e.telling
 	if f.Class != nil && !f.Permanent && !f.Postponed && !f.Interrupted {
-		f.Guilt = e.compare(j, f, now)
+		f.Guilt, f.Alone = e.compare(j, f, now)
 	}
 	everybody := e.hear(j, permit, f, now)
 	f.Outage = f.Class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || d.lane.own != nil && limiter.Tripped(d.lane.own))
@@ -144,8 +144,8 @@ func (m *Message) age(now time.Time) time.Duration {
 }
 
 // compare says how guilty a message is whose result names a class, by what others
-// did.
-func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Guilt {
+// did, and whether a host does not wait for it alone.
+func (e *engine) compare(j job, f judge.Facts, now time.Time) (g judge.Guilt, alone bool) {
 	if e.host != nil {
 		return e.host.Guilt(j.m.Attempt, f)
 	}
@@ -158,7 +158,7 @@ func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Guilt {
 	if j.run == 1 && d.streak.Len() == 0 {
 		others.Add(now, f.Class)
 	}
-	return others.Fail(now, &d.streak, f.Class)
+	return others.Fail(now, &d.streak, f.Class), false
 }
 
 // hear lets the limits hear of a run what they should, and reports whether the

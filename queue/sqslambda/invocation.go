@@ -116,7 +116,10 @@ func (inv *invocation) Deadline() (handlers, run time.Time) { return inv.end, in
 
 func (inv *invocation) Guard() *judge.Guard { return &inv.guard }
 
-func (inv *invocation) Guilt(receives int, f judge.Facts) judge.Guilt {
+// Guilt also says that an innocent message is not waited for while others succeed:
+// its batch is all that the process works on, and a batch waits for what stops every
+// message, a pause or an outage, and not for one of them.
+func (inv *invocation) Guilt(receives int, f judge.Facts) (g judge.Guilt, alone bool) {
 	return inv.health.failed(time.Now(), receives, f)
 }
 
@@ -130,7 +133,7 @@ func (inv *invocation) Judged(id string, f judge.Facts, v judge.Verdict) {
 	case !v.Failed && !f.Postponed && v.Action != judge.Ack:
 		fate = refused
 	}
-	inv.source.note(id, fate)
+	inv.source.note(id, fate, f.Alone && f.Class == limiter.ErrOverload)
 	switch {
 	case v.Action == judge.Ack:
 		inv.health.succeeded(now)
@@ -291,6 +294,8 @@ func (inv *invocation) hide(ctx context.Context, delay time.Duration, some []*re
 	for _, r := range some {
 		d := delay
 		switch {
+		case r.fate == refused && r.throttled: // we were a little too fast
+			d = max(d, min(inv.cfg.Retry.Backoff(r.msg.Attempt), judge.Longest))
 		case r.fate == refused, r.fate == untried && down:
 			if away[r.msg.Attempt] == 0 {
 				away[r.msg.Attempt] = outage.Delay(r.msg.Attempt, remaining)
