@@ -65,9 +65,9 @@
 // transport is kept from repeating a request by itself on a connection that
 // broke.
 //
-// A 429 with a Retry-After therefore stops all who share a limiter that heeds
-// it (a Breaker, an Adaptive, an AdaptiveRate): what was in flight still
-// arrives, then nothing for that long, and then it starts gently.
+// A 429 with a Retry-After therefore stops all who share a limiter that obeys
+// it (an Adaptive, an AdaptiveRate): what was in flight still arrives, and then
+// nothing for that long.
 //
 // One limiter, one place: under a consumer, a limiter given to the client must
 // not be acquired round the handler as well. It goes into the consumer's Gate.

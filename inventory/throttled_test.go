@@ -82,15 +82,6 @@ func TestTheFirst429StopsEverybody(t *testing.T) {
 		orders = 1500
 	}
 	limiters := map[string]func(t *testing.T) limiter.Limiter{
-		"Breaker": func(t *testing.T) limiter.Limiter {
-			breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
-			require.NoError(t, err)
-			places, err := limiter.NewSemaphore(concurrency)
-			require.NoError(t, err)
-			both, err := limiter.All(places, breaker)
-			require.NoError(t, err)
-			return both
-		},
 		"Adaptive": func(t *testing.T) limiter.Limiter {
 			a, err := limiter.NewAdaptive(limiter.AdaptiveConfig{Max: concurrency, Initial: concurrency})
 			require.NoError(t, err)

@@ -435,7 +435,6 @@ func TestRetryAfterPausesEverybody(t *testing.T) {
 		"AdaptiveRate": {func(t *testing.T) limiter.Limiter {
 			return newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 400})
 		}, 80},
-		"Breaker": {func(t *testing.T) limiter.Limiter { return newBreaker(t, limiter.BreakerConfig{}) }, 400},
 		"all": {func(t *testing.T) limiter.Limiter {
 			return all(t, newAdaptive(t, limiter.AdaptiveConfig{Max: workers}), newBreaker(t, limiter.BreakerConfig{}),
 				newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 400}))

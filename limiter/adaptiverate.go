@@ -67,6 +67,8 @@ type AdaptiveRate struct {
 	cause   error         // of the last pause or refusal
 	refused uint64        // in all
 	share   float64       // of refusals, lately
+	ended   uint64        // operations
+	ends    releaseRate   // of these
 }
 
 // AdaptiveRateConfig configures an [AdaptiveRate]. The zero value works.
@@ -123,7 +125,8 @@ func NewAdaptiveRate(cfg AdaptiveRateConfig) (*AdaptiveRate, error) {
 	if cfg.Max == 0 {
 		cfg.Max = math.Inf(1)
 	}
-	a := &AdaptiveRate{most: cfg.Max, base: time.Now()}
+	now := time.Now()
+	a := &AdaptiveRate{most: cfg.Max, base: now, ends: releaseRate{at: now}}
 	a.forget()
 	return a, nil
 }
@@ -131,7 +134,7 @@ func NewAdaptiveRate(cfg AdaptiveRateConfig) (*AdaptiveRate, error) {
 // forget has it begin anew, but for the operations in flight.
 func (a *AdaptiveRate) forget() {
 	starts, flying := a.pace.starts, a.pace.flying
-	a.pace = newPace(a.most, a.base.Sub(a.base.Truncate(time.Minute)))
+	a.pace = newPace(a.most, a.base.Sub(a.base.Truncate(mostChecked)))
 	a.pace.starts, a.pace.flying = starts, flying
 	a.cause, a.share = nil, 0
 }
@@ -216,13 +219,19 @@ func (a *AdaptiveRate) Stats() AdaptiveRateStats {
 }
 
 // Ready implements [Limiter]: as many as the pace allows within that time, but
-// none before the end of a pause, and one at a time in an outage.
+// none before the end of a pause, and one at a time in an outage. Where operations in
+// flight are limited, those that can be expected to end within that time are counted.
 func (a *AdaptiveRate) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = line.Asked(max, within)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.line.Watch(ctx, &a.mu, max, func() (int, time.Duration) {
-		return a.pace.ready(a.now(), within, a.line.Waiting())
+		ends := 0
+		if within > 0 {
+			a.ends.sample(time.Now(), a.ended)
+			ends = a.ends.more(0, within)
+		}
+		return a.pace.ready(a.now(), within, a.line.Waiting(), ends)
 	})
 }
 
@@ -283,7 +292,7 @@ func (a *AdaptiveRate) Blocked() Block {
 			return Block{Reason: ByPause, Until: a.base.Add(until), Cause: a.cause}
 		}
 	}
-	switch n, retry := p.ready(now, 0, a.line.Waiting()); {
+	switch n, retry := p.ready(now, 0, a.line.Waiting(), 0); {
 	case n > 0:
 		return Block{}
 	case retry < line.Never:
@@ -301,6 +310,7 @@ func (a *AdaptiveRate) end() (now time.Duration) {
 	}
 	now = a.now()
 	a.used = max(now, 1)
+	a.ended++
 	return now
 }
 

@@ -63,30 +63,50 @@ func All(limiters ...Limiter) (Limiter, error) {
 // same reports whether a and b are one limiter. Acquiring one twice at once
 // would wait for itself.
 func same(a, b Limiter) bool {
-	if k, ok := a.(interface{ is(Limiter) bool }); ok {
-		return k.is(b)
-	}
-	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && a == b
+	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && Identity(a) == Identity(b)
 }
 
 // Members returns the limiters that l stands for: the members of an [All], none for
-// an All of none, otherwise l itself.
+// an All of none, what a [Keyed] has for the key, otherwise l itself.
 func Members(l Limiter) []Limiter {
+	var found []Limiter
+	for _, m := range parts(l) {
+		if k, ok := m.(interface{ inner() Limiter }); ok {
+			found = append(found, Members(k.inner())...)
+		} else {
+			found = append(found, m)
+		}
+	}
+	return found
+}
+
+// parts returns the limiters of which an operation takes a permit each.
+func parts(l Limiter) []Limiter {
 	switch l := l.(type) {
 	case *all:
-		return slices.Clone(l.members)
+		return l.members
 	case unlimited:
 		return nil
 	}
 	return []Limiter{l}
 }
 
+// Identity returns what tells l from other limiters. It is equal, as an any, for
+// what [Keyed].For returns for a key now and later, also when the limiter was
+// forgotten meanwhile. For others it is l itself.
+func Identity(l Limiter) any {
+	if k, ok := l.(interface{ identity() any }); ok {
+		return k.identity()
+	}
+	return l
+}
+
 // Share reports whether a and b are the same limiter, or, where they are Alls,
 // have a member in common: whether one operation that acquired both would take
 // a place twice.
 func Share(a, b Limiter) bool {
-	return slices.ContainsFunc(Members(a), func(m Limiter) bool {
-		return slices.ContainsFunc(Members(b), func(n Limiter) bool {
+	return slices.ContainsFunc(parts(a), func(m Limiter) bool {
+		return slices.ContainsFunc(parts(b), func(n Limiter) bool {
 			return m != nil && n != nil && same(m, n)
 		})
 	})
@@ -265,9 +285,9 @@ func (a *all) Idle() bool {
 	return idle && !slices.ContainsFunc(a.members, func(m Limiter) bool { return !isIdle(m) })
 }
 
-// Blocked implements [Limiter]: a closed valve, else a breaker that blocks,
-// because then no limit matters, else the member that blocks longest as far as
-// is known.
+// Blocked implements [Limiter]: a closed valve, else a breaker that blocks, else a
+// pause, because then no limit matters, else the member that blocks longest as far
+// as is known.
 func (a *all) Blocked() Block {
 	var block Block
 	for _, m := range a.members {

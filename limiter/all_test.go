@@ -277,10 +277,10 @@ func TestAllBlocked(t *testing.T) {
 		require.Equal(t, limiter.Block{Reason: limiter.ByConcurrency}, l.Blocked())
 		b.Pause(time.Now().Add(time.Hour))
 		require.Equal(t, limiter.Block{Reason: limiter.ByPause, Until: time.Now().Add(time.Hour)}, l.Blocked())
-		result(t, x, overload(time.Minute))
+		results(t, x, 10, limiter.ErrUnavailable)
 		for _, l := range []limiter.Limiter{l, all(t, x, b, s), all(t, b, x, s)} {
 			require.Equal(t, limiter.Block{
-				Reason: limiter.ByBreaker, Name: "x", Until: time.Now().Add(time.Minute), Cause: overload(time.Minute),
+				Reason: limiter.ByBreaker, Name: "x", Until: x.Stats().NextProbe, Cause: limiter.ErrUnavailable,
 			}, l.Blocked())
 		}
 	})

@@ -32,8 +32,10 @@ func (r Reason) precedence() int {
 	case "":
 		return 0
 	case ByValve:
-		return 3
+		return 4
 	case ByBreaker:
+		return 3
+	case ByPause:
 		return 2
 	}
 	return 1

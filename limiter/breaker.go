@@ -50,9 +50,6 @@ const (
 //     ErrUnavailable. ErrMisconfigured does not count here: while others succeed, a
 //     403 is about one request.
 //
-// It also opens at once on [ErrOverload], for exactly as long as [RetryAfter]
-// says.
-//
 // Open, it lets nothing pass until the next probe is due: a tenth of the outage's
 // age after the last one started, but between OpenFor and MaxOpen. The age is the
 // time from the start of the first failure to the end of the last. So the end of an
@@ -73,10 +70,12 @@ const (
 // nothing starts or ends that long after the first success, and for ten seconds at
 // least, there is a probe again as well.
 //
-// Errors that say nothing about the downstream (a bad request, an undecodable
-// body, our own cancellation) count neither for an outage nor against it. Nor does
-// an operation that abstains ([Permit.Abstain]), as [Do] does for a panic. A probe
-// that ends so, or is cancelled, makes room for another at once.
+// A refusal ([ErrOverload]) is about the pace and no outage; its RetryAfter is for an
+// [AdaptiveRate] or [Adaptive] to obey. It counts neither for an outage nor against
+// it, like an error that says nothing about the downstream (a bad request, an
+// undecodable body, our own cancellation) and an operation that abstains
+// ([Permit.Abstain]), as [Do] does for a panic. A probe that ends so, or is
+// cancelled, makes room for another at once.
 //
 // Operations that started before the failures which opened the breaker do not help
 // to close it. Where one succeeds that started with them or later, not everything
@@ -481,13 +480,10 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 	age := b.end(token)
 	at := time.Since(b.base).Truncate(time.Microsecond)
 	lasted := took(token, at)
-	if class == ErrOverload {
-		b.overloaded(age == 0, atOnce, err)
-		return
-	}
-	if err == nil {
+	switch {
+	case err == nil:
 		b.recent.succeeded(lasted)
-	} else if class == nil {
+	case class == nil, class == ErrOverload:
 		return
 	}
 	if class != nil && b.state != Closed {
@@ -505,7 +501,7 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 	switch {
 	case class != nil:
 		if b.tooMany(at) {
-			b.trip(atOnce, err, 0)
+			b.trip(atOnce, err)
 		}
 	case b.state == Closed:
 	case b.allowed == 1:
@@ -559,9 +555,9 @@ func (b *Breaker) tooMany(at time.Duration) bool {
 	return math.Pow(before, float64(row)) <= byChance
 }
 
-// trip opens the breaker because of err, for that long if it is not 0. So many
-// operations were in flight if it was closed.
-func (b *Breaker) trip(atOnce int, err error, after time.Duration) {
+// trip opens the breaker because of err. So many operations were in flight if it
+// was closed.
+func (b *Breaker) trip(atOnce int, err error) {
 	b.last = time.Now()
 	at := b.last.Sub(b.base)
 	began := at // the first failure
@@ -576,29 +572,12 @@ func (b *Breaker) trip(atOnce int, err error, after time.Duration) {
 	if b.from = at; b.recent.inARow >= b.cfg.MinFailures {
 		b.from = began // nothing that started since has succeeded yet
 	}
-	if after == 0 {
-		after = b.interval()
-	}
 	b.eldest = b.generation
 	b.generation++
 	b.inFlight, b.allowed = 0, 1
-	b.cause, b.until = err, b.last.Add(after)
+	b.cause, b.until = err, b.last.Add(b.interval())
 	b.recent.reset()
 	b.become(Open)
-}
-
-// overloaded opens the breaker because of err, a refusal of an operation that
-// started since it last opened, or before.
-func (b *Breaker) overloaded(current bool, atOnce int, err error) {
-	after, _ := RetryAfter(err)
-	switch until := time.Now().Add(after); {
-	case after == 0 && !current:
-	case b.state != Open:
-		b.trip(atOnce, err, after)
-	case until.After(b.until):
-		b.until, b.cause = until, err
-		b.line.Stir()
-	}
 }
 
 func (b *Breaker) become(s State) {

@@ -73,62 +73,6 @@ func TestBreakerRefusesBadConfig(t *testing.T) {
 	newBreaker(t, limiter.BreakerConfig{MinFailures: 1, Ratio: 1, OpenFor: time.Hour})
 }
 
-func TestBreakerOpensAtOnceForOverload(t *testing.T) {
-	for name, test := range map[string]struct {
-		err   error
-		exact time.Duration // 0: until the first probe is due
-	}{
-		"overload":                          {err: limiter.ErrOverload},
-		"overload with Retry-After":         {err: overload(7 * time.Second), exact: 7 * time.Second},
-		"overload with a short Retry-After": {err: overload(3 * ms), exact: 3 * ms},
-		"overload with a long Retry-After":  {err: overload(time.Hour), exact: time.Hour},
-		"overload with Retry-After 0":       {err: overload(0)},
-		"wrapped overload":                  {err: fmt.Errorf("adjust: %w", overload(time.Minute)), exact: time.Minute},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				b := newBreaker(t, limiter.BreakerConfig{})
-				results(t, b, 1000, nil)
-				result(t, b, test.err)
-				if test.exact > 0 {
-					require.Equal(t, test.exact, opened(t, b))
-				} else {
-					require.GreaterOrEqual(t, opened(t, b), time.Second)
-				}
-				require.Equal(t, test.err, b.Stats().Cause)
-				refused(t, b)
-			})
-		})
-	}
-}
-
-// What an overload asks for holds, also for operations from before it opened.
-func TestBreakerObeysEveryRetryAfter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBreaker(t, limiter.BreakerConfig{})
-		var old []permit
-		for range 6 {
-			old = append(old, tryAcquire(t, b))
-		}
-		result(t, b, overload(time.Second))
-		old[0].Release(later{errPoison, time.Hour})
-		old[1].Release(later{limiter.ErrUnavailable, time.Hour})
-		old[2].Release(limiter.ErrOverload)
-		require.Equal(t, time.Second, opened(t, b))
-		old[3].Release(overload(10 * time.Second))
-		old[4].Release(overload(5 * time.Second))
-		require.Equal(t, 10*time.Second, opened(t, b))
-		require.Equal(t, overload(10*time.Second), b.Stats().Cause)
-		pass(10 * time.Second)
-		probe := tryAcquire(t, b)
-		pass(ms)
-		old[5].Release(overload(time.Minute))
-		require.Equal(t, time.Minute, opened(t, b))
-		probe.Release(nil)
-		require.Equal(t, limiter.Open, b.State())
-	})
-}
-
 func TestBreakerOpensOnFailures(t *testing.T) {
 	for _, failure := range []error{
 		limiter.ErrUnavailable, context.DeadlineExceeded,
@@ -288,6 +232,40 @@ func TestBreakerIgnoresWhatIsNotTheDownstream(t *testing.T) {
 		}
 		result(t, b, limiter.ErrUnavailable)
 		require.Equal(t, limiter.Open, b.State())
+	})
+}
+
+// Refusals are for a limiter of the pace.
+func TestBreakerLeavesRefusalsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBreaker(t, limiter.BreakerConfig{})
+		refusals := []error{limiter.ErrOverload, overload(0), overload(time.Hour), fmt.Errorf("adjust: %w", overload(time.Minute))}
+		for range 1000 {
+			for _, err := range refusals {
+				result(t, b, err)
+			}
+		}
+		require.Equal(t, limiter.BreakerStats{State: limiter.Closed}, b.Stats())
+
+		t.Log("they end no row of failures")
+		for range 10 {
+			results(t, b, 100, limiter.ErrOverload)
+			result(t, b, limiter.ErrUnavailable)
+		}
+		d := opened(t, b)
+		pass(d)
+
+		t.Log("nor do they end an outage or make it longer")
+		for _, err := range refusals {
+			p := tryAcquire(t, b)
+			refused(t, b)
+			p.Release(err)
+			require.Equal(t, limiter.HalfOpen, b.State())
+			require.Equal(t, 1, b.Stats().Allowed)
+		}
+		results(t, b, 3, nil)
+		results(t, b, 100, overload(time.Hour))
+		require.Equal(t, 4, b.Stats().Allowed)
 	})
 }
 
@@ -490,8 +468,6 @@ func TestBreakerKeepsToItsOwnTimes(t *testing.T) {
 			require.LessOrEqual(t, d, 15*ms)
 			pass(d)
 		}
-		result(t, b, overload(time.Minute))
-		require.Equal(t, time.Minute, opened(t, b), "the downstream says so")
 	})
 }
 

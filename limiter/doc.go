@@ -37,14 +37,14 @@
 //   - It has a capacity that nobody knows, shared with others, or scaled up and
 //     down: it slows down, or refuses, when it has too much: [Adaptive], with the
 //     most that you ever want as its Max.
-//   - It may fail: a [Breaker] beside any of these. Also where an adaptive
-//     limiter is: that finds how much works, a breaker that nothing does. Give the
-//     breaker a short OpenFor then, 100 ms for example: a refusal that names no
-//     Retry-After opens it, too, and to an adaptive limiter such a refusal is no
-//     more than what it learns from.
+//   - It may fail: a [Breaker], in an [All] with any of these. It reacts to
+//     failures only, and leaves refusals and their Retry-After to an adaptive
+//     limiter: that learns how much works, the breaker notices that nothing does.
 //   - It has maintenance windows or opening hours, or you want to be able to stop
 //     all calls by hand: a [Valve], in an [All] with any of these.
 //   - Each tenant, item or host has a limit of its own: [Keyed] of any of these.
+//
+// A consumer of package queue has a Breaker and an AdaptiveRate in any case.
 //
 // To find a limit means to try it, and what is tried is refused, or slow, now and
 // then. What that costs an AdaptiveRate is measured by TestPace, in front of some

@@ -120,7 +120,9 @@ func (e *tooManyRequests) RetryAfter() time.Duration { return e.retryAfter }
 
 func ExampleNewBreaker() {
 	b, err := limiter.NewBreaker(limiter.BreakerConfig{
-		Name: "inventory",
+		Name:        "inventory",
+		MinFailures: 3,
+		OpenFor:     30 * time.Millisecond,
 		OnChange: func(from limiter.State, now limiter.BreakerStats) {
 			fmt.Printf("%v -> %v: %v\n", from, now.State, now.Cause)
 		},
@@ -132,17 +134,20 @@ func ExampleNewBreaker() {
 	call := func(result error) error {
 		return limiter.Do(ctx, b, func(context.Context) error { return result })
 	}
-	_ = call(errors.New("no such item")) // says nothing about the far side
-	_ = call(&tooManyRequests{retryAfter: 30 * time.Millisecond})
+	_ = call(errors.New("no such item")) // says nothing about the downstream
+	_ = call(&tooManyRequests{})         // nor does a refusal: it is about the pace
+	for range 3 {
+		_ = call(fmt.Errorf("status 503: %w", limiter.ErrUnavailable))
+	}
 	fmt.Println("blocked by:", b.Blocked().Reason, b.Blocked().Name)
-	for range 4 { // the first waits for 30 ms, as it was told
+	for range 4 { // the first is the probe, and waits for it to be due
 		_ = call(nil)
 	}
 	// Output:
-	// closed -> open: inventory: too many requests
+	// closed -> open: status 503: limiter: the far side is unavailable
 	// blocked by: breaker inventory
-	// open -> half-open: inventory: too many requests
-	// half-open -> closed: inventory: too many requests
+	// open -> half-open: status 503: limiter: the far side is unavailable
+	// half-open -> closed: status 503: limiter: the far side is unavailable
 }
 
 func ExampleValve() {
@@ -233,11 +238,11 @@ func ExampleTransport() {
 	}))
 	defer server.Close()
 
-	b, err := limiter.NewBreaker(limiter.BreakerConfig{})
+	rate, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{Max: 100})
 	if err != nil {
 		panic(err)
 	}
-	transport, err := limiter.NewTransport(b, nil)
+	transport, err := limiter.NewTransport(rate, nil)
 	if err != nil {
 		panic(err)
 	}
@@ -248,10 +253,11 @@ func ExampleTransport() {
 	}
 	fmt.Println(res.Status)
 	_ = res.Body.Close() // gives the permit back, with what the response said
-	fmt.Println(b.State(), "for", time.Until(b.Blocked().Until).Round(time.Second))
+	block := rate.Blocked()
+	fmt.Println(block.Reason, "for", time.Until(block.Until).Round(time.Second))
 	// Output:
 	// 429 Too Many Requests
-	// open for 1m0s
+	// pause for 1m0s
 }
 
 func ExampleClassify() {

@@ -210,14 +210,16 @@ func (e *key[K]) Blocked() Block {
 // Idle reports whether the limiter is as good as new; see [Keyed].
 func (e *key[K]) Idle() bool { return e.users.Load() <= 0 && isIdle(e.limiter) }
 
-// is reports whether l is the same key's limiter: it may have been forgotten
-// and made again since one of the two was asked for.
-func (e *key[K]) is(l Limiter) bool {
-	other, ok := l.(*key[K])
-	return ok && e.keyed == other.keyed && e.name == other.name
+// identity is the same for the key's limiter when it has been forgotten and made
+// again.
+func (e *key[K]) identity() any {
+	return struct {
+		keyed *Keyed[K]
+		name  K
+	}{e.keyed, e.name}
 }
 
-// inner returns the limiter of the key, for [Tripped].
+// inner returns the limiter of the key, for [Tripped] and [Members].
 func (e *key[K]) inner() Limiter { return e.limiter }
 
 // failed is the limiter of a key for which none could be made.

@@ -397,3 +397,32 @@ func TestKeyedIsTheSameWhenMadeAgain(t *testing.T) {
 	require.False(t, limiter.Share(other, again))
 	tryAcquire(t, all(t, before, again)).Release(nil)
 }
+
+// What For returns stands for the limiter of its key, and is the same limiter after
+// it was forgotten and made again.
+func TestAKeysLimiterIsKnownByItsKey(t *testing.T) {
+	k, err := limiter.NewKeyed(func(int) (limiter.Limiter, error) {
+		b, err := limiter.NewBreaker(limiter.BreakerConfig{})
+		if err != nil {
+			return nil, err
+		}
+		return limiter.All(b, newSemaphore(t, 1))
+	})
+	require.NoError(t, err)
+	first := k.For(0)
+	for i := range 5000 {
+		k.For(i % 2500)
+	}
+	again := k.For(0)
+	require.NotSame(t, first, again)
+	require.Equal(t, limiter.Identity(first), limiter.Identity(again))
+	require.True(t, limiter.Share(first, again))
+	require.NotEqual(t, limiter.Identity(first), limiter.Identity(k.For(1)))
+	members := limiter.Members(again)
+	require.Len(t, members, 2)
+	require.IsType(t, &limiter.Breaker{}, members[0])
+
+	s := newSemaphore(t, 1)
+	require.Equal(t, limiter.Identity(s), any(s))
+	require.NotEqual(t, limiter.Identity(s), limiter.Identity(newSemaphore(t, 1)))
+}

@@ -51,8 +51,8 @@ const (
 // sustains, and is refused rarely. A bare one costs a request: the shareControl
 // is refused all the time, a little.
 type pace struct {
-	most   float64       // starts a second, a hard cap; +Inf: none
-	minute time.Duration // from the last full minute of the wall clock to time 0
+	most  float64       // starts a second, a hard cap; +Inf: none
+	clock time.Duration // time 0 on the wall clock, since the last multiple of mostChecked
 
 	rate   float64       // starts a second, before a rise or a dip; +Inf: no limit
 	credit float64       // starts that may come at once
@@ -85,9 +85,9 @@ type pace struct {
 	share  shareControl
 }
 
-func newPace(most float64, minute time.Duration) pace {
+func newPace(most float64, clock time.Duration) pace {
 	return pace{
-		most: most, minute: minute,
+		most: most, clock: clock,
 		rate: math.Inf(1), credit: 1, quota: math.Inf(1),
 		bucket: newBucketControl(),
 	}
@@ -164,9 +164,10 @@ func (p *pace) takes(credit float64) time.Duration {
 	return max(1, time.Duration(math.Ceil(min(credit/p.limit()*float64(time.Second), 1e18))))
 }
 
-// ready returns how many operations may start within that time, not counting
-// those that wait, or after how long it is worth asking again.
-func (p *pace) ready(now, within time.Duration, waiting int) (n int, retry time.Duration) {
+// ready returns how many operations may start within that time, in which so many are
+// expected to end, not counting those that wait; or after how long it is worth asking
+// again.
+func (p *pace) ready(now, within time.Duration, waiting, ends int) (n int, retry time.Duration) {
 	if p.until > now+within {
 		return 0, p.until - within - now
 	}
@@ -191,7 +192,7 @@ func (p *pace) ready(now, within time.Duration, waiting int) (n int, retry time.
 		n -= waiting
 	}
 	if c := later.bucket.inFlight; c > 0 {
-		n = min(n, c-p.flying-waiting)
+		n = min(n, c-p.flying-waiting+ends)
 	}
 	return n, line.Never
 }

@@ -172,6 +172,11 @@ func paceRows() (rows []paceRow) {
 			least: x.least, heavy: true, to: 3 * time.Minute,
 		}, "%v %% refused at random, bare", 100*x.share)
 	}
+	slowly := func(r *rand.Rand) time.Duration { return 300*time.Millisecond + time.Duration(r.Float64()*150e6) }
+	add(paceRow{
+		sim:   simulation{api: func(r *rand.Rand) simAPI { return &simFlaky{share: 0.05, rng: r, simAPI: simAny{}} }, latency: slowly},
+		least: 88, heavy: true, from: 2 * time.Minute, to: 6 * time.Minute,
+	}, "5 %% refused at random, bare, handlers of 375 ms")
 	anything := func(*rand.Rand) simAPI { return simAny{} }
 	add(paceRow{sim: simulation{api: anything, bad: 0.05}, least: 95, heavy: true, to: 3 * time.Minute}, "5 %% of the messages always refused, bare")
 	add(paceRow{sim: simulation{api: anything, bad: 0.05, badRA: time.Second}, least: 80, heavy: true, from: 5 * time.Minute, to: 6 * time.Minute},

@@ -39,15 +39,25 @@ const (
 
 	// Noise: if the pace has fallen to so much of the most that was delivered, and
 	// refusals go on, then it dips to half for a moment. If refusals become no fewer
-	// by that, at most a quarter, they are noise, and their share is added to the
-	// aim.
+	// by that, at most a quarter, they are noise, and their share, rounded up by what
+	// chance may make of it, is added to the aim. Rounded down it would sink again.
 	sinks        = 0.7
 	sinking      = 0.85
 	sunkRefusals = 6
 	shareDip     = 0.5
 	dipRefusals  = 8
+	dipDoubt     = 0.35 // the standard deviation of so few, as a share of them
 	mostNoise    = 0.25
+	dipLeast     = 15 // delivered a second: processes that deliver less have no time for it
 	dipPatience  = time.Minute
+
+	// Noise is looked at again at the next full minute, when processes that have taken
+	// each other for noise dip together, and see it. Each time that it is confirmed it
+	// is looked at half as often, if dips would take more than one part in so many of
+	// the time.
+	leastChecked = time.Minute
+	mostChecked  = 8 * time.Minute
+	dipTime      = 16
 
 	// The most that was delivered is looked for in windows of a second and so many
 	// results. It fades, and is forgotten when so many are refused.
@@ -75,6 +85,7 @@ type shareControl struct {
 
 	floor      float64       // the share that is noise
 	floorUntil time.Duration // then it is looked at again; 0: there is none
+	confirmed  int           // how often in a row it was
 	dipping    bool
 	dipFrom    time.Duration
 	dipN       int
@@ -168,15 +179,13 @@ func (c *shareControl) suspicious(p *pace, now time.Duration) bool {
 	if p.rate >= sinking*c.best {
 		c.sunk = 0
 	}
-	if c.best == 0 || p.used < quietMost {
+	if c.best < dipLeast {
 		return false
 	}
 	return p.rate < sinks*c.best && c.sunk >= sunkRefusals || c.floorUntil > 0 && now >= c.floorUntil
 }
 
-// dipped counts a result in a dip, and ends it when that is enough. Noise holds
-// until the next full minute of the wall clock. So processes that have taken each
-// other for noise dip together, and see it.
+// dipped counts a result in a dip, and ends it when that is enough.
 func (c *shareControl) dipped(p *pace, begin, now time.Duration, refused bool) {
 	if begin >= c.dipFrom {
 		c.dipN++
@@ -192,12 +201,20 @@ func (c *shareControl) dipped(p *pace, begin, now time.Duration, refused bool) {
 	}
 	c.dipping, c.sunk = false, 0
 	if noise := float64(c.dipBad) / n; c.dipBad >= dipRefusals && noise <= mostNoise {
-		c.floor, c.floorUntil = noise, now+time.Minute-(now+p.minute)%time.Minute
+		holds := leastChecked
+		for holds < min(mostChecked, dipTime*(now-c.dipFrom), leastChecked<<c.confirmed) {
+			holds *= 2
+		}
+		c.floor, c.floorUntil = noise, now+holds-(now+p.clock)%holds
+		if c.confirmed > 0 {
+			c.floor *= 1 + dipDoubt
+		}
+		c.confirmed = min(c.confirmed+1, 3)
 		p.rate = c.best / (1 - noise)
 		return
 	}
 	p.rate *= 1 - c.floor
-	c.floor, c.floorUntil = 0, 0
+	c.floor, c.floorUntil, c.confirmed = 0, 0, 0
 	if c.dipBad == 0 {
 		c.best = 0
 	}

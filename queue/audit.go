@@ -3,8 +3,6 @@ package queue
 import (
 	"errors"
 	"fmt"
-
-	"github.com/rampmeter/rampmeter/limiter"
 )
 
 // audit compares every number and list of the ledger with a recount from its
@@ -109,9 +107,9 @@ func (g *ledger) audit() error {
 		differ("unsent nacks of group "+name, gr.unsent, unsent)
 	}
 
-	lanes := map[*lane]limiter.Limiter{&g.plain: nil}
-	for own, l := range g.lanes {
-		lanes[l] = own
+	lanes := map[*lane]any{&g.plain: nil}
+	for key, l := range g.lanes {
+		lanes[l] = key
 	}
 	turn := make(map[*lane]bool)
 	if last := g.turns.last; last != nil {
@@ -123,9 +121,9 @@ func (g *ledger) audit() error {
 		}
 	}
 	aside := 0
-	for l, own := range lanes {
+	for l, key := range lanes {
 		r := ready[l]
-		differ("a lane's limiter", l.own, own)
+		differ("a lane's key", l.key, key)
 		differ("a lane's members", l.members, members[l])
 		differ("a lane's fresh deliveries", l.fresh.n, r[0])
 		differ("a lane's due deliveries", l.again.n, r[1])
@@ -135,7 +133,7 @@ func (g *ledger) audit() error {
 		if l.aside {
 			aside++
 		}
-		if own != nil {
+		if key != nil {
 			differ("a lane is empty", l.members == 0, false)
 		}
 		delete(members, l)

@@ -84,7 +84,7 @@ func BenchmarkHeld(b *testing.B) {
 					q.Close()
 				}
 				return nil
-			}), queue.Config{Concurrency: 10, Limiter: all(b), NoBreaker: true, MaxHeld: 2 * n, MaxHold: 2 * time.Hour, Logger: quiet})
+			}), queue.Config{Concurrency: 10, Limiter: all(b), NoBreaker: true, NoPace: true, MaxHeld: 2 * n, MaxHold: 2 * time.Hour, Logger: quiet})
 			require.NoError(b, err)
 			send := func(kind byte, n int) {
 				for ; n > 0; n -= 1000 {

@@ -23,15 +23,18 @@ type Config struct {
 	Concurrency int
 
 	// Limiter is what you know of the downstream: it is asked before a receive and
-	// acquired for each handler. It may be shared with other consumers. A
-	// [limiter.Breaker] with its own defaults stands beside it, so that an outage
-	// costs no message its attempts, unless one is in it or in Gate already, as
-	// itself or in a [limiter.All]. Defaults to that breaker alone. An outage that a
-	// message's own limiter (LimiterFor) takes note of is not reported to it.
+	// acquired for each handler. It may be shared with other consumers. The consumer
+	// adds a [limiter.Breaker], so that an outage costs no message its attempts, and
+	// a pace, a [limiter.AdaptiveRate], so that work goes on as fast as the
+	// downstream accepts it, also where Limiter is set too high. Both have their own
+	// defaults. One of that kind in Limiter or in Gate, as itself or in a
+	// [limiter.All], takes the place of the consumer's; a [limiter.Adaptive] is a
+	// pace, too. Defaults to the two alone.
 	Limiter limiter.Limiter
-	// NoBreaker leaves out that breaker: for a Limiter of your own kind that does its
-	// work.
-	NoBreaker bool
+	// NoBreaker leaves out the breaker, and NoPace the pace: for a Limiter or Gate of
+	// your own kind that does its work, such as an Adaptive in a Keyed. They are left
+	// out for the keys of LimiterFor as well.
+	NoBreaker, NoPace bool
 
 	// LimiterFor returns the limiter of a message's own that is acquired beside
 	// Limiter: of its tenant, its product, the host that it calls; nil for none.
@@ -52,12 +55,14 @@ type Config struct {
 	// receives should be well above it. When as many messages have used theirs up,
 	// nothing is received until there is room ([ByParked]).
 	//
-	// What the own limiter takes note of as trouble (after the result its breaker
-	// is not closed, or it pauses) is its key's trouble: the key's messages are
+	// Each of these limiters gets a breaker and a pace of its own, as Limiter does,
+	// unless one of that kind is in it; they are forgotten when the key has been idle
+	// for ten minutes. A failure downstream is its key's: the key's messages are
 	// held, the others go on, and all that Limiter hears is that the operation has
-	// ended. An outage for all keys is then noticed key by key. A Semaphore and a
-	// TokenBucket take note of nothing, so a breaker in Limiter opens for all keys
-	// on a 429 for one: have the Keyed make each key an All of a breaker and them.
+	// ended. Limiter hears of the failure, too, when half of the keys that were active
+	// in the last minute, and three at least, failed last time. With NoBreaker and
+	// NoPace a Semaphore or a TokenBucket learns nothing: then each message that fails
+	// just waits for its own backoff or Retry-After.
 	LimiterFor func(*Message) limiter.Limiter
 
 	// Gate is only asked before a receive: the limiter that the handler's own
@@ -134,6 +139,10 @@ const (
 // just begun when the drain does still lands in its time.
 func (c Config) pollWait() time.Duration { return max(c.DrainTimeout-landing, minWait) }
 
+func (c Config) defaults() limits.Defaults {
+	return limits.Defaults{Breaker: !c.NoBreaker, Pace: !c.NoPace}
+}
+
 // withDefaults returns c with its defaults filled in, or an error that names
 // every field that can't be right.
 func (c Config) withDefaults() (Config, error) {
@@ -166,7 +175,7 @@ func (c Config) withDefaults() (Config, error) {
 		refuse("Limiter and Config.Gate have a limiter in common: one that the handler's client acquires belongs in Gate only")
 	}
 	if !nils.Is(c.Limiter) || c.Limiter == nil {
-		limit, err := limits.Complete(c.Limiter, c.Gate, !c.NoBreaker)
+		limit, err := limits.Complete(c.Limiter, c.Gate, c.defaults())
 		if err != nil {
 			refuse("Limiter: %w", err)
 		}

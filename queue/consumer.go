@@ -11,6 +11,7 @@ import (
 	"github.com/rampmeter/rampmeter/internal/nils"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
+	"github.com/rampmeter/rampmeter/queue/internal/limits"
 )
 
 // A Consumer receives messages only when its limits say that they can start,
@@ -21,6 +22,7 @@ type Consumer struct {
 	handler Handler
 	cfg     Config
 	limits  limiter.Limiter // Limiter and Gate together: what is asked before a receive
+	keys    *limits.Keys
 
 	// mu guards all below, and all of the engine's state. It is never held
 	// across a call to the source, a limiter, the handler or a trace.
@@ -32,6 +34,7 @@ type Consumer struct {
 	active   *engine // nil: not running
 	others   judge.Comparison
 	memory   memory
+	troubles troubles
 	rations  judge.Guard // has its own lock
 	orphans  int         // handlers that earlier runs have abandoned, and that still take their slots
 }
@@ -49,23 +52,27 @@ func NewConsumer(src Source, h Handler, cfg Config) (*Consumer, error) {
 	} else if reflect.ValueOf(src).Comparable() && any(src) == any(cfg.DeadLetter) {
 		err = errors.Join(errors.New("Config.DeadLetter is the Source itself: must be another queue, or dead letters come back"), err)
 	}
-	limits := cfg.Limiter
+	asked := cfg.Limiter
 	if err == nil && cfg.Gate != nil {
-		limits, err = limiter.All(cfg.Limiter, cfg.Gate)
+		asked, err = limiter.All(cfg.Limiter, cfg.Gate)
 	}
-	if err != nil {
+	keys, keysErr := limits.NewKeys(cfg.defaults())
+	if err = errors.Join(err, keysErr); err != nil {
 		return nil, fmt.Errorf("queue: NewConsumer: %w", err)
 	}
-	c := &Consumer{src: src, handler: h, cfg: cfg, limits: limits, capacity: cfg.Concurrency}
-	return c, nil
+	return &Consumer{src: src, handler: h, cfg: cfg, limits: asked, keys: keys, capacity: cfg.Concurrency}, nil
 }
 
 // Stats returns a snapshot of the consumer's counts.
 func (c *Consumer) Stats() Stats {
-	block := c.limits.Blocked()
+	block, pace := c.limits.Blocked(), 0.0
+	if paces := limits.Of[*limiter.AdaptiveRate](c.limits); len(paces) > 0 {
+		pace = paces[0].Stats().Pace
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.stats
+	s.Pace = pace
 	if e := c.active; e != nil {
 		e.snapshot(&s, block)
 	} else {

@@ -293,7 +293,7 @@ func TestResults(t *testing.T) {
 			q := newQueue(t, memqueue.Config{})
 			require.NoError(t, q.Send(t.Context(), &queue.Message{Body: []byte("no json"), Attributes: map[string]string{"a": "b"}}))
 			began, runs := time.Now(), 0
-			r := start(t, q, queue.Config{Name: "orders", Limiter: all(t), NoBreaker: true, Retry: policy, DeadLetter: &dead},
+			r := start(t, q, queue.Config{Name: "orders", Limiter: all(t), NoBreaker: true, NoPace: true, Retry: policy, DeadLetter: &dead},
 				func(_ context.Context, m *queue.Message) error {
 					runs++
 					defer func() { *m = queue.Message{} }() // handlers may change their copy
@@ -1080,7 +1080,7 @@ func TestTraceTellsEveryStep(t *testing.T) {
 		} {
 			require.NotZero(t, seen[what], "%s: %v", what, seen)
 		}
-		require.NotZero(t, seen["blocked by breaker"]+seen["blocked by held messages"])
+		require.NotZero(t, seen["blocked by pause"]+seen["blocked by held messages"])
 		require.Equal(t, 19, seen["ended done"])
 		require.Equal(t, int(r.Stats().Received), seen["ended done"]+seen["ended retried"]+seen["ended dead-lettered"])
 	})

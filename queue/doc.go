@@ -4,11 +4,8 @@
 // A [Source] hands out messages under a lease, a [Handler] does the work for
 // one message, and a [Consumer] stands between them:
 //
-//	bucket, err := limiter.NewTokenBucket(200, 20) // 200 a second, 20 at once
-//	...
 //	c, err := queue.NewConsumer(src, queue.Decode(json.Unmarshal, reserve), queue.Config{
 //		Concurrency: 10,
-//		Limiter:     bucket, // a circuit breaker stands beside it
 //		DeadLetter:  dead,
 //	})
 //	...
@@ -84,19 +81,35 @@
 //
 // # Limits
 //
-// Config.Limiter is asked before a receive and acquired for each handler, with a
-// breaker beside it. A limiter that the handler's own client acquires goes into
-// Config.Gate, which is only asked. One operation acquires a limiter in one place:
-// the same one in Limiter and in the client makes every handler wait for the permit
-// that it holds itself.
+// Config.Limiter is what you know of the downstream, and may be empty. It is asked
+// before a receive and acquired for each handler, together with two limits that
+// every consumer has:
+//
+//   - A pace ([limiter.AdaptiveRate]) reacts to limiter.ErrOverload. There is no
+//     limit until the first refusal. A Retry-After is obeyed, and then work goes on
+//     at the pace that the downstream was found to accept.
+//   - A breaker ([limiter.Breaker]) reacts to limiter.ErrUnavailable and
+//     limiter.ErrMisconfigured. In an outage nothing is received but for a few probes.
+//
+// One of the same kind in Limiter or Gate takes its place, and Config.NoPace and
+// NoBreaker leave them out. A limiter that the handler's own client acquires goes
+// into Config.Gate, which is only asked. One operation acquires a limiter in one
+// place: the same one in Limiter and in the client makes every handler wait for the
+// permit that it holds itself.
+//
+// ErrOverload is about the downstream as a whole. For one object or one tenant
+// return [retry.After], which no limit hears, or give the messages limiters of their
+// own.
 //
 // Config.LimiterFor gives messages limiters of their own, by tenant for example.
 // What such a limiter refuses stays in hand for its turn, and the others pass it.
 // The queue can't be asked for other tenants' messages only, so of a tenant that
 // sends more than its limit admits the excess has to be received, and when there
-// is too much of it to be kept, is returned until its turn may have come. An outage
-// that a tenant's own breaker knows of holds that tenant's messages only, and
-// Config.Limiter does not hear of it.
+// is too much of it to be kept, is returned until its turn may have come. Each
+// limiter has a pace and a breaker of its own, so what a tenant's messages meet
+// downstream holds that tenant's messages only. The limits for all hear of it when
+// half of the tenants that were active in the last minute, and three at least, meet
+// the same.
 //
 // To keep fast handlers busy the consumer asks for more messages than it has free
 // slots: as many as will be started while the receive is under way, and never more
@@ -110,6 +123,24 @@
 // and a result that can't be confirmed is tried again beside the others; when
 // too many are unconfirmed, nothing is received. Stats.Blocked says at any
 // moment what keeps the consumer from receiving.
+//
+// # Log
+//
+// A healthy consumer logs nothing. A line about each of these is logged at most once
+// a minute, with the number of those that were left out:
+//
+//   - a refusal, with its error and the pace that it led to: "refused, Retry-After
+//     1s: paced to 47/s"
+//   - refusals that have been coming for a minute although a [limiter.TokenBucket] is
+//     set: "the rate is set too high: 62/s, the downstream takes about 50/s"
+//   - a failure downstream, denied access or a misconfiguration, and a message that
+//     fails by itself or while others succeed
+//   - a call to the source, the dead-letter sink or a limiter that failed
+//
+// In an outage, in a pause of more than five minutes and behind a closed valve a
+// line says that nothing is received, why and until when. It is repeated after a
+// minute and then less and less often, and another one says when it is over. A drain
+// logs its beginning and its end.
 //
 // # Shutdown
 //

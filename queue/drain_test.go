@@ -24,7 +24,7 @@ func TestDrain_ManyRunningHandlers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
 		fill(t, q, 300)
-		r := start(t, q, queue.Config{Concurrency: 300, Limiter: all(t), NoBreaker: true, DrainTimeout: 5 * time.Second}, func(ctx context.Context, _ *queue.Message) error {
+		r := start(t, q, queue.Config{Concurrency: 300, Limiter: all(t), NoBreaker: true, NoPace: true, DrainTimeout: 5 * time.Second}, func(ctx context.Context, _ *queue.Message) error {
 			<-ctx.Done()
 			return context.Cause(ctx)
 		})
@@ -47,7 +47,7 @@ func TestDrain_AtAnyMoment(t *testing.T) {
 			fill(t, q, 400)
 			plan := queuetest.Random(seed, 0.1, queuetest.Fault{Mode: queuetest.LoseReply}, queuetest.Fault{Mode: queuetest.Half})
 			src := &queuetest.Faulty{Source: q, Latency: 10 * time.Millisecond, Plan: plan}
-			r := start(t, src, queue.Config{Concurrency: 100, Limiter: all(t), NoBreaker: true, DrainTimeout: 3 * time.Second}, func(_ context.Context, m *queue.Message) error {
+			r := start(t, src, queue.Config{Concurrency: 100, Limiter: all(t), NoBreaker: true, NoPace: true, DrainTimeout: 3 * time.Second}, func(_ context.Context, m *queue.Message) error {
 				time.Sleep(30 * time.Millisecond)
 				switch {
 				case m.Attempt > 5:
@@ -79,7 +79,7 @@ type counting struct{ results int }
 
 func (*counting) Deadline() (handlers, run time.Time)         { return time.Time{}, time.Time{} }
 func (*counting) Guard() *judge.Guard                         { return nil }
-func (*counting) Guilt(int, judge.Facts) judge.Guilt          { return judge.Innocent }
+func (*counting) Guilt(int, judge.Facts) (judge.Guilt, bool)  { return judge.Innocent, false }
 func (h *counting) Judged(string, judge.Facts, judge.Verdict) { h.results++ }
 func (*counting) Blocked(limiter.Block)                       {}
 

@@ -81,7 +81,7 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		wakeKeeper:   newSignal(),
 		wakeFlush:    newSignal(),
 		wakeRun:      newSignal(),
-		ledger:       newLedger(),
+		ledger:       newLedger(c.keys.Complete),
 		retrying: heap[*delivery]{
 			less: func(a, b *delivery) bool { return a.retryAt.Before(b.retryAt) },
 			at:   func(d *delivery) *int { return &d.retryPos },

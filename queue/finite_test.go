@@ -83,7 +83,7 @@ type until struct{ at time.Time }
 
 func (u until) Deadline() (handlers, run time.Time)            { return u.at, u.at.Add(time.Second) }
 func (until) Guard() *judge.Guard                              { return nil }
-func (until) Guilt(int, judge.Facts) judge.Guilt               { return judge.Innocent }
+func (until) Guilt(int, judge.Facts) (judge.Guilt, bool)       { return judge.Innocent, false }
 func (until) Judged(id string, _ judge.Facts, _ judge.Verdict) {}
 func (until) Blocked(limiter.Block)                            {}
 

@@ -229,7 +229,7 @@ func TestGroup_FailingHeadsLeaveTheSlotsToOthers(t *testing.T) {
 				}
 			}
 			var good atomic.Int64
-			r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, Retry: retry.Policy{Jitter: -1, BaseDelay: time.Minute}}, func(_ context.Context, m *queue.Message) error {
+			r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, NoPace: true, Retry: retry.Policy{Jitter: -1, BaseDelay: time.Minute}}, func(_ context.Context, m *queue.Message) error {
 				if string(m.Body) == "bad" {
 					return failure
 				}
@@ -254,7 +254,7 @@ func TestGroup_PostponedHead(t *testing.T) {
 		fillGroups(t, q, 1, 5)
 		begin := time.Now()
 		var order []string
-		r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true}, func(_ context.Context, m *queue.Message) error {
+		r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, NoPace: true}, func(_ context.Context, m *queue.Message) error {
 			if string(m.Body) == "0" && time.Since(begin) < 5*time.Minute {
 				return queue.Postpone(20*time.Second, nil)
 			}
@@ -276,7 +276,7 @@ func TestGroup_BehindFailingHeads(t *testing.T) {
 		begin := time.Now()
 		var mu sync.Mutex
 		most := map[string]int{}
-		r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, Retry: retry.Policy{MaxAttempts: -1}}, func(_ context.Context, m *queue.Message) error {
+		r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, NoPace: true, Retry: retry.Policy{MaxAttempts: -1}}, func(_ context.Context, m *queue.Message) error {
 			mu.Lock()
 			defer mu.Unlock()
 			most[string(m.Body)] = max(most[string(m.Body)], m.Attempt)
@@ -357,7 +357,7 @@ func TestGroup_OrderUnderFaults(t *testing.T) {
 					last[m.Group] = string(m.Body)
 				}
 			}
-			r := start(t, src, queue.Config{Lease: 5 * time.Second, Limiter: all(t), NoBreaker: true}, func(ctx context.Context, m *queue.Message) (err error) {
+			r := start(t, src, queue.Config{Lease: 5 * time.Second, Limiter: all(t), NoBreaker: true, NoPace: true}, func(ctx context.Context, m *queue.Message) (err error) {
 				run := begun(m)
 				defer func() { ended(m, err) }()
 				select {

@@ -26,7 +26,7 @@ func TestGuilt_OutageOfOneTenant(t *testing.T) {
 		keyed, err := limiter.NewKeyed(func(string) (limiter.Limiter, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) })
 		require.NoError(t, err)
 		begin := time.Now()
-		r := start(t, q, queue.Config{DeadLetter: &dead, Limiter: all(t), NoBreaker: true, LimiterFor: func(m *queue.Message) limiter.Limiter {
+		r := start(t, q, queue.Config{DeadLetter: &dead, Limiter: all(t), NoBreaker: true, NoPace: true, LimiterFor: func(m *queue.Message) limiter.Limiter {
 			return keyed.For(string(m.Body))
 		}}, func(_ context.Context, m *queue.Message) error {
 			time.Sleep(10 * time.Millisecond)
@@ -122,7 +122,7 @@ func TestGuilt_PartialOutage(t *testing.T) {
 				}
 				cfg := queue.Config{DeadLetter: &dead}
 				if !broken {
-					cfg.Limiter, cfg.NoBreaker = all(t), true
+					cfg.Limiter, cfg.NoBreaker, cfg.NoPace = all(t), true, true
 				}
 				begin := time.Now()
 				r := start(t, q, cfg, func(_ context.Context, m *queue.Message) error {
@@ -160,7 +160,7 @@ func TestGuilt_SuspectsLetTheOthersPass(t *testing.T) {
 			}
 			var mu sync.Mutex
 			var latest time.Duration
-			r := start(t, q, queue.Config{DeadLetter: &dead, Limiter: all(t), NoBreaker: true}, func(_ context.Context, m *queue.Message) error {
+			r := start(t, q, queue.Config{DeadLetter: &dead, Limiter: all(t), NoBreaker: true, NoPace: true}, func(_ context.Context, m *queue.Message) error {
 				time.Sleep(50 * time.Millisecond)
 				switch string(m.Body) {
 				case "bad":

@@ -35,7 +35,7 @@ func TestHeld_LetsFreshOnesPass(t *testing.T) {
 		send("a", head)
 		send("a", "behind")
 		var done atomic.Int64
-		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), NoBreaker: true, MaxHeld: 1}, refuse(time.Hour, &done))
+		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), NoBreaker: true, NoPace: true, MaxHeld: 1}, refuse(time.Hour, &done))
 		time.Sleep(10 * time.Second)
 		for i := range 100 {
 			send(fmt.Sprint("b", i), good)
@@ -53,7 +53,7 @@ func TestHeld_LetsFreshOnesPass(t *testing.T) {
 		send := func(body string) { require.NoError(t, q.Send(t.Context(), &queue.Message{Body: []byte(body)})) }
 		send(head)
 		var done atomic.Int64
-		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), NoBreaker: true, MaxHeld: 1, LimiterFor: func(m *queue.Message) limiter.Limiter {
+		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), NoBreaker: true, NoPace: true, MaxHeld: 1, LimiterFor: func(m *queue.Message) limiter.Limiter {
 			if string(m.Body) == "parked" {
 				return own
 			}

@@ -16,7 +16,8 @@ import (
 // something that will take a slot soon. The first block of fields is the
 // ledger's.
 type lane struct {
-	own     limiter.Limiter // nil: none but the consumer's
+	own     limiter.Limiter // with the breaker and the pace of its key; nil: none but the consumer's
+	key     any             // the identity of the one that Config.LimiterFor has returned
 	members int             // deliveries that have not ended
 	fresh   list            // queued ones
 	again   list            // due ones
@@ -59,11 +60,13 @@ func (g *ledger) laneOf(own limiter.Limiter) *lane {
 	if own == nil {
 		return &g.plain
 	}
-	l := g.lanes[own]
+	key := limiter.Identity(own)
+	l := g.lanes[key]
 	if l == nil {
-		made := newLane(own)
+		made := newLane(g.complete(own))
 		l = &made
-		g.lanes[own] = l
+		l.key = key
+		g.lanes[key] = l
 	}
 	return l
 }

@@ -56,7 +56,7 @@ func TestLease_OddMessages(t *testing.T) {
 		}
 		var dead queuetest.Recorder
 		src := queuetest.Script(append(steps, queuetest.Block())...)
-		r := start(t, src, queue.Config{DeadLetter: &dead, Limiter: all(t), NoBreaker: true, Concurrency: 45}, func(ctx context.Context, _ *queue.Message) error {
+		r := start(t, src, queue.Config{DeadLetter: &dead, Limiter: all(t), NoBreaker: true, NoPace: true, Concurrency: 45}, func(ctx context.Context, _ *queue.Message) error {
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Hour):

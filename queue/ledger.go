@@ -115,15 +115,17 @@ type ledger struct {
 	count                  [states]int
 	groups                 map[string]*group
 
-	plain   lane                      // of all messages without a limiter of their own
-	lanes   map[limiter.Limiter]*lane // the others
-	turns   turns                     // lanes with something to start
-	crowds  heap[*lane]               // lanes that stand aside, the one with most spares first
-	spares  list                      // deliveries that are apart and spare, in the order of being held
+	plain   lane          // of all messages without a limiter of their own
+	lanes   map[any]*lane // the others, by key
+	turns   turns         // lanes with something to start
+	crowds  heap[*lane]   // lanes that stand aside, the one with most spares first
+	spares  list          // deliveries that are apart and spare, in the order of being held
 	parked  int
 	stalled int
 	apart   int
 	counted int
+
+	complete func(own limiter.Limiter) limiter.Limiter // adds what each key has
 
 	holds heap[*delivery] // held ones, by when they are due
 	watch heap[*delivery] // those with leases or limits of holding, by when to look at them
@@ -143,8 +145,10 @@ type group struct {
 // A poll is a receive under way.
 type poll struct{ asked, at int }
 
-func newLedger() ledger {
+func newLedger(complete func(own limiter.Limiter) limiter.Limiter) ledger {
 	return ledger{
+		complete: complete,
+
 		fresh:  list{by: inAll},
 		kept:   list{by: inAll},
 		busy:   list{by: inAll},
@@ -152,7 +156,7 @@ func newLedger() ledger {
 		byID:   make(map[string]*delivery),
 		groups: make(map[string]*group),
 		plain:  newLane(nil),
-		lanes:  make(map[limiter.Limiter]*lane),
+		lanes:  make(map[any]*lane),
 		spares: list{by: inSpares},
 		crowds: heap[*lane]{
 			less: func(a, b *lane) bool { return a.spares.n > b.spares.n },
@@ -282,7 +286,7 @@ func (g *ledger) end(d *delivery) (next *delivery, left *lane) {
 	}
 	l := d.lane
 	if l.members--; l.members == 0 && l.own != nil {
-		delete(g.lanes, l.own)
+		delete(g.lanes, l.key)
 		if l.aside {
 			g.unpark(l)
 			left = l

@@ -3,11 +3,13 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
+	"github.com/rampmeter/rampmeter/queue/internal/limits"
 )
 
 // A topic is what lines of the log are about that would come too often: each
@@ -26,6 +28,7 @@ const (
 	anExtension
 	aHandOver
 	aLimiter
+	aRate
 	topics
 )
 
@@ -35,6 +38,8 @@ const quietFor = time.Minute
 type journal struct {
 	last    [topics]time.Time
 	omitted [topics]int
+
+	refusing, refused time.Time // since when refusals have been coming, and the last one
 }
 
 // due reports whether a line about t may be logged, and how many were left out
@@ -46,6 +51,15 @@ func (j *journal) due(t topic, now time.Time) (omitted int, ok bool) {
 	}
 	omitted, j.omitted[t], j.last[t] = j.omitted[t], 0, now
 	return omitted, true
+}
+
+// refusal notes a refusal, and reports whether they keep coming.
+func (j *journal) refusal(now time.Time) bool {
+	if now.Sub(j.refused) > 2*quietFor {
+		j.refusing = now
+	}
+	j.refused = now
+	return now.Sub(j.refusing) >= quietFor
 }
 
 // log writes a line about t unless there was one within the last minute.
@@ -70,11 +84,7 @@ func (e *engine) logResult(j job, f judge.Facts, v judge.Verdict) {
 	case f.Guilt != judge.Innocent:
 		e.log(aSuspect, slog.LevelWarn, "a message fails while others succeed", "message", j.m.ID, "error", f.Err, "failures", f.Failures, "retry_in", v.Delay)
 	case f.Class == limiter.ErrOverload:
-		args := []any{"error", f.Err}
-		if after, ok := limiter.RetryAfter(f.Err); ok {
-			args = append(args, "retry_after", after)
-		}
-		e.log(aRefusal, slog.LevelWarn, "the downstream refuses messages: too many", args...)
+		e.logRefusal(j, f)
 	case f.Class == limiter.ErrUnavailable:
 		e.log(aFailure, slog.LevelWarn, "the downstream fails", "error", f.Err)
 	case f.Class == limiter.ErrMisconfigured:
@@ -82,6 +92,66 @@ func (e *engine) logResult(j job, f judge.Facts, v judge.Verdict) {
 	default:
 		e.log(aMessage, slog.LevelWarn, "a message failed", "message", j.m.ID, "error", f.Err, "retry_in", v.Delay)
 	}
+}
+
+// logRefusal logs a refusal and the pace that it led to, and that a rate is set too
+// high if refusals keep coming.
+func (e *engine) logRefusal(j job, f judge.Facts) {
+	limit := e.limits
+	if own := j.d.lane.own; own != nil {
+		limit = own
+	}
+	text := "refused"
+	if after, ok := limiter.RetryAfter(f.Err); ok && after > 0 {
+		text += ", Retry-After " + after.Round(time.Millisecond).String()
+	}
+	args := []any{"message", j.m.ID, "error", f.Err}
+	e.mu.Lock()
+	keeps := e.journal.refusal(time.Now())
+	e.mu.Unlock()
+	paces := limits.Of[*limiter.AdaptiveRate](limit)
+	if len(paces) == 0 {
+		e.log(aRefusal, slog.LevelWarn, text, args...)
+		return
+	}
+	s := paces[0].Stats()
+	e.log(aRefusal, slog.LevelWarn, text+": "+pacedTo(s), args...)
+	if !keeps || s.Pace == 0 || s.Mode != limiter.PaceRetryAfter && s.Mode != limiter.PaceBare {
+		return
+	}
+	for _, bucket := range limits.Of[*limiter.TokenBucket](limit) {
+		if rate := bucket.Stats().Rate; s.Pace < tooHigh*rate {
+			e.log(aRate, slog.LevelWarn, fmt.Sprintf("the rate is set too high: %s, the downstream takes about %s", perSecond(rate), perSecond(s.Pace)), args...)
+			return
+		}
+	}
+}
+
+// tooHigh is the share of a rate below which a pace must be for the rate to be set
+// too high. A pace that is learned from refusals with a Retry-After is a little low.
+const tooHigh = 0.9
+
+// pacedTo says what a refusal led to.
+func pacedTo(s limiter.AdaptiveRateStats) string {
+	switch {
+	case s.Mode == limiter.PaceOutage:
+		return "nothing is accepted, so there are only probes"
+	case s.Mode == limiter.PaceNoise:
+		return "refusals do not depend on the pace, so a Retry-After binds its own message only"
+	case s.MaxInFlight > 0:
+		return fmt.Sprintf("at most %d in flight", s.MaxInFlight)
+	case s.Pace == 0:
+		return "the pace is not limited"
+	}
+	return "paced to " + perSecond(s.Pace)
+}
+
+// perSecond writes a rate with two digits at least.
+func perSecond(r float64) string {
+	if r >= 10 {
+		return fmt.Sprintf("%.0f/s", r)
+	}
+	return fmt.Sprintf("%.2g/s", r)
 }
 
 // failed reports a call that failed and will be made again.

@@ -124,23 +124,16 @@ func TestTheFirst429PausesEverybody(t *testing.T) {
 		client  bool // it is the client's own, and the consumer only asks it
 		byRate  bool // it ramps up by time, not by successes
 	}{
-		"by default": {limiter: func(*testing.T, int) limiter.Limiter { return nil }},
-		"Semaphore and Breaker": {limiter: func(t *testing.T, n int) limiter.Limiter {
-			return all(t, semaphore(t, n), breaker(t))
-		}},
-		"TokenBucket and Breaker": {limiter: func(t *testing.T, n int) limiter.Limiter {
-			return all(t, bucket(t, float64(10*n), 1), breaker(t)) // a larger burst would be one, at the ramp's end
-		}},
-		"Adaptive": {limiter: func(t *testing.T, n int) limiter.Limiter { return adaptive(t, n) }},
+		"by default": {limiter: func(*testing.T, int) limiter.Limiter { return nil }, byRate: true},
+		"Adaptive":   {limiter: func(t *testing.T, n int) limiter.Limiter { return adaptive(t, n) }},
 		"Adaptive and Breaker": {limiter: func(t *testing.T, n int) limiter.Limiter {
 			return all(t, adaptive(t, n), breaker(t))
 		}},
 		"AdaptiveRate": {limiter: func(t *testing.T, _ int) limiter.Limiter { return adaptiveRate(t) }, byRate: true},
 		"AdaptiveRate and Breaker": {limiter: func(t *testing.T, _ int) limiter.Limiter {
 			return all(t, adaptiveRate(t), breaker(t))
-		}},
+		}, byRate: true},
 		"the client's Adaptive": {limiter: func(t *testing.T, n int) limiter.Limiter { return adaptive(t, n) }, client: true},
-		"the client's Breaker":  {limiter: func(t *testing.T, _ int) limiter.Limiter { return breaker(t) }, client: true},
 	} {
 		for _, concurrency := range []int{1, 20} {
 			bubble(t, fmt.Sprintf("%s, %d at once", name, concurrency), func(t *testing.T) {

@@ -25,11 +25,11 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	cause := context.Cause(j.ctx)
 	f.Interrupted = cause == ErrDrainTimeout || cause == ErrLeaseLost || cause == context.DeadlineExceeded && took < e.telling
 	if f.Class != nil && !f.Permanent && !f.Postponed && !f.Interrupted {
-		f.Guilt = e.compare(j, f, now)
+		f.Guilt, f.Alone = e.compare(j, f, now)
 	}
-	own := hear(j, permit, f)
+	everybody := e.hear(j, permit, f, now)
 	f.Outage = f.Class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || d.lane.own != nil && limiter.Tripped(d.lane.own))
-	local := f.Err != nil && (own || d.lane.own != nil && !suffers(e.limits))
+	local := f.Err != nil && d.lane.own != nil && !(everybody && suffers(e.limits))
 	j.cancel(nil)
 
 	e.mu.Lock()
@@ -62,7 +62,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 			}
 		}
 		if j.run == 1 { // what is held says nothing about what is not
-			e.freshSucceeds, e.holdsSince = true, now
+			e.freshSucceeds, e.holdsSince, e.freshAt = true, now, time.Time{}
 		}
 	case judge.DeadLetter:
 		allowed, began := e.guard.Allow(now)
@@ -144,8 +144,8 @@ func (m *Message) age(now time.Time) time.Duration {
 }
 
 // compare says how guilty a message is whose result names a class, by what others
-// did.
-func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Guilt {
+// did, and whether a host does not wait for it alone.
+func (e *engine) compare(j job, f judge.Facts, now time.Time) (g judge.Guilt, alone bool) {
 	if e.host != nil {
 		return e.host.Guilt(j.m.Attempt, f)
 	}
@@ -158,14 +158,14 @@ func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Guilt {
 	if j.run == 1 && d.streak.Len() == 0 {
 		others.Add(now, f.Class)
 	}
-	return others.Fail(now, &d.streak, f.Class)
+	return others.Fail(now, &d.streak, f.Class), false
 }
 
-// hear lets the limits hear of a run what they should. It reports whether the
-// message's own limiter has taken note of the result as an outage or a pause.
-// That is the key's alone, and the limits for all abstain: one key's 429 would
-// have their breaker stop every key.
-func hear(j job, shared limiter.Permit, f judge.Facts) (own bool) {
+// hear lets the limits hear of a run what they should, and reports whether the
+// limits for all have. A failure downstream of a message with a limiter of its own
+// is that key's trouble, and the limits for all abstain, or one key's 429 would pace
+// every key, unless half of the keys are in trouble.
+func (e *engine) hear(j job, shared limiter.Permit, f judge.Facts, now time.Time) (everybody bool) {
 	switch f.Hears() {
 	case judge.NeverRan:
 		j.own.Cancel()
@@ -175,13 +175,23 @@ func hear(j job, shared limiter.Permit, f judge.Facts) (own bool) {
 		shared.Abstain()
 	case judge.Heard:
 		j.own.Release(f.Err)
-		if own = j.d.lane.own != nil && f.Class != nil && suffers(j.d.lane.own); own {
-			shared.Abstain()
-		} else {
+		everybody = true
+		if l := j.d.lane; l.own != nil {
+			var paused time.Time
+			if f.Class != nil {
+				paused = l.own.Blocked().Until
+			}
+			e.mu.Lock()
+			everybody = e.troubles.result(l.key, f.Class != nil, paused, now) || f.Class == nil
+			e.mu.Unlock()
+		}
+		if everybody {
 			shared.Release(f.Err)
+		} else {
+			shared.Abstain()
 		}
 	}
-	return own
+	return everybody
 }
 
 // suffers reports whether l has taken note of an outage downstream: whether a

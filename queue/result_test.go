@@ -92,7 +92,7 @@ func TestResult_LongestDelay(t *testing.T) {
 			bubble(t, fmt.Sprintf("%s, fifo %v", name, fifo), func(t *testing.T) {
 				q := newQueue(t, memqueue.Config{Wait: time.Second, FIFO: fifo})
 				require.NoError(t, q.Send(t.Context(), &queue.Message{Body: []byte("x"), Group: "g", Dedup: "x"}))
-				r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, Trace: &queue.Trace{Settled: func(i queue.SettledInfo) {
+				r := start(t, q, queue.Config{Limiter: all(t), NoBreaker: true, NoPace: true, Trace: &queue.Trace{Settled: func(i queue.SettledInfo) {
 					require.NoError(t, i.Err)
 					require.Positive(t, i.Delay)
 				}}}, func(context.Context, *queue.Message) error { return failure() })
@@ -114,7 +114,7 @@ func TestResult_DelaysShareCalls(t *testing.T) {
 		fill(t, q, 1000)
 		var mu sync.Mutex
 		calls, delayed := 0, 0
-		r := start(t, q, queue.Config{Concurrency: 100, Limiter: all(t), NoBreaker: true, Trace: &queue.Trace{Settled: func(i queue.SettledInfo) {
+		r := start(t, q, queue.Config{Concurrency: 100, Limiter: all(t), NoBreaker: true, NoPace: true, Trace: &queue.Trace{Settled: func(i queue.SettledInfo) {
 			if i.Op != "nack" {
 				return
 			}

@@ -39,7 +39,7 @@ type Stats struct {
 	InHand    int // received and not finished: waiting, running and held
 	Waiting   int // of these, received and not yet started
 	Running   int // of these, handlers that run
-	Held      int // of these, waiting out trouble at the far side
+	Held      int // of these, waiting until the downstream may accept them
 	Parked    int // of the waiting and the held, those that only a limiter of their own keeps from running
 	Unsettled int // finished, with the ack, the nack or the hand-off to the dead-letter sink still to be confirmed
 
@@ -50,6 +50,10 @@ type Stats struct {
 	// [limiter.Limiter].Blocked reports, or its Reason is one of the By constants
 	// of this package.
 	Blocked limiter.Block
+
+	// Pace is how many operations may start a second, by what the pace in
+	// Config.Limiter or Gate has learned; 0: any number, or there is none.
+	Pace float64
 
 	ReceiveCalls, EmptyReceives, AckCalls, NackCalls, ExtendCalls, DeadLetterCalls int64
 	Errors                                                                         int64 // calls that failed, in whole or in part

@@ -274,11 +274,13 @@ func TestBlockedNamesTheBreakerAndItsCause(t *testing.T) {
 		}
 		breaker, err := limiter.NewBreaker(limiter.BreakerConfig{Name: "inventory"})
 		require.NoError(t, err)
-		p, ok := breaker.TryAcquire()
-		require.True(t, ok)
-		cause := stamped{limiter.ErrOverload, time.Minute}
-		p.Release(cause)
-		want := limiter.Block{Reason: limiter.ByBreaker, Name: "inventory", Until: time.Now().Add(time.Minute), Cause: cause}
+		cause := stamped{is: limiter.ErrUnavailable}
+		for range 10 {
+			p, ok := breaker.TryAcquire()
+			require.True(t, ok)
+			p.Release(cause)
+		}
+		want := limiter.Block{Reason: limiter.ByBreaker, Name: "inventory", Until: breaker.Stats().NextProbe, Cause: cause}
 
 		q := newQueue(t, memqueue.Config{})
 		fill(t, q, 1)
@@ -289,7 +291,7 @@ func TestBlockedNamesTheBreakerAndItsCause(t *testing.T) {
 				Unblocked: func(i queue.UnblockedInfo) { note(&unblocked, i.Block) },
 			},
 		}, sleeper(constant(time.Millisecond)))
-		time.Sleep(time.Second)
+		time.Sleep(time.Second / 2)
 		require.Equal(t, want, r.Stats().Blocked)
 		time.Sleep(2 * time.Minute)
 		require.NoError(t, r.drain())

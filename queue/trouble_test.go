@@ -95,7 +95,7 @@ func TestHeldMessagesLetFreshOnesPass(t *testing.T) {
 		var mu sync.Mutex
 		var others []time.Duration
 		began := time.Now()
-		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), NoBreaker: true, MaxHeld: 1}, func(_ context.Context, m *queue.Message) error {
+		r := start(t, q, queue.Config{Concurrency: 2, Limiter: all(t), NoBreaker: true, NoPace: true, MaxHeld: 1}, func(_ context.Context, m *queue.Message) error {
 			if string(m.Body) == "other" {
 				mu.Lock()
 				defer mu.Unlock()

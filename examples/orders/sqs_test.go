@@ -43,7 +43,7 @@ func smallOn(t *testing.T, server *sqsfake.Server, run string) Settings {
 	require.NoError(t, err)
 	s.QueueURL, err = server.CreateQueue("orders", map[string]string{
 		"ReceiveMessageWaitTimeSeconds": "20",
-		"RedrivePolicy":                 `{"deadLetterTargetArn":"` + server.ARN("orders-dead") + `","maxReceiveCount":20}`,
+		"RedrivePolicy":                 `{"deadLetterTargetArn":"` + server.ARN("orders-dead") + `","maxReceiveCount":24}`,
 	})
 	require.NoError(t, err)
 	s.Run = run

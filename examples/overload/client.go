@@ -25,7 +25,7 @@ func Limiters(s Settings) ([]Kind, error) {
 	if err != nil {
 		return nil, err
 	}
-	breaker, err := limiter.NewBreaker(limiter.BreakerConfig{OpenFor: 100 * time.Millisecond, MaxOpen: 2 * time.Second})
+	breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
 	if err != nil {
 		return nil, err
 	}

@@ -29,13 +29,14 @@ type Config struct {
 
 	// Limiter is what you know of the downstream: it is acquired for each message. It
 	// lives as long as the process: all invocations share it, concurrent ones too. A
-	// [limiter.Breaker] with its own defaults stands beside it, unless one is in it
-	// or in Gate already. Defaults to that breaker alone. A process has a limiter of
-	// its own; [FleetLimit] shares a rate out among them.
+	// [limiter.Breaker] and a pace, a [limiter.AdaptiveRate], are added, both with
+	// their own defaults, unless one of that kind is in Limiter or in Gate; a
+	// [limiter.Adaptive] is a pace, too. Defaults to the two alone. A process has a
+	// limiter of its own; [FleetLimit] shares a rate out among them.
 	Limiter limiter.Limiter
-	// NoBreaker leaves out that breaker: for a Limiter of your own kind that does its
-	// work.
-	NoBreaker bool
+	// NoBreaker leaves out the breaker, and NoPace the pace: for a Limiter or Gate of
+	// your own kind that does its work.
+	NoBreaker, NoPace bool
 
 	// Gate is only asked before a message is started: the limiter that the
 	// handler's own client acquires (a [limiter.Transport], say). The same
@@ -108,7 +109,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Concurrency = 1
 	}
 	if !nils.Is(c.Limiter) || c.Limiter == nil {
-		limit, err := limits.Complete(c.Limiter, c.Gate, !c.NoBreaker)
+		limit, err := limits.Complete(c.Limiter, c.Gate, limits.Defaults{Breaker: !c.NoBreaker, Pace: !c.NoPace})
 		if err != nil {
 			errs = append(errs, fmt.Errorf("Config.Limiter: %w", err))
 		}

@@ -56,7 +56,8 @@ func (f *function) consumerConfig(name string, messages int) queue.Config {
 		Name:              name,
 		Concurrency:       f.cfg.Concurrency,
 		Limiter:           f.cfg.Limiter,
-		NoBreaker:         true, // withDefaults has put one into it
+		NoBreaker:         true, // withDefaults has put both into it
+		NoPace:            true,
 		Gate:              f.cfg.Gate,
 		Retry:             f.cfg.Retry,
 		DeadLetter:        f.cfg.DeadLetter,

@@ -31,6 +31,9 @@ type invocation struct {
 	stopped   stopReason
 	latest    *time.Timer   // when nothing can be started any more; nil: there is no deadline
 	downSince time.Time     // since when there have been signs of an outage, and no success; zero: there are none
+	downFor   string        // the first message that was refused since a success
+	downMore  bool          // others were, too
+	downLong  bool          // no success came for longestOutage
 	over      *time.Timer   // when it has lasted for longestOutage; nil: there has been none
 	runs      int           // handlers that ran as long as they wished
 	ran       time.Duration // their time
@@ -113,7 +116,10 @@ func (inv *invocation) Deadline() (handlers, run time.Time) { return inv.end, in
 
 func (inv *invocation) Guard() *judge.Guard { return &inv.guard }
 
-func (inv *invocation) Guilt(receives int, f judge.Facts) judge.Guilt {
+// Guilt also says that an innocent message is not waited for while others succeed:
+// its batch is all that the process works on, and a batch waits for what stops every
+// message, a pause or an outage, and not for one of them.
+func (inv *invocation) Guilt(receives int, f judge.Facts) (g judge.Guilt, alone bool) {
 	return inv.health.failed(time.Now(), receives, f)
 }
 
@@ -127,13 +133,13 @@ func (inv *invocation) Judged(id string, f judge.Facts, v judge.Verdict) {
 	case !v.Failed && !f.Postponed && v.Action != judge.Ack:
 		fate = refused
 	}
-	inv.source.note(id, fate)
+	inv.source.note(id, fate, f.Alone && f.Class == limiter.ErrOverload)
 	switch {
 	case v.Action == judge.Ack:
 		inv.health.succeeded(now)
 		inv.works()
 	case fate == refused:
-		inv.fails(time.Time{})
+		inv.fails(id, time.Time{})
 	}
 	if v.Action == judge.Ack || !inv.end.IsZero() && !now.Before(inv.end) {
 		inv.took(f.Took)
@@ -142,7 +148,7 @@ func (inv *invocation) Judged(id string, f judge.Facts, v judge.Verdict) {
 
 func (inv *invocation) Blocked(b limiter.Block) {
 	if b.Reason.Outage() {
-		inv.fails(b.Until)
+		inv.fails("", b.Until)
 	}
 }
 
@@ -178,9 +184,10 @@ func (inv *invocation) stop(why stopReason) {
 	}
 }
 
-// fails notes a sign of an outage, and until when that lasts if it is known. The
-// invocation stops when it has lasted for longestOutage, or is known to.
-func (inv *invocation) fails(until time.Time) {
+// fails notes a sign of an outage: a message that was refused, if it has an id, and
+// until when the outage lasts, if that is known. The invocation stops when it has
+// lasted for longestOutage, or is known to.
+func (inv *invocation) fails(id string, until time.Time) {
 	inv.mu.Lock()
 	if inv.downSince.IsZero() && inv.stopped == goingOn {
 		inv.downSince = time.Now()
@@ -190,7 +197,13 @@ func (inv *invocation) fails(until time.Time) {
 			inv.over.Reset(longestOutage)
 		}
 	}
-	hopeless := until.After(inv.downSince.Add(longestOutage))
+	switch {
+	case inv.downFor == "":
+		inv.downFor = id
+	case id != "" && id != inv.downFor:
+		inv.downMore = true
+	}
+	hopeless := until.After(inv.downSince.Add(longestOutage)) || inv.downMore && inv.downLong
 	inv.mu.Unlock()
 	if hopeless {
 		inv.stop(downstream)
@@ -201,19 +214,20 @@ func (inv *invocation) fails(until time.Time) {
 func (inv *invocation) works() {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
-	inv.downSince = time.Time{}
+	inv.downSince, inv.downFor, inv.downMore, inv.downLong = time.Time{}, "", false, false
 	if inv.over != nil {
 		inv.over.Stop()
 	}
 }
 
 // overlong is called when an outage may have lasted for longestOutage. It has if
-// the limits still report it; else it may be that of one message.
+// the limits still report it, or if several messages were refused and none has
+// succeeded; else it may be that of one message.
 func (inv *invocation) overlong() {
 	over := inv.limits.Blocked().Reason.Outage()
 	inv.mu.Lock()
-	over = over && !inv.downSince.IsZero()
-	inv.downSince = time.Time{}
+	over = (over || inv.downMore) && !inv.downSince.IsZero()
+	inv.downSince, inv.downLong = time.Time{}, !inv.downSince.IsZero()
 	inv.mu.Unlock()
 	if over {
 		inv.stop(downstream)
@@ -280,6 +294,8 @@ func (inv *invocation) hide(ctx context.Context, delay time.Duration, some []*re
 	for _, r := range some {
 		d := delay
 		switch {
+		case r.fate == refused && r.throttled: // we were a little too fast
+			d = max(d, min(inv.cfg.Retry.Backoff(r.msg.Attempt), judge.Longest))
 		case r.fate == refused, r.fate == untried && down:
 			if away[r.msg.Attempt] == 0 {
 				away[r.msg.Attempt] = outage.Delay(r.msg.Attempt, remaining)

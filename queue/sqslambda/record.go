@@ -22,8 +22,9 @@ type record struct {
 
 	// -----
 
-	state state
-	fate  fate
+	state     state
+	fate      fate
+	throttled bool // refused, by a 429, while others succeeded
 }
 
 type state uint8

@@ -187,10 +187,11 @@ func (s *source) close() (rest []*record) {
 }
 
 // note notes what a message's run has come to.
-func (s *source) note(id string, f fate) {
+func (s *source) note(id string, f fate, throttled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.index[id].fate = f
+	r := s.index[id]
+	r.fate, r.throttled = f, throttled
 }
 
 // count returns how many messages there are, and how many of them were returned

@@ -221,9 +221,15 @@ func (c *checks) redrive(ctx context.Context, a attributes) {
 		c.add(c.q.url, types.QueueAttributeNameRedrivePolicy, fmt.Sprintf("can't be read: %v", err), "set it anew")
 		return
 	}
-	if attempts < 0 || policy.max <= attempts {
+	switch {
+	case attempts < 0 || policy.max <= attempts:
 		c.add(c.q.url, types.QueueAttributeNameRedrivePolicy,
 			fmt.Sprintf("has a maxReceiveCount of %d, and the consumer makes %s: the service moves messages to the dead-letter queue first, and without a reason", policy.max, attemptsText(attempts)),
+			fixAttempts(attempts, policy.max))
+	case policy.max < min(attempts+spareReceives, mostReceives):
+		c.add(c.q.url, types.QueueAttributeNameRedrivePolicy,
+			fmt.Sprintf("has a maxReceiveCount of %d, and the consumer makes %s: receives without an attempt (a crash, a drain, a dead letter that is rationed) leave room for %d only, "+
+				"and then the service moves messages to the dead-letter queue, and without a reason", policy.max, attemptsText(attempts), policy.max-attempts),
 			fixAttempts(attempts, policy.max))
 	}
 	c.outlasts(policy.max)
@@ -260,7 +266,12 @@ func (c *checks) outlasts(maxReceives int) {
 }
 
 // receivesFor returns a maxReceiveCount that leaves room for so many attempts.
-func receivesFor(attempts int) int { return min(max(2*attempts, 20), mostReceives) }
+func receivesFor(attempts int) int {
+	return min(max(2*attempts, attempts+spareReceives, 20), mostReceives)
+}
+
+// spareReceives is how many receives of a message may cost no attempt.
+const spareReceives = 10
 
 // fixAttempts says what to set when the service allows fewer receives than the
 // consumer makes attempts.
@@ -271,7 +282,11 @@ func fixAttempts(attempts, receives int) string {
 	case receives <= 1:
 		return fmt.Sprintf("set maxReceiveCount to at least %d", receivesFor(attempts))
 	}
-	return fmt.Sprintf("set maxReceiveCount to at least %d, or Retry.MaxAttempts to less than %d", receivesFor(attempts), receives)
+	fewer := fmt.Sprintf("less than %d", receives)
+	if receives > spareReceives {
+		fewer = fmt.Sprintf("at most %d", receives-spareReceives)
+	}
+	return fmt.Sprintf("set maxReceiveCount to at least %d, or Retry.MaxAttempts to %s", receivesFor(attempts), fewer)
 }
 
 func attemptsText(n int) string {

@@ -33,7 +33,7 @@ func TestCheck(t *testing.T) {
 	good := func(more attrs) attrs {
 		a := attrs{
 			"VisibilityTimeout": "60", "ReceiveMessageWaitTimeSeconds": "20", "MessageRetentionPeriod": day,
-			"MaximumMessageSize": "1048576", "RedrivePolicy": redrive(20),
+			"MaximumMessageSize": "1048576", "RedrivePolicy": redrive(24),
 		}
 		for k, v := range more {
 			a[k] = v
@@ -53,7 +53,7 @@ func TestCheck(t *testing.T) {
 		},
 		"lambda": {
 			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
-			cfg: sqsqueue.CheckConfig{Lambda: true}, want: []string{"RedrivePolicy"}, says: "survive an outage of 4h0m30s",
+			cfg: sqsqueue.CheckConfig{Lambda: true}, want: []string{"RedrivePolicy"}, says: "survive an outage of 5h0m30s",
 		},
 		"lambda, enough": {
 			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
@@ -104,6 +104,11 @@ func TestCheck(t *testing.T) {
 			queue: good(attrs{"RedrivePolicy": redrive(12)}), dead: attrs{"MessageRetentionPeriod": days},
 			want: []string{"RedrivePolicy"}, says: "at least 24",
 		},
+		"hardly enough receives": {
+			queue: good(attrs{"RedrivePolicy": redrive(21)}), dead: attrs{"MessageRetentionPeriod": days},
+			want: []string{"RedrivePolicy"}, says: "leave room for 9 only, and then the service moves messages to the dead-letter queue, and without a reason: set maxReceiveCount to at least 24, or Retry.MaxAttempts to at most 11",
+		},
+		"just enough receives": {queue: good(attrs{"RedrivePolicy": redrive(22)}), dead: attrs{"MessageRetentionPeriod": days}},
 		"attempts without end": {
 			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
 			cfg:  sqsqueue.CheckConfig{Consumer: queue.Config{Retry: retry.Policy{MaxAttempts: -1}}},
@@ -117,7 +122,7 @@ func TestCheck(t *testing.T) {
 		"many attempts": {
 			queue: good(nil), dead: attrs{"MessageRetentionPeriod": days},
 			cfg:  sqsqueue.CheckConfig{Consumer: queue.Config{Retry: retry.Policy{MaxAttempts: 600}}},
-			want: []string{"RedrivePolicy"}, says: "at least 1000, or Retry.MaxAttempts to less than 20",
+			want: []string{"RedrivePolicy"}, says: "at least 1000, or Retry.MaxAttempts to at most 14",
 		},
 		"one receive": {
 			queue: good(attrs{"RedrivePolicy": redrive(1)}), dead: attrs{"MessageRetentionPeriod": days},
@@ -206,7 +211,7 @@ func TestCheckFIFO(t *testing.T) {
 		require.NoError(t, err)
 		q := newQueue(t, server, true, map[string]string{
 			"ReceiveMessageWaitTimeSeconds": "20", "MessageRetentionPeriod": "86400", "MaximumMessageSize": "1048576",
-			"RedrivePolicy": `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead.fifo","maxReceiveCount":20}`,
+			"RedrivePolicy": `{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:dead.fifo","maxReceiveCount":24}`,
 		})
 		found, err := q.Check(t.Context(), sqsqueue.CheckConfig{})
 		require.NoError(t, err)

@@ -25,8 +25,9 @@ type Host interface {
 	Guard() *judge.Guard
 
 	// Guilt says how guilty a message is that was received so often and whose
-	// result names a class, since other processes saw its earlier results.
-	Guilt(receives int, f judge.Facts) judge.Guilt
+	// result names a class, since other processes saw its earlier results; and
+	// whether others succeed, so that the host does not wait for it alone.
+	Guilt(receives int, f judge.Facts) (g judge.Guilt, alone bool)
 
 	// Judged reports each result before its message is settled: the message's id,
 	// what was known, and what becomes of the message.

@@ -35,6 +35,7 @@ type Facts struct {
 	Draining    bool
 	Outage      bool // a breaker among its limits is not closed, after the limits have heard of the result
 	Guilt       Guilt
+	Alone       bool          // others succeed, and nobody waits until it may run again
 	Streak      int           // failures in a row with the same class, over all deliveries
 	Failing     time.Duration // since the first of them
 	Guarded     bool          // no dead letter may go out now
@@ -119,7 +120,7 @@ func (p Policy) keep(f Facts) Verdict {
 		return p.bury(f, ReasonNoComparison)
 	}
 	v := Verdict{Action: Return, Delay: f.backoff(p.Retry, max(f.Run, f.Streak))}
-	if p.Stays(f, v.Delay) {
+	if p.Stays(f, v.Delay) && (!f.Alone || f.Ordered) {
 		v.Action = Hold
 	}
 	return v

@@ -1,5 +1,5 @@
-// Package limits completes what a user knows about a downstream with what stands
-// beside it in any case.
+// Package limits completes what a user knows about a downstream with the limits
+// that learn about it.
 package limits
 
 import (
@@ -8,26 +8,106 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// Complete returns known with a Breaker beside it, unless breaker is false or one
-// is in known or in gate already. A nil limiter is none.
-func Complete(known, gate limiter.Limiter, breaker bool) (limiter.Limiter, error) {
-	var all []limiter.Limiter
+// Defaults says which limits Complete adds.
+type Defaults struct{ Breaker, Pace bool }
+
+// missing returns those that are in none of the limiters.
+func (d Defaults) missing(among ...limiter.Limiter) Defaults {
+	return Defaults{
+		Breaker: d.Breaker && !has[*limiter.Breaker](among...),
+		Pace:    d.Pace && !has[*limiter.AdaptiveRate](among...) && !has[*limiter.Adaptive](among...),
+	}
+}
+
+// make returns the two, as far as they are wanted.
+func (d Defaults) make() (breaker, pace []limiter.Limiter, err error) {
+	if d.Breaker {
+		b, err := limiter.NewBreaker(limiter.BreakerConfig{})
+		if err != nil {
+			return nil, nil, err
+		}
+		breaker = append(breaker, b)
+	}
+	if d.Pace {
+		p, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{})
+		if err != nil {
+			return nil, nil, err
+		}
+		pace = append(pace, p)
+	}
+	return breaker, pace, nil
+}
+
+// Complete returns known with a Breaker and a pace, an AdaptiveRate, as far as
+// they are wanted and none of that kind is in known or in gate already; an
+// Adaptive is a pace, too. A nil limiter is none.
+//
+// The breaker is the first to be acquired and the pace the last: what a limit
+// behind it refuses is cancelled, and a pace counts the fewest starts in vain.
+func Complete(known, gate limiter.Limiter, d Defaults) (limiter.Limiter, error) {
+	all, pace, err := d.missing(known, gate).make()
+	if err != nil {
+		return nil, err
+	}
 	if known != nil {
 		all = append(all, known)
 	}
-	if breaker && !hasBreaker(known) && !hasBreaker(gate) {
-		b, err := limiter.NewBreaker(limiter.BreakerConfig{})
+	return limiter.All(append(all, pace...)...)
+}
+
+// Keys completes the limiters of keys. What it adds to one is forgotten when it has
+// not been used for long.
+type Keys struct {
+	defaults Defaults
+	added    *limiter.Keyed[key]
+}
+
+type key struct {
+	of    any // the identity of the key's limiter
+	added Defaults
+}
+
+// NewKeys returns Keys that add those.
+func NewKeys(d Defaults) (*Keys, error) {
+	added, err := limiter.NewKeyed(func(k key) (limiter.Limiter, error) {
+		breaker, pace, err := k.added.make()
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, b)
-	}
-	return limiter.All(all...)
+		return limiter.All(append(breaker, pace...)...)
+	})
+	return &Keys{defaults: d, added: added}, err
 }
 
-func hasBreaker(l limiter.Limiter) bool {
-	return l != nil && slices.ContainsFunc(limiter.Members(l), func(m limiter.Limiter) bool {
-		_, ok := m.(*limiter.Breaker)
-		return ok
-	})
+// Complete returns own with what its key has in addition.
+func (k *Keys) Complete(own limiter.Limiter) limiter.Limiter {
+	missing := k.defaults.missing(own)
+	if missing == (Defaults{}) {
+		return own
+	}
+	all, err := limiter.All(own, k.added.For(key{limiter.Identity(own), missing}))
+	if err != nil { // only nil limiters are refused
+		return own
+	}
+	return all
+}
+
+func has[L limiter.Limiter](among ...limiter.Limiter) bool {
+	return len(Of[L](among...)) > 0
+}
+
+// Of returns those of a kind among the limiters and the members of Alls.
+func Of[L limiter.Limiter](among ...limiter.Limiter) []L {
+	var found []L
+	for _, l := range among {
+		if l == nil {
+			continue
+		}
+		for _, m := range limiter.Members(l) {
+			if m, ok := m.(L); ok && !slices.ContainsFunc(found, func(f L) bool { return any(f) == any(m) }) {
+				found = append(found, m)
+			}
+		}
+	}
+	return found
 }
