@@ -117,8 +117,9 @@ func (p Permit) Observe(h http.Header) {
 
 // Do runs f under a permit of l. It returns f's error, or the error of
 // [Limiter.Acquire] without having called f. If f panics or ends its goroutine,
-// the permit is returned with [Permit.Abstain], and the panic goes on. A nil l or
-// f is an error.
+// the permit is returned with [Permit.Abstain], and the panic goes on. So it is when
+// ctx has ended and f's error says no more than that: how long the caller had, or
+// that it has gone, says nothing about the downstream. A nil l or f is an error.
 func Do(ctx context.Context, l Limiter, f func(ctx context.Context) error) (err error) {
 	if nils.Is(l) {
 		return fmt.Errorf("limiter: Do: l is %s: must be a Limiter", nils.Describe(l))
@@ -132,13 +133,27 @@ func Do(ctx context.Context, l Limiter, f func(ctx context.Context) error) (err 
 	}
 	returned := false
 	defer func() {
-		if returned {
+		switch {
+		case returned && !endOf(ctx, err):
 			p.Release(err)
-		} else {
+		default:
 			p.Abstain()
 		}
 	}()
 	err = f(ctx)
 	returned = true
 	return err
+}
+
+// endOf reports whether err is no more than the end of ctx.
+func endOf(ctx context.Context, err error) bool {
+	if err == nil || ctx.Err() == nil {
+		return false
+	}
+	for _, class := range [...]error{ErrMisconfigured, ErrOverload, ErrUnavailable} {
+		if errors.Is(err, class) {
+			return false
+		}
+	}
+	return errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))
 }
