@@ -26,9 +26,11 @@ import (
 func listen(t testing.TB, serve func(c net.Conn)) (addr string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	t.Cleanup(func() {
 		_ = l.Close()
+		stop()
 		wg.Wait()
 	})
 	wg.Go(func() {
@@ -37,9 +39,9 @@ func listen(t testing.TB, serve func(c net.Conn)) (addr string) {
 			if err != nil {
 				return
 			}
+			context.AfterFunc(ctx, func() { _ = c.Close() })
 			wg.Go(func() {
 				defer func() { _ = c.Close() }()
-				_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 				serve(c)
 			})
 		}
@@ -326,7 +328,7 @@ func TestTransportWithoutAServer(t *testing.T) {
 
 // What comes of each way to run out of time or patience.
 func TestTransportTimeouts(t *testing.T) {
-	const soon, late = 30 * ms, time.Minute
+	const soon, late = 100 * ms, time.Minute
 	errCause := errors.New("the order was withdrawn")
 	for name, c := range map[string]struct {
 		client, deadline time.Duration
@@ -377,8 +379,7 @@ func TestTransportTimeouts(t *testing.T) {
 						defer time.AfterFunc(c.cancel, func() { cancel(fmt.Errorf("%w: %w", errCause, limiter.ErrUnavailable)) }).Stop()
 					}
 					res, err := client.Do(req)
-					if inBody {
-						require.NoError(t, err)
+					if err == nil { // else not even the header came in that time
 						_, err = io.Copy(io.Discard, res.Body)
 						_ = res.Body.Close()
 					}
