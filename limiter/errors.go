@@ -181,5 +181,5 @@ func RetryAfter(err error) (time.Duration, bool) {
 		return 0, false
 	}
 	d := after.RetryAfter()
-	return d, d >= 0
+	return max(d, 0), d >= 0
 }

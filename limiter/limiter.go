@@ -102,13 +102,14 @@ type Observer interface {
 	ObservePermit(token uint64, h http.Header)
 }
 
-// Observe tells the limiter what the far side told of its quotas in the header
-// of the operation's response, whatever its status: RateLimit and
-// RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers), and the older
-// RateLimit-Remaining and X-RateLimit-Remaining with their Reset. An
-// [AdaptiveRate] learns from it, other limiters of this package ignore it. A
-// client calls it when the response's header is there, before the permit is
-// given back; a [Transport] does.
+// Observe passes the header of the operation's response to the limiter, whatever
+// its status, for what it says about the downstream's quotas. Read are RateLimit and
+// RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers), RateLimit-Remaining and
+// X-RateLimit-Remaining with their Reset in any unit and format that is in use, and
+// what Anthropic, Atlassian, BigCommerce, Brevo, Contentful, Docker Hub, HubSpot,
+// Linear, OpenAI, Shopify, Zendesk and others have instead. An [AdaptiveRate] learns
+// from it, other limiters of this package ignore it. A client calls it when the
+// response's header is there, before it returns the permit; a [Transport] does.
 func (p Permit) Observe(h http.Header) {
 	if o, ok := p.r.(Observer); ok {
 		o.ObservePermit(p.token, h)
