@@ -66,7 +66,7 @@
 // A request is sent once for its permit: redirects are not followed, and a request
 // that may have been processed is not sent again by the transport when its
 // connection breaks. One that the API says it has not processed (HTTP/2 GOAWAY,
-// REFUSED_STREAM), or that could not be written, is.
+// REFUSED_STREAM), or that the transport had not begun to write, is.
 //
 // A 429 with a Retry-After therefore stops all who share a limiter that heeds
 // it (a Breaker, an Adaptive, an AdaptiveRate): what was in flight still

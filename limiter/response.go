@@ -45,7 +45,8 @@ import (
 // is used up has something again. Its text has the request's method and URL without
 // query, the status, and up to 256 bytes of the body, of which what looks like a
 // secret is left out. For that, up to 4 KiB of the body are read, and put back:
-// res.Body can be read from its beginning. Nothing is read, and nothing changed, if
+// res.Body can be read from its beginning. A body of which that much has not come
+// within a second, nor its end, is closed. Nothing is read, and nothing changed, if
 // the result is nil. The response must not be nil.
 func ResponseError(res *http.Response) error {
 	e := judge(res)
@@ -138,6 +139,7 @@ func (e *statusError) RetryAfter() time.Duration { return e.after }
 const (
 	excerpt  = 256     // bytes of a body in an error
 	examined = 4 << 10 // bytes of a body that are searched for secrets
+	patience = time.Second
 	redacted = "[redacted]"
 )
 
@@ -146,9 +148,12 @@ func excerptOf(res *http.Response) string {
 	if res.Body == nil || res.Body == http.NoBody {
 		return ""
 	}
-	read, _ := io.ReadAll(io.LimitReader(res.Body, examined)) // the caller gets the error when it reads on
+	body := res.Body
+	late := time.AfterFunc(patience, func() { _ = body.Close() })
+	read, _ := io.ReadAll(io.LimitReader(body, examined)) // the caller gets the error when it reads on
+	late.Stop()
 	if len(read) > 0 {
-		res.Body = &unread{Reader: io.MultiReader(bytes.NewReader(read), res.Body), Closer: res.Body}
+		res.Body = &unread{Reader: io.MultiReader(bytes.NewReader(read), body), Closer: body}
 	}
 	if res.Header.Get("Content-Encoding") != "" {
 		return ""

@@ -168,6 +168,33 @@ func TestResponseErrorOfAClient(t *testing.T) {
 	require.Equal(t, []error{nil}, l.told, "the API has answered")
 }
 
+// An error whose body does not end is not waited for.
+func TestResponseErrorOfAnEndlessBody(t *testing.T) {
+	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
+		stop := make(chan struct{})
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusBadGateway)
+			_, _ = io.WriteString(w, "the upstream is")
+			_ = http.NewResponseController(w).Flush()
+			<-stop
+		}))
+		server.EnableHTTP2 = proto == "HTTP/2.0"
+		server.StartTLS()
+		l := newRecorder(t)
+		client := &http.Client{Transport: transport(t, l, server.Client().Transport)}
+		res, err := client.Get(server.URL)
+		require.NoError(t, err)
+		require.Equal(t, proto, res.Proto)
+		err = limiter.ResponseError(res)
+		require.ErrorContains(t, err, "502 Bad Gateway: the upstream is")
+		require.Zero(t, l.Stats().InUse)
+		require.Equal(t, limiter.ErrUnavailable, limiter.Classify(l.told[0]))
+		require.NoError(t, res.Body.Close())
+		close(stop)
+		server.Close()
+	}
+}
+
 func FuzzResponseError(f *testing.F) {
 	f.Add(404, "Retry-After", "7", `{"token":"s3cr3t-token-of-ours"}`)
 	f.Add(429, "X-RateLimit-Remaining", "0", "slow down")

@@ -35,7 +35,7 @@ import (
 // downstream's, use http.Client.Timeout, or the timeouts of the base.
 //
 // One permit is one request. What the server says it has not processed (HTTP/2
-// REFUSED_STREAM, GOAWAY), and what could not be written, [http.Transport] sends
+// REFUSED_STREAM, GOAWAY), and what it had not begun to write, [http.Transport] sends
 // again under the same permit. A request that may have been processed is not sent
 // again: where http.Transport would do so, which is on a kept connection that is
 // closed before the answer, for GETs and requests with an Idempotency-Key, it fails.
@@ -81,15 +81,11 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
+	once, done := sendonce.Request(req)
 	returned := false
 	defer func() {
 		if !returned {
 			permit.Abstain() // base panicked
-		}
-	}()
-	once, done := sendonce.Request(req)
-	defer func() {
-		if !returned {
 			done()
 		}
 	}()

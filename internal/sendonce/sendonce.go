@@ -14,8 +14,8 @@ import (
 var Err = errors.New("the server closed the connection without an answer: the request may have been processed and is not sent again")
 
 // Request returns req as one that net/http sends once, unless it is sure that it
-// was not processed: the server said so (HTTP/2 REFUSED_STREAM, GOAWAY), or nothing
-// was written. Without this, GETs and requests with an Idempotency-Key are also sent
+// was not processed: the server said so (HTTP/2 REFUSED_STREAM, GOAWAY), or writing
+// had not begun. Without this, GETs and requests with an Idempotency-Key are also sent
 // again when a kept connection is closed before its answer. The request on the wire
 // is the same. It ends with Err where it would have been sent again. done must be
 // called when its response's body is no longer needed.
