@@ -19,6 +19,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/rampmeter/rampmeter/internal/nils"
+	"github.com/rampmeter/rampmeter/internal/quota"
+	"github.com/rampmeter/rampmeter/internal/sendonce"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/retry"
 )
@@ -278,11 +280,12 @@ func (c *Client) attempt(ctx context.Context, r *call) error {
 		if returned {
 			permit.Release(err)
 		} else {
-			permit.Abstain() // the transport or the token source panicked
+			permit.Abstain() // the caller's context has ended, or the transport or the token source panicked
 		}
 	}()
 	err = c.send(ctx, r, permit)
-	returned = true
+	var answer *Error
+	returned = err == nil || ctx.Err() == nil || errors.As(err, &answer)
 	return err
 }
 
@@ -319,6 +322,8 @@ func (c *Client) send(ctx context.Context, r *call, permit limiter.Permit) error
 	// requests without a permit, and the token to hosts that are not the API.
 	before := r.inDoubt
 	r.inDoubt = true
+	req, done := sendonce.Request(req) // more than one would need more than one permit
+	defer done()
 	res, err := c.hooked.RoundTrip(req)
 	if err == nil && res == nil {
 		err = errors.New("the transport returned neither a response nor an error")
@@ -335,11 +340,10 @@ func (c *Client) send(ctx context.Context, r *call, permit limiter.Permit) error
 	}
 	defer func() { _ = res.Body.Close() }() // it was read as far as anyone wants to
 	permit.Observe(res.Header)
-	after, _ := retry.ParseRetryAfter(res.Header, time.Now())
 	failure := &Error{
 		Status:    res.StatusCode,
 		RequestID: clean(res.Header.Get("X-Request-Id"), maxWord, token),
-		After:     after,
+		After:     after(res),
 	}
 	var body []byte
 	if res.StatusCode != http.StatusSwitchingProtocols { // its body is a connection, which no context ends
@@ -363,6 +367,17 @@ func (c *Client) send(ctx context.Context, r *call, permit limiter.Permit) error
 		r.inDoubt = before && !failure.final()
 	}
 	return c.failure(ctx, timed, r, failure, token)
+}
+
+// after returns how long the response asks to be left alone: by its Retry-After, or
+// by when a quota that is used up has something again.
+func after(res *http.Response) time.Duration {
+	now := time.Now()
+	d, ok := quota.RetryAfter(res.Header, now)
+	if refused := res.StatusCode == http.StatusTooManyRequests || res.StatusCode == http.StatusForbidden; !ok && refused {
+		d, _ = quota.Of(res.Header, now).Wait()
+	}
+	return d
 }
 
 // parseProblem returns what a response without success says, as far as it is in
@@ -393,17 +408,16 @@ func refusedRedirect(from *url.URL, location, token string) error {
 	return fmt.Errorf("it redirects to %s, which is not followed, or the token would go there: correct BaseURL if the API has moved", origin)
 }
 
-// request builds the HTTP request. It is one that [http.Transport] does not
-// send again by itself, as it does on a kept connection that breaks when it
-// knows how to get the body again: that would be a request without a permit.
-// A body of unknown length that turns out empty is not seen on the wire.
+// request builds the HTTP request.
 func (c *Client) request(ctx context.Context, r *call, token string) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, nil)
+	var body io.Reader
+	if r.body != nil {
+		body = bytes.NewReader(r.body)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, c.base+r.path, body)
 	if err != nil {
 		return nil, err
 	}
-	req.Body = io.NopCloser(bytes.NewReader(r.body))
-	req.ContentLength = int64(len(r.body))
 	req.Header.Set("Accept", "application/json, application/problem+json")
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("User-Agent", "rampmeter-inventory")

@@ -33,8 +33,9 @@
 //	4xx, code out_of_stock              ErrOutOfStock                    ErrPermanent
 //	412                                 ErrChanged
 //	400, 422, other 4xx                 ErrInvalid                       ErrPermanent
-//	401, 403, 407                       ErrUnauthorized                                ErrMisconfigured
-//	429                                 ErrThrottled                                   ErrOverload
+//	401, other 403, 407                 ErrUnauthorized                                ErrMisconfigured
+//	429; 403 with Retry-After or        ErrThrottled                                   ErrOverload
+//	a quota that is used up
 //	503 with Retry-After                ErrUnavailable                                 ErrOverload
 //	other 5xx, 408, 425                 ErrUnavailable                                 ErrUnavailable
 //	no connection, timeout, cut off     ErrUnavailable                                 ErrUnavailable
@@ -52,7 +53,8 @@
 // that a message could be blamed for.
 //
 // The end of the caller's context is no [*Error] but the context's error and
-// its cause: it says nothing about the API. The end of Config.Timeout is one.
+// its cause: it says nothing about the API, and the limiter learns nothing from it.
+// The end of Config.Timeout is one.
 //
 // Neither the token nor the request's query is ever in the text of an error.
 //
@@ -61,9 +63,10 @@
 // Each HTTP request takes one permit of Config.Limiter and releases it with
 // the call's error after the response was read. Before that the limiter is told
 // the response's header ([limiter.Permit.Observe]), for what it says of quotas.
-// A request is sent once for its permit: redirects are not followed, and the
-// transport is kept from repeating a request by itself on a connection that
-// broke.
+// A request is sent once for its permit: redirects are not followed, and a request
+// that may have been processed is not sent again by the transport when its
+// connection breaks. One that the API says it has not processed (HTTP/2 GOAWAY,
+// REFUSED_STREAM), or that the transport had not begun to write, is.
 //
 // A 429 with a Retry-After therefore stops all who share a limiter that obeys
 // it (an Adaptive, an AdaptiveRate): what was in flight still arrives, and then

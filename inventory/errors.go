@@ -160,6 +160,8 @@ func (e *Error) Reason() string {
 // a code only tells apart what may be wrong with one request.
 func (e *Error) kind() error {
 	switch {
+	case e.Status == http.StatusForbidden && e.After > 0: // how some APIs and gateways say 429
+		return ErrThrottled
 	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden, e.Status == http.StatusProxyAuthRequired:
 		return ErrUnauthorized
 	case e.Status == http.StatusTooManyRequests:

@@ -46,6 +46,7 @@ func TestWhatErrorsMean(t *testing.T) {
 		{inventory.Error{Status: 412, Err: cut}, inventory.ErrUnavailable, false, limiter.ErrUnavailable, "unavailable"},
 		{inventory.Error{Status: 401}, inventory.ErrUnauthorized, false, limiter.ErrMisconfigured, "unauthorized"},
 		{inventory.Error{Status: 403, Code: "not_found"}, inventory.ErrUnauthorized, false, limiter.ErrMisconfigured, "unauthorized"},
+		{inventory.Error{Status: 403, After: time.Second}, inventory.ErrThrottled, false, limiter.ErrOverload, "throttled"},
 		{inventory.Error{Status: 407, Err: cut}, inventory.ErrUnauthorized, false, limiter.ErrMisconfigured, "unauthorized"},
 		{inventory.Error{Status: 429}, inventory.ErrThrottled, false, limiter.ErrOverload, "throttled"},
 		{inventory.Error{Status: 429, Err: cut, After: 1}, inventory.ErrThrottled, false, limiter.ErrOverload, "throttled"},

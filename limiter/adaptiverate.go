@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/quota"
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
@@ -359,7 +360,7 @@ func (a *AdaptiveRate) ObservePermit(token uint64, h http.Header) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	// Those that started after this operation are not in what is left.
-	rate, pause, holds := quotasOf(h).allow(float64(a.pace.since(token)))
+	rate, pause, holds := allowed(quota.Of(h, time.Now()), float64(a.pace.since(token)))
 	if rate == 0 && pause == 0 {
 		return
 	}

@@ -19,7 +19,7 @@
 // [AdaptiveRate] find out how many it can take; [Valve] is opened and closed by
 // hand or by a schedule; [Keyed] has one limiter for each tenant, item or host;
 // and [All] puts several limiters together.
-// [Transport] puts a limiter round an HTTP client's requests. Other limiters need
+// [Transport] puts a limiter around an HTTP client's requests. Other limiters need
 // to implement [Limiter] only.
 //
 // # Which limiter
@@ -30,7 +30,7 @@
 //     less, since what a network makes of the spacing of starts is not ours.
 //   - Nobody says how many, or the number changes, or other processes use it too:
 //     [AdaptiveRate]. It needs no configuration, obeys Retry-After and quota headers
-//     (RateLimit, X-RateLimit-Remaining), sets no limit before the first refusal, and
+//     (see [Permit.Observe]), sets no limit before the first refusal, and
 //     belongs next to a TokenBucket too, which may be set wrong.
 //   - It says how many requests it handles at once, or you want no more of your
 //     own at once: a [Semaphore].
@@ -80,11 +80,16 @@
 // # Errors
 //
 // Acquire and Ready fail only when their context ends, with context.Cause(ctx).
-// What an operation's own error says about the far side is told to Release, and
+//
+// [ResponseError] makes the error for an HTTP response, whatever it is: nil for a
+// success, one of the classes below for what is about the downstream as a whole, and
+// retry.ErrPermanent for a request that will never succeed. A handler returns it.
+//
+// What an operation's own error says about the downstream is passed to Release, and
 // understood by [Classify]: [ErrOverload], [ErrUnavailable],
 // [ErrMisconfigured], or nothing. A client's errors answer errors.Is for the
-// one that fits, and have a method RetryAfter() time.Duration where the far
-// side said how long to stay away. Constructors and setters refuse values out
+// one that fits, and have a method RetryAfter() time.Duration where the downstream
+// said how long to stay away. Constructors and setters refuse values out
 // of range with an error that names the value, and change nothing.
 //
 // # Concurrency

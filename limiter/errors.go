@@ -6,20 +6,24 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"net/url"
+	"reflect"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/nils"
 )
 
 // The errors that mean something to limiters: what an operation's error says
-// about the far side as a whole, not about one request. A typed error of a
+// about the downstream as a whole, not about one request. A typed error of a
 // client answers errors.Is for the one that fits. Test with [Classify].
 var (
-	// ErrOverload is the far side saying slow down (429, or 503 with a
-	// Retry-After). For how long: RetryAfter() time.Duration of any error in
-	// the same tree.
+	// ErrOverload is the downstream saying slow down (429, or 503 or 403 with a
+	// Retry-After or a quota that is used up). For how long: RetryAfter()
+	// time.Duration of any error in the same tree.
 	ErrOverload = errors.New("limiter: the far side is overloaded")
 
-	// ErrUnavailable means that the far side can't be reached or is broken (connection
-	// refused or reset, timeout, 5xx).
+	// ErrUnavailable means that the downstream can't be reached or is broken: no
+	// answer, part of one, or a 5xx.
 	ErrUnavailable = errors.New("limiter: the far side is unavailable")
 
 	// ErrMisconfigured means that this operation, and perhaps every one, will not
@@ -28,16 +32,27 @@ var (
 	ErrMisconfigured = errors.New("limiter: the far side refuses us until someone acts")
 )
 
-// Classify reports what err says about the far side: [ErrOverload],
+// Classify reports what err says about the downstream: [ErrOverload],
 // [ErrUnavailable], [ErrMisconfigured], or nil when it says nothing, as a
 // success, a bad request, an undecodable body or our own cancellation do.
 //
-// An error that answers errors.Is for one of the three is taken at its word.
-// Otherwise the standard library's own errors are understood: timeouts
-// (context.DeadlineExceeded and any net.Error that timed out) and failed
-// connections are ErrUnavailable; certificates that can't be verified and host
-// names that do not exist are ErrMisconfigured. context.Canceled is never the
-// far side's doing.
+// An error that answers errors.Is for one of the three is taken at its word. So are
+// the status codes of gRPC, in the errors of its Go package: Unavailable, Internal
+// and DataLoss are ErrUnavailable, ResourceExhausted is ErrOverload, Unauthenticated
+// and PermissionDenied are ErrMisconfigured, DeadlineExceeded is a timeout.
+// Otherwise the standard library's own errors are understood:
+//
+//   - Certificates that can't be verified or are refused, a server that does not speak
+//     TLS, and host names that do not exist are ErrMisconfigured.
+//   - Timeouts of any kind, failed connections, reset HTTP/2 streams, and every
+//     request that [http.Client] got no response to, are ErrUnavailable.
+//   - context.Canceled is never the downstream's doing.
+//
+// Whose a context.DeadlineExceeded is can't be seen in an error alone. It is
+// ErrUnavailable, since most deadlines are how long an operation may take. Where more
+// is known, it is nobody's: when the context has ended that was passed to [Do], or that
+// of a [Transport]'s request, and when the attempts of package retry ran into it. There
+// the error of the last attempt counts.
 func Classify(err error) error {
 	if err == nil {
 		return nil
@@ -46,6 +61,10 @@ func Classify(err error) error {
 		if errors.Is(err, class) {
 			return class
 		}
+	}
+	var attempts interface{ LastError() error }
+	if errors.As(err, &attempts) {
+		return Classify(attempts.LastError())
 	}
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -56,16 +75,91 @@ func Classify(err error) error {
 		authority x509.UnknownAuthorityError
 		host      x509.HostnameError
 		invalid   x509.CertificateInvalidError
+		record    tls.RecordHeaderError // what answers does not speak TLS
+		alert     tls.AlertError        // it refused our side of the handshake
 		timeout   net.Error
 		op        *net.OpError
+		stream    http2Error
+		request   *url.Error
 	)
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound,
-		errors.As(err, &cert), errors.As(err, &authority), errors.As(err, &host), errors.As(err, &invalid):
+		errors.As(err, &cert), errors.As(err, &authority), errors.As(err, &host), errors.As(err, &invalid),
+		errors.As(err, &record), errors.As(err, &alert):
 		return ErrMisconfigured
 	case errors.Is(err, context.DeadlineExceeded), // also in a net.Error that does not look so deep
-		errors.As(err, &timeout) && timeout.Timeout(), errors.As(err, &op):
+		errors.As(err, &timeout) && timeout.Timeout(),
+		errors.As(err, &dns), errors.As(err, &op), errors.As(err, &stream),
+		errors.As(err, &request) && request.Op != "parse":
 		return ErrUnavailable
+	}
+	return classOfCode(grpcCode(err))
+}
+
+// http2Error is how net/http lets others have its error for a reset stream: errors.As
+// finds it by its fields.
+type http2Error struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (http2Error) Error() string { return "stream error" }
+
+// grpcCode returns the code of the first error in err's tree that has a method
+// GRPCStatus, as those of google.golang.org/grpc/status do, or 0. It is found by
+// reflection, because the method's result is of a type of that module.
+func grpcCode(err error) (code uint64) {
+	for err != nil && code == 0 {
+		code = statusCode(err)
+		switch e := err.(type) {
+		case interface{ Unwrap() error }:
+			err = e.Unwrap()
+		case interface{ Unwrap() []error }:
+			for _, err := range e.Unwrap() {
+				if code == 0 {
+					code = grpcCode(err)
+				}
+			}
+			return code
+		default:
+			return code
+		}
+	}
+	return code
+}
+
+func statusCode(err error) uint64 {
+	if nils.Is(err) {
+		return 0
+	}
+	call := func(v reflect.Value, m reflect.Value) (reflect.Value, bool) {
+		if !m.IsValid() || m.Type().NumIn() != 0 || m.Type().NumOut() != 1 {
+			return v, false
+		}
+		return m.Call(nil)[0], true
+	}
+	v := reflect.ValueOf(err)
+	status, ok := call(v, v.MethodByName("GRPCStatus"))
+	if !ok || status.Kind() != reflect.Pointer || status.IsNil() {
+		return 0
+	}
+	code, ok := call(status, status.MethodByName("Code"))
+	if !ok || code.Kind() != reflect.Uint32 {
+		return 0
+	}
+	return code.Uint()
+}
+
+// classOfCode returns the class of a code of gRPC.
+func classOfCode(code uint64) error {
+	switch code {
+	case 4, 13, 14, 15: // DeadlineExceeded, Internal, Unavailable, DataLoss
+		return ErrUnavailable
+	case 8: // ResourceExhausted
+		return ErrOverload
+	case 7, 16: // PermissionDenied, Unauthenticated
+		return ErrMisconfigured
 	}
 	return nil
 }
@@ -74,10 +168,11 @@ func Classify(err error) error {
 // err, though perhaps not with what was hoped for. To a limiter that learns from
 // it, the downstream then did the work. Where we gave up ourselves, nobody knows.
 func answered(err error) bool {
-	return Classify(err) == nil && !errors.Is(err, context.Canceled)
+	const canceled = 1 // the code of gRPC
+	return Classify(err) == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && grpcCode(err) != canceled
 }
 
-// RetryAfter returns how long the far side asked to be left alone: the first
+// RetryAfter returns how long the downstream asked to be left alone: the first
 // RetryAfter() time.Duration in err's tree. It reports false when there is
 // none, or when it is negative.
 func RetryAfter(err error) (time.Duration, bool) {
@@ -86,5 +181,5 @@ func RetryAfter(err error) (time.Duration, bool) {
 		return 0, false
 	}
 	d := after.RetryAfter()
-	return d, d >= 0
+	return max(d, 0), d >= 0
 }

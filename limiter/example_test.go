@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/retry"
 )
 
 func Example() {
@@ -251,13 +252,56 @@ func ExampleTransport() {
 	if err != nil {
 		panic(err)
 	}
-	fmt.Println(res.Status)
-	_ = res.Body.Close() // gives the permit back, with what the response said
+	err = limiter.ResponseError(res) // what the caller needs to know
+	_ = res.Body.Close()             // returns the permit, with what the response says
+	after, _ := limiter.RetryAfter(err)
+	fmt.Println(limiter.Classify(err), "for", after)
 	block := rate.Blocked()
 	fmt.Println(block.Reason, "for", time.Until(block.Until).Round(time.Second))
 	// Output:
-	// 429 Too Many Requests
+	// limiter: the far side is overloaded for 1m0s
 	// pause for 1m0s
+}
+
+func ExampleResponseError() {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/orders/1":
+			w.WriteHeader(http.StatusNoContent)
+		case "/orders/2":
+			http.Error(w, `{"error": "no such order"}`, http.StatusNotFound)
+		case "/orders/3":
+			w.Header().Set("Retry-After", "5")
+			w.WriteHeader(http.StatusTooManyRequests)
+		default:
+			w.WriteHeader(http.StatusBadGateway)
+		}
+	}))
+	defer api.Close()
+
+	// A handler of messages returns what it is given.
+	handle := func(ctx context.Context, order string) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodDelete, api.URL+"/orders/"+order, nil)
+		if err != nil {
+			return retry.Permanent(err)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = res.Body.Close() }()
+		return limiter.ResponseError(res)
+	}
+	for _, order := range []string{"1", "2", "3", "4"} {
+		err := handle(context.Background(), order)
+		after, _ := limiter.RetryAfter(err)
+		fmt.Println(order, "permanent:", errors.Is(err, retry.ErrPermanent), "class:", limiter.Classify(err), "after:", after)
+	}
+	// Output:
+	// 1 permanent: false class: <nil> after: 0s
+	// 2 permanent: true class: <nil> after: 0s
+	// 3 permanent: false class: limiter: the far side is overloaded after: 5s
+	// 4 permanent: false class: limiter: the far side is unavailable after: 0s
 }
 
 func ExampleClassify() {

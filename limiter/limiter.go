@@ -102,13 +102,14 @@ type Observer interface {
 	ObservePermit(token uint64, h http.Header)
 }
 
-// Observe tells the limiter what the far side told of its quotas in the header
-// of the operation's response, whatever its status: RateLimit and
-// RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers), and the older
-// RateLimit-Remaining and X-RateLimit-Remaining with their Reset. An
-// [AdaptiveRate] learns from it, other limiters of this package ignore it. A
-// client calls it when the response's header is there, before the permit is
-// given back; a [Transport] does.
+// Observe passes the header of the operation's response to the limiter, whatever
+// its status, for what it says about the downstream's quotas. Read are RateLimit and
+// RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers), RateLimit-Remaining and
+// X-RateLimit-Remaining with their Reset in any unit and format that is in use, and
+// what Anthropic, Atlassian, BigCommerce, Brevo, Contentful, Docker Hub, HubSpot,
+// Linear, OpenAI, Shopify, Zendesk and others have instead. An [AdaptiveRate] learns
+// from it, other limiters of this package ignore it. A client calls it when the
+// response's header is there, before it returns the permit; a [Transport] does.
 func (p Permit) Observe(h http.Header) {
 	if o, ok := p.r.(Observer); ok {
 		o.ObservePermit(p.token, h)
@@ -117,8 +118,9 @@ func (p Permit) Observe(h http.Header) {
 
 // Do runs f under a permit of l. It returns f's error, or the error of
 // [Limiter.Acquire] without having called f. If f panics or ends its goroutine,
-// the permit is returned with [Permit.Abstain], and the panic goes on. A nil l or
-// f is an error.
+// the permit is returned with [Permit.Abstain], and the panic goes on. So it is when
+// ctx has ended and f's error says no more than that: how long the caller had, or
+// that it has gone, says nothing about the downstream. A nil l or f is an error.
 func Do(ctx context.Context, l Limiter, f func(ctx context.Context) error) (err error) {
 	if nils.Is(l) {
 		return fmt.Errorf("limiter: Do: l is %s: must be a Limiter", nils.Describe(l))
@@ -132,13 +134,27 @@ func Do(ctx context.Context, l Limiter, f func(ctx context.Context) error) (err 
 	}
 	returned := false
 	defer func() {
-		if returned {
+		switch {
+		case returned && !endOf(ctx, err):
 			p.Release(err)
-		} else {
+		default:
 			p.Abstain()
 		}
 	}()
 	err = f(ctx)
 	returned = true
 	return err
+}
+
+// endOf reports whether err is no more than the end of ctx.
+func endOf(ctx context.Context, err error) bool {
+	if err == nil || ctx.Err() == nil {
+		return false
+	}
+	for _, class := range [...]error{ErrMisconfigured, ErrOverload, ErrUnavailable} {
+		if errors.Is(err, class) {
+			return false
+		}
+	}
+	return errors.Is(err, ctx.Err()) || errors.Is(err, context.Cause(ctx))
 }

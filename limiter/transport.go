@@ -6,32 +6,40 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/rampmeter/rampmeter/internal/nils"
+	"github.com/rampmeter/rampmeter/internal/sendonce"
 )
 
-// A Transport is an [http.RoundTripper] that puts a limiter round another one:
-// a request starts when the limiter lets it, and its permit is given back once,
+// A Transport is an [http.RoundTripper] that puts a limiter around another one:
+// a request starts when the limiter lets it, and its permit is returned once:
 // when its response body has been read to the end or closed, or reading it has
 // failed, or when there was no response. A caller that does neither keeps the
 // permit for ever.
 //
-// What the limiter is told of the far side: 429, and 503 with a Retry-After,
-// are [ErrOverload], with the [RetryAfter] of the header (seconds or a date, if
-// there is one, up to a day); other 5xx are [ErrUnavailable]; 401 and 403 are
-// [ErrMisconfigured]; any other response is a success. A request that got no
-// response, or not all of its body, is told by its error, as [Classify]
-// understands it; a connection that ended too early is ErrUnavailable.
+// What the limiter learns:
 //
-// One permit is one request: [http.Transport] sends some requests again by
-// itself when a connection that was kept open turns out to be broken, and is
-// kept from it here. Such a request fails instead, as ErrUnavailable. Only a
-// POST, PUT or PATCH that has an Idempotency-Key and no body at all is still
-// sent again.
+//	a response                       what [ResponseError] makes of its status and header;
+//	                                 a success if that is no error or has no class
+//	no response, or not all of it    ErrUnavailable: the connection was refused, reset, or closed
+//	                                 while idle, the stream was reset (RST_STREAM, GOAWAY), a proxy
+//	                                 refused to connect, the answer was no HTTP
+//	  of a timeout                   ErrUnavailable: that of the dialer, of TLS, of the response header,
+//	                                 of an HTTP/2 ping, and [http.Client.Timeout], also in the body
+//	  of a bad certificate or name   ErrMisconfigured, as [Classify] says
+//	  of the request's own context   nothing: the caller has gone, or had too little time left
+//
+// A deadline of the request's context is the caller's own. To count a timeout as the
+// downstream's, use http.Client.Timeout, or the timeouts of the base.
+//
+// One permit is one request. What the server says it has not processed (HTTP/2
+// REFUSED_STREAM, GOAWAY), and what it had not begun to write, [http.Transport] sends
+// again under the same permit. A request that may have been processed is not sent
+// again: where http.Transport would do so, which is on a kept connection that is
+// closed before the answer, for GETs and requests with an Idempotency-Key, it fails.
+// Apart from that, requests are sent as the caller made them.
 //
 // The response and its errors reach the caller as they are. Make a Transport with
 // [NewTransport]; the zero Transport fails every request. It may be used
@@ -73,26 +81,32 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
+	once, done := sendonce.Request(req)
 	returned := false
 	defer func() {
 		if !returned {
 			permit.Abstain() // base panicked
+			done()
 		}
 	}()
-	res, err := t.base.RoundTrip(once(req))
+	res, err := t.base.RoundTrip(once)
 	if err != nil {
 		returned = true
-		permit.Release(cutOff(err))
+		permit.Release(failure(req, err))
+		done()
 		return res, err
 	}
+	if r := res.Request; r != nil && r.Context() == once.Context() {
+		res.Request = req
+	}
 	permit.Observe(res.Header)
-	held := &hold{permit: permit, verdict: ResponseError(res)}
+	held := &hold{permit: permit, verdict: verdict(res), done: done}
 	returned = true
 	if res.Body == nil || res.Body == http.NoBody {
 		held.release(nil)
 		return res, nil
 	}
-	b := &body{ReadCloser: res.Body, held: held}
+	b := &body{ReadCloser: res.Body, held: held, req: req}
 	res.Body = b
 	if w, ok := b.ReadCloser.(io.Writer); ok {
 		res.Body = &duplexBody{body: b, Writer: w} // 101 Switching Protocols
@@ -107,28 +121,6 @@ func (t *Transport) acquire(ctx context.Context) (Permit, error) {
 	return t.limiter.Acquire(ctx)
 }
 
-// once returns the request as one that can't be sent twice: with a body that
-// nobody knows how to get again. A body that turns out empty is not seen on the
-// wire where the method does not usually have one.
-func once(req *http.Request) *http.Request {
-	empty := req.Body == nil || req.Body == http.NoBody
-	if !empty && req.GetBody == nil {
-		return req
-	}
-	single := *req // a RoundTripper must not change the request
-	single.GetBody = nil
-	switch req.Method {
-	case http.MethodDelete, "PROPFIND", "SEARCH": // sent again with a key only
-		empty = empty && (req.Header["Idempotency-Key"] != nil || req.Header["X-Idempotency-Key"] != nil)
-		fallthrough
-	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
-		if empty {
-			single.Body = io.NopCloser(http.NoBody)
-		}
-	}
-	return &single
-}
-
 // CloseIdleConnections closes those of the base, if it knows how to. It is what
 // [http.Client.CloseIdleConnections] calls.
 func (t *Transport) CloseIdleConnections() {
@@ -137,27 +129,30 @@ func (t *Transport) CloseIdleConnections() {
 	}
 }
 
-// A hold is a permit that is given back once, with the verdict on a request.
+// A hold is a permit that is returned once, with the verdict on a request.
 type hold struct {
 	permit  Permit
 	verdict error
+	done    func()
 	once    sync.Once
 }
 
-// release gives the permit back. An error of the body matters only if the
-// response itself told nothing.
+// release returns the permit. An error of the body matters only if the response
+// itself says nothing.
 func (h *hold) release(err error) {
 	h.once.Do(func() {
 		if h.verdict == nil {
 			h.verdict = err
 		}
 		h.permit.Release(h.verdict)
+		h.done()
 	})
 }
 
 type body struct {
 	io.ReadCloser
 	held *hold
+	req  *http.Request
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -166,7 +161,7 @@ func (b *body) Read(p []byte) (int, error) {
 	case err == io.EOF:
 		b.held.release(nil)
 	case err != nil:
-		b.held.release(cutOff(err))
+		b.held.release(failure(b.req, err))
 	}
 	return n, err
 }
@@ -182,76 +177,61 @@ type duplexBody struct {
 	io.Writer
 }
 
-// ResponseError returns what a response says about the far side. Whoever makes
-// the request needs it, with a [Transport] too: that tells its limiter, and hands
-// the response on as it is. It is [ErrOverload] for 429, and for 503 with a
-// Retry-After; [ErrUnavailable] for other 5xx; [ErrMisconfigured] for 401 and
-// 403; and nil for any other, since 400 or 404 are about one request. The error
-// has the method RetryAfter where the response told it.
-func ResponseError(res *http.Response) error {
-	switch after := retryAfter(res.Header); {
-	case res.StatusCode == http.StatusTooManyRequests,
-		res.StatusCode == http.StatusServiceUnavailable && after >= 0:
-		return &statusError{status: res.StatusCode, class: ErrOverload, after: after}
-	case res.StatusCode >= 500:
-		return &statusError{status: res.StatusCode, class: ErrUnavailable, after: -1}
-	case res.StatusCode == http.StatusUnauthorized, res.StatusCode == http.StatusForbidden:
-		return &statusError{status: res.StatusCode, class: ErrMisconfigured, after: -1}
+// failure returns what the error of a request says that got no response, or not all
+// of one.
+func failure(req *http.Request, err error) error {
+	switch {
+	case Classify(err) == ErrMisconfigured:
+		return err
+	case errors.Is(err, context.Canceled) || ended(req):
+		return &gaveUp{err}
 	}
-	return nil
+	return &noAnswer{err}
 }
 
-// A statusError is the verdict on a response.
-type statusError struct {
-	status int
-	class  error
-	after  time.Duration // negative: not told
-}
+// clientTimeoutWait is how long to wait, after the request's deadline, for
+// http.Client to say that the deadline was its own. It closes Request.Cancel from a
+// goroutine that is woken at the same time.
+const clientTimeoutWait = 100 * time.Millisecond
 
-func (e *statusError) Error() string {
-	return fmt.Sprintf("limiter: response status %d: %v", e.status, e.class)
-}
-
-func (e *statusError) Unwrap() error { return e.class }
-
-// Timeout reports whether the far side had no room or took too long, which to
-// an [Adaptive] is as if we had not waited for it any longer.
-func (e *statusError) Timeout() bool {
-	return e.status == http.StatusServiceUnavailable || e.status == http.StatusGatewayTimeout
-}
-
-func (e *statusError) RetryAfter() time.Duration { return e.after }
-
-// retryAfter returns how long the header's Retry-After tells to wait, or -1 if
-// it tells nothing. A date is compared with the server's own clock, if it
-// tells the time.
-func retryAfter(h http.Header) time.Duration {
-	value := strings.TrimSpace(h.Get("Retry-After"))
-	// Some servers tell fractions of a second, though the standard does not.
-	if s, err := strconv.ParseFloat(value, 64); err == nil && strings.Trim(value, "0123456789.") == "" {
-		return time.Duration(min(s, maxRetryAfter.Seconds()) * float64(time.Second))
+// ended reports whether it was the caller who ended the request. [http.Client] ends
+// one on its Timeout by the deadline of the request's context and by its Cancel
+// channel, whereas only the first of them happens when the deadline is the caller's.
+func ended(req *http.Request) bool {
+	ctx := req.Context()
+	deadline, ok := ctx.Deadline()
+	late := ok && !time.Now().Before(deadline)
+	select {
+	case <-req.Cancel: //nolint:staticcheck // http.Client sets it
+		return !late
+	default:
 	}
-	at, err := http.ParseTime(value)
-	if err != nil {
-		return -1
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return true
+	case !late || req.Cancel == nil: //nolint:staticcheck // see above
+		return late
 	}
-	now, err := http.ParseTime(h.Get("Date"))
-	if err != nil {
-		now = time.Now()
+	wait := time.NewTimer(clientTimeoutWait)
+	defer wait.Stop()
+	select {
+	case <-req.Cancel: //nolint:staticcheck // see above
+		return false
+	case <-wait.C:
+		return true
 	}
-	return min(max(0, at.Sub(now)), maxRetryAfter)
 }
 
-// maxRetryAfter bounds what is believed of a Retry-After: a server whose clock
-// or arithmetic is off must not stop its clients for years.
-const maxRetryAfter = 24 * time.Hour
+// noAnswer is an error without a response.
+type noAnswer struct{ err error }
 
-// cutOff returns the verdict on a request that failed with err. That a
-// connection ended too early is plain here, whereas elsewhere an io.EOF may
-// be anything.
-func cutOff(err error) error {
-	if (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) && !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return err
-}
+func (e *noAnswer) Error() string        { return e.err.Error() }
+func (e *noAnswer) Unwrap() error        { return e.err }
+func (e *noAnswer) Is(target error) bool { return target == ErrUnavailable }
+
+// gaveUp is the error of an operation that its caller ended. It does not unwrap: the
+// context's cause may be any error, and is not the downstream's.
+type gaveUp struct{ err error }
+
+func (e *gaveUp) Error() string        { return e.err.Error() }
+func (e *gaveUp) Is(target error) bool { return target == context.Canceled }

@@ -82,8 +82,8 @@ func TestTransportVerdicts(t *testing.T) {
 		{400, []string{"Retry-After", "3"}, nil, none},
 		{429, nil, limiter.ErrOverload, none},
 		{429, []string{"Retry-After", "3"}, limiter.ErrOverload, 3 * time.Second},
-		{429, []string{"Retry-After", "-3"}, limiter.ErrOverload, none},
-		{429, []string{"Retry-After", "99999999999999999999"}, limiter.ErrOverload, 24 * time.Hour},
+		{429, []string{"Retry-After", "-3"}, limiter.ErrOverload, 0},
+		{429, []string{"Retry-After", "99999999999999999999"}, limiter.ErrOverload, none},
 		{429, []string{"Retry-After", "1.5"}, limiter.ErrOverload, 1500 * time.Millisecond},
 		{429, []string{"Retry-After", "1e3"}, limiter.ErrOverload, none},
 		{503, []string{"Date", date.Format(http.TimeFormat), "Retry-After", date.AddDate(100, 0, 0).Format(http.TimeFormat)}, limiter.ErrOverload, 24 * time.Hour},
@@ -98,6 +98,21 @@ func TestTransportVerdicts(t *testing.T) {
 		{502, nil, limiter.ErrUnavailable, none},
 		{401, nil, limiter.ErrMisconfigured, none},
 		{403, nil, limiter.ErrMisconfigured, none},
+		{403, []string{"Retry-After", "60"}, limiter.ErrOverload, time.Minute},
+		{403, []string{"X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "60"}, limiter.ErrOverload, time.Minute},
+		{403, []string{"X-RateLimit-Remaining", "0"}, limiter.ErrOverload, none},
+		{403, []string{"X-RateLimit-Remaining", "7", "X-RateLimit-Reset", "60"}, limiter.ErrMisconfigured, none},
+		{429, []string{"X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "60"}, limiter.ErrOverload, time.Minute},
+		{429, []string{"Retry-After", "2", "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "60"}, limiter.ErrOverload, 2 * time.Second},
+		{503, []string{"X-RateLimit-Remaining", "0", "X-RateLimit-Reset", "60"}, limiter.ErrOverload, time.Minute},
+		{529, nil, limiter.ErrUnavailable, none},
+		{529, []string{"Retry-After", "5"}, limiter.ErrOverload, 5 * time.Second},
+		{407, nil, limiter.ErrMisconfigured, none},
+		{408, nil, limiter.ErrUnavailable, none},
+		{425, nil, limiter.ErrUnavailable, none},
+		{302, nil, nil, none},
+		{304, nil, nil, none},
+		{422, nil, nil, none},
 	} {
 		for name, body := range map[string]io.ReadCloser{"with": io.NopCloser(strings.NewReader("hello")), "without": http.NoBody, "nil": nil} {
 			t.Run(fmt.Sprintf("%d %v %s body", test.status, test.header, name), func(t *testing.T) {
@@ -145,7 +160,7 @@ func TestTransportReleasesOnce(t *testing.T) {
 		{context.DeadlineExceeded, limiter.ErrUnavailable},
 		{context.Canceled, nil},
 		{fmt.Errorf("%w: %w", context.Canceled, io.ErrUnexpectedEOF), nil},
-		{errPoison, nil},
+		{errPoison, limiter.ErrUnavailable},
 	} {
 		l := newRecorder(t)
 		res, err := get(t, transport(t, l, respond(200, errBody{test.err})))
@@ -163,6 +178,7 @@ func TestTransportWithoutResponse(t *testing.T) {
 	for _, test := range []struct{ err, class error }{
 		{&net.OpError{Op: "dial", Err: errors.New("refused")}, limiter.ErrUnavailable},
 		{io.EOF, limiter.ErrUnavailable},
+		{errors.New("malformed HTTP response"), limiter.ErrUnavailable},
 		{&net.DNSError{IsNotFound: true}, limiter.ErrMisconfigured},
 		{context.Canceled, nil},
 	} {

@@ -20,7 +20,8 @@
 // What an error means is asked of the error itself:
 //
 //   - errors.Is(err, [ErrPermanent]): trying again can't help. [Permanent] marks
-//     an error so; a typed error answers by an Is method.
+//     an error so; a typed error answers by an Is method. For an HTTP response,
+//     limiter.ResponseError makes the error, permanent or not.
 //   - RetryAfter() time.Duration in its tree: not before then. [After] adds it;
 //     [ParseRetryAfter] reads it from an HTTP response.
 //   - Everything else is worth another attempt, unless Policy.Retryable says

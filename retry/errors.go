@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/permanent"
 )
 
 var (
 	// ErrPermanent means that this will never succeed, however often it is tried. Errors
 	// become permanent by [Permanent] or by an Is method that answers for it.
-	ErrPermanent = errors.New("retry: permanent error")
+	ErrPermanent = permanent.Err
 
 	// ErrExhausted means that all attempts that the policy allows were made. It is the
 	// Cause of an [*Error].
@@ -98,6 +100,11 @@ func (e *Error) Unwrap() []error {
 	}
 	return errs
 }
+
+// LastError returns Err. It is how limiters tell what the last attempt met from why
+// there are no more: a deadline that ends the attempts says nothing about the
+// downstream.
+func (e *Error) LastError() error { return e.Err }
 
 // Reason is [ReasonExhausted] if the attempts were used up, whatever the last
 // of them failed with. Otherwise it is empty and Err decides; see [Reason].

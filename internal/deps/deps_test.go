@@ -19,8 +19,8 @@ const module = "github.com/rampmeter/rampmeter"
 // allowed says what each package of the root module may import beside the
 // standard library. A package that is not here may not exist.
 var allowed = map[string][]string{
-	"limiter": {module + "/internal/nils", module + "/limiter/internal/line", "golang.org/x/time/rate"},
-	"retry":   {module + "/internal/sleep", "github.com/cenkalti/backoff/v4"},
+	"limiter": {module + "/internal/nils", module + "/internal/permanent", module + "/internal/quota", module + "/internal/sendonce", module + "/limiter/internal/line", "golang.org/x/time/rate"},
+	"retry":   {module + "/internal/permanent", module + "/internal/quota", module + "/internal/sleep", "github.com/cenkalti/backoff/v4"},
 	"queue": {
 		module + "/internal/nils", module + "/internal/sleep", module + "/limiter", module + "/retry",
 		module + "/queue/internal/audit", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/limits", module + "/queue/internal/results",
@@ -62,7 +62,7 @@ var allowed = map[string][]string{
 		"github.com/aws/aws-lambda-go/events", "github.com/aws/aws-lambda-go/lambdacontext",
 		"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/service/sqs", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
-	"inventory":               {module + "/internal/nils", module + "/limiter", module + "/retry"},
+	"inventory":               {module + "/internal/nils", module + "/internal/quota", module + "/internal/sendonce", module + "/limiter", module + "/retry"},
 	"inventory/inventorytest": {module + "/inventory"},
 	"internal/deps":           {},
 	"internal/farside":        {},
@@ -70,8 +70,11 @@ var allowed = map[string][]string{
 	"internal/awserr":         {module + "/limiter"},
 	"internal/dynamoerr":      {module + "/internal/awserr", module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
 	"internal/nils":           {},
+	"internal/permanent":      {},
+	"internal/quota":          {},
 	"limiter/internal/line":   {},
 	"internal/readme":         {},
+	"internal/sendonce":       {},
 	"internal/sleep":          {},
 }
 

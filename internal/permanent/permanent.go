@@ -1,0 +1,8 @@
+// Package permanent holds the error that retry exports as ErrPermanent, so that
+// limiter, which must not import retry, can answer for it.
+package permanent
+
+import "errors"
+
+// Err is retry.ErrPermanent.
+var Err = errors.New("retry: permanent error")
