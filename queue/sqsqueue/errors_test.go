@@ -228,7 +228,8 @@ func TestErrorsOfTheNetwork(t *testing.T) {
 		options func(*sqs.Options)
 		class   error
 	}{
-		"page of a proxy":  {client: reply(200, "<html>hello</html>"), class: limiter.ErrUnavailable},
+		"page of a proxy":  {client: reply(200, "<html>hello</html>"), class: limiter.ErrMisconfigured},
+		"cut reply":        {client: reply(200, `{"Messages":[{"Bo`), class: limiter.ErrUnavailable},
 		"error of a proxy": {client: reply(502, "<html>bad gateway</html>"), class: limiter.ErrUnavailable},
 		"not SQS":          {client: reply(404, "not found"), class: limiter.ErrMisconfigured},
 		"refused":          {client: fails(&net.OpError{Op: "dial", Err: errors.New("connection refused")}), class: limiter.ErrUnavailable},
@@ -256,6 +257,90 @@ func TestErrorsOfTheNetwork(t *testing.T) {
 			require.Equal(t, c.class, limiter.Classify(err), "%v", err)
 			t.Log(err)
 		})
+	}
+}
+
+// Servers that are not SQS, or speak its older protocol, are known by the first
+// receive, and the first batch. A batch may cost a second request, no more.
+func TestOtherServers(t *testing.T) {
+	const xml = `<?xml version="1.0"?><ErrorResponse><Error><Code>InvalidAction</Code></Error></ErrorResponse>`
+	for name, c := range map[string]struct {
+		status int
+		body   string
+		batch  int // requests of a batch; 0: this says nothing about batches
+	}{
+		"XML":                          {200, `<ReceiveMessageResponse><ReceiveMessageResult/></ReceiveMessageResponse>`, 1},
+		"XML, refused":                 {400, xml, 1},
+		"XML, forbidden":               {403, xml, 1},
+		"text":                         {200, "hello", 1},
+		"text, refused":                {400, "bad request", 1},
+		"redirect":                     {302, `<a href="/login">login</a>`, 1},
+		"page that is not there":       {404, "<html>", 1},
+		"list":                         {200, " [1]", 1},
+		"null":                         {200, "null", 1},
+		"nothing":                      {200, "", 2},
+		"other JSON":                   {200, `{"message":"ok"}`, 2},
+		"JSON of the older protocol":   {200, `{"ReceiveMessageResponse":{"ReceiveMessageResult":{"messages":null}}}`, 2},
+		"batch under another name":     {200, `{"SendMessageBatchResultEntry":[{"Id":"0","MessageId":"x","MD5OfMessageBody":"y"}]}`, 2},
+		"batch with other ids":         {200, `{"Successful":[{"Id":"zero"}],"Failed":[],"Messages":[]}`, 2},
+		"does not know the operation":  {400, `{"__type":"com.amazon.coral.service#UnknownOperationException"}`, 1},
+		"does not know the action":     {400, `{"__type":"InvalidAction","message":"because"}`, 1},
+		"has not got the operation":    {501, `{"__type":"InternalFailure","message":"not yet implemented"}`, 1},
+		"has not got it, without JSON": {501, "not implemented", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				requests := 0
+				client := (&sqsfake.Server{}).Client(func(o *sqs.Options) {
+					o.HTTPClient = doFunc(func(*http.Request) (*http.Response, error) {
+						requests++
+						return &http.Response{StatusCode: c.status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(c.body))}, nil
+					})
+				})
+				q, err := sqsqueue.New(client, "https://sqs.test/0/orders", sqsqueue.Config{})
+				require.NoError(t, err)
+				if name != "batch with other ids" {
+					_, err = q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+					require.Equal(t, limiter.ErrMisconfigured, limiter.Classify(err), "%v", err)
+					require.ErrorContains(t, err, notSQS)
+					require.Equal(t, 1, requests)
+				}
+				received := []*queue.Message{{Receipt: "r"}, {Receipt: "s"}, {Receipt: "t"}}
+				for op, do := range map[string]func() error{
+					"send":   func() error { return q.Send(t.Context(), messages(3)...) },
+					"ack":    func() error { return q.Ack(t.Context(), received...) },
+					"nack":   func() error { return q.Nack(t.Context(), time.Second, received...) },
+					"extend": func() error { return q.Extend(t.Context(), time.Minute, received...) },
+				} {
+					requests = 0
+					errs := failed(t, do())
+					require.Len(t, errs, 3, op)
+					for _, err := range errs {
+						require.Equal(t, limiter.ErrMisconfigured, limiter.Classify(err), "%s: %v", op, err)
+						require.ErrorContains(t, err, notSQS)
+					}
+					require.Equal(t, c.batch, requests, op)
+				}
+			})
+		})
+	}
+}
+
+// What SQS and its like reply to a receive that brings nothing is no error.
+func TestEmptyReplies(t *testing.T) {
+	for _, body := range []string{
+		"{}", " {\n}\n", `{"Messages":[]}`, `{"Messages":null}`, `{"ResponseMetadata":{"RequestId":"d5950a2a-38e4-4b8d-b6d6-e1b1ee2a5b93"},"Messages":[]}`,
+	} {
+		client := (&sqsfake.Server{}).Client(func(o *sqs.Options) {
+			o.HTTPClient = doFunc(func(*http.Request) (*http.Response, error) {
+				return &http.Response{StatusCode: 200, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}, nil
+			})
+		})
+		q, err := sqsqueue.New(client, "https://sqs.test/0/orders", sqsqueue.Config{})
+		require.NoError(t, err)
+		msgs, err := q.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+		require.NoError(t, err, body)
+		require.Empty(t, msgs)
 	}
 }
 
