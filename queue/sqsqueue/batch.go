@@ -18,7 +18,7 @@ import (
 
 var (
 	errUnnamed = errors.New("the reply names it neither as done nor as failed")
-	errNobody  = errors.New("two replies in a row name none of the messages, which may have been accepted")
+	errNobody  = errors.New("two replies name none of the messages, which may have been accepted")
 )
 
 // A batch is a call for several messages, which are known by their index among
@@ -128,8 +128,8 @@ func (b *batch) run(ctx context.Context, some []int) {
 
 		outcomes := b.outcomes(answer, ids)
 		named = named || slices.ContainsFunc(outcomes, func(o outcome) bool { return o.named })
-		if !isRequest && !named {
-			unnamed++
+		if !isRequest && !named && len(answer.done)+len(answer.failed)+len(some) > 1 {
+			unnamed++ // a single one may be left out by mistake
 		}
 		var rest []int
 		var last error

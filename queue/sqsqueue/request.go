@@ -40,7 +40,7 @@ func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Dura
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, ended(ctx, op)
-	case r.foreign(out):
+	case r.foreign(out, err): // it may have done what was asked
 		is := fmt.Errorf("the reply has the status %d and begins with %.40q", r.status, r.head)
 		if err != nil {
 			is = fmt.Errorf("%w: %w", is, err)
@@ -108,7 +108,7 @@ func (r *request) Do(req *http.Request) (*http.Response, error) {
 	return reply, err
 }
 
-// headSize is more than what SQS replies to a receive that brings nothing.
+// headSize is more than a reply of SQS has that names nothing.
 const headSize = 256
 
 // beginning is the body of a reply. It keeps the first bytes that are read.
@@ -125,10 +125,10 @@ func (b *beginning) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// foreign reports whether the reply is one that no SQS gives, nor what stands before
-// it and fails in passing: it is no JSON object, or brings neither messages nor the
-// news that there are none.
-func (r *request) foreign(out any) bool {
+// foreign reports whether the reply, from which the SDK has made out, is one that no
+// SQS gives, nor what stands before it and fails in passing: it is no JSON object, or
+// has none of the fields that a reply to such a request has.
+func (r *request) foreign(out any, err error) bool {
 	if r.status == 0 || r.status >= 500 || r.status == http.StatusTooManyRequests || r.status == http.StatusRequestTimeout {
 		return false
 	}
@@ -136,9 +136,19 @@ func (r *request) foreign(out any) bool {
 	if len(head) > 0 && head[0] != '{' {
 		return true
 	}
-	received, ok := out.(*sqs.ReceiveMessageOutput)
-	if !ok || received == nil || len(received.Messages) > 0 {
+	if err != nil {
 		return false
 	}
-	return !bytes.Contains(head, []byte(`"Messages"`)) && string(bytes.Join(bytes.Fields(head), nil)) != "{}"
+	has := func(field string) bool { return bytes.Contains(head, []byte(`"`+field+`"`)) }
+	switch out := out.(type) {
+	case *sqs.ReceiveMessageOutput:
+		return len(out.Messages) == 0 && !has("Messages") && string(bytes.Join(bytes.Fields(head), nil)) != "{}"
+	case *sqs.SendMessageBatchOutput:
+		return len(out.Successful)+len(out.Failed) == 0 && !has("Successful") && !has("Failed")
+	case *sqs.DeleteMessageBatchOutput:
+		return len(out.Successful)+len(out.Failed) == 0 && !has("Successful") && !has("Failed")
+	case *sqs.ChangeMessageVisibilityBatchOutput:
+		return len(out.Successful)+len(out.Failed) == 0 && !has("Successful") && !has("Failed")
+	}
+	return false
 }
