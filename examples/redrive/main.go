@@ -49,7 +49,7 @@ func (p program) run(ctx context.Context, args []string) int {
 		Usage(p.progress)
 		return 2
 	case err != nil:
-		_, _ = fmt.Fprintln(p.progress, "redrive:", terminal.Line(err.Error()))
+		_, _ = fmt.Fprintln(p.progress, "redrive:", terminal.Error(err))
 		return 2
 	}
 	switch s.Command {
@@ -63,7 +63,7 @@ func (p program) run(ctx context.Context, args []string) int {
 		err = p.demo(ctx)
 	}
 	if err != nil {
-		_, _ = fmt.Fprintln(p.progress, "redrive:", terminal.Line(err.Error()))
+		_, _ = fmt.Fprintln(p.progress, "redrive:", terminal.Error(err))
 		return 1
 	}
 	return 0

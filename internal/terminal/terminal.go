@@ -21,6 +21,21 @@ func Line(s string) string { return escape(s, "", quoted) }
 // pass for one of the program's: below all of them.
 func Text(s string) string { return escape(s, "\n\t", quoted) }
 
+// Error returns what err says as [Line] would, but with a line for each of the errors
+// that were joined.
+func Error(err error) string {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var raw, lines []string
+		for _, e := range joined.Unwrap() {
+			raw, lines = append(raw, e.Error()), append(lines, Error(e))
+		}
+		if strings.Join(raw, "\n") == err.Error() {
+			return strings.Join(lines, "\n")
+		}
+	}
+	return Line(err.Error())
+}
+
 // JSON returns text in JSON with the escapes that JSON has for such characters in
 // strings. encoding/json itself leaves some as they are.
 func JSON(text []byte) []byte {

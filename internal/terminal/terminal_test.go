@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"unicode"
@@ -33,6 +34,13 @@ func TestLineAndText(t *testing.T) {
 	}
 	require.Equal(t, `a\nid  forged\tb`, terminal.Line("a\nid  forged\tb"))
 	require.Equal(t, "a\n\tb", terminal.Text("a\n\tb"))
+}
+
+func TestError(t *testing.T) {
+	a, b := errors.New("a\nforged"), errors.New("b\x1b")
+	require.Equal(t, "a\\nforged\nb\\x1b\na\\nforged", terminal.Error(errors.Join(errors.Join(a, b), a)))
+	require.Equal(t, "why: a\\nforged\\nb\\x1b", terminal.Error(fmt.Errorf("why: %w", errors.Join(a, b))))
+	require.Equal(t, "a\\nforged and b\\x1b", terminal.Error(fmt.Errorf("%w and %w", a, b)))
 }
 
 func TestJSON(t *testing.T) {
