@@ -410,7 +410,9 @@ func TestEveryErrorOfTheSDK(t *testing.T) {
 
 		"InvalidEndpointException": limiter.ErrMisconfigured, "ResourceNotFoundException": limiter.ErrMisconfigured, "TableNotFoundException": limiter.ErrMisconfigured,
 	}
-	for _, name := range awserrtest.Types(t, "github.com/aws/aws-sdk-go-v2/service/dynamodb/types") {
+	names, err := awserrtest.Types("github.com/aws/aws-sdk-go-v2/service/dynamodb/types")
+	require.NoError(t, err)
+	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			class, known := classes[name]
 			require.True(t, known, "a new error: which class is it?")
