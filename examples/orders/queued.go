@@ -204,8 +204,8 @@ func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progres
 	return r, Timeline{title, arrivals}, errors.Join(sendErr, ranErr, restErr)
 }
 
-// A refusal is why the queue did not take an order, the first time. The customer is
-// not told.
+// A refusal is why the queue did not take an order, the first time. Customers do not
+// learn it.
 type refusal struct {
 	once sync.Once
 	err  error

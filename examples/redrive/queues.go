@@ -80,7 +80,7 @@ func source(ctx context.Context, client *sqs.Client, dead string) (string, error
 	out, err := client.ListDeadLetterSourceQueues(ctx, &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dead})
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("-queue-url is missing, and where the letters come from can't be told: %w", err)
+		return "", fmt.Errorf("-queue-url is missing, and where the letters come from is unknown: %w", err)
 	case len(out.QueueUrls) == 0:
 		return "", errors.New("-queue-url is missing, and no queue has this one in its redrive policy")
 	case len(out.QueueUrls) > 1:
