@@ -210,6 +210,9 @@ func credentials(err error) (source string, cause error) {
 		return "", nil
 	}
 	if errors.As(request.Err, &inner) && inner.ServiceID != request.ServiceID { // a request to another service, for this one
+		if source, cause := credentials(inner); source != "" { // which needs some itself
+			return source, cause
+		}
 		return sourceOf(inner), inner.Err
 	}
 	for cause := request.Err; cause != nil; cause = errors.Unwrap(cause) {

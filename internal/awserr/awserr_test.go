@@ -189,6 +189,18 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
+// Where one source of credentials needs another one, the one that failed is named.
+func TestCredentialsForCredentials(t *testing.T) {
+	noRole := operation("ec2imds", reply(404, errors.New("request to EC2 IMDS failed")))
+	m, known := bread.Of(operation("Bread", fmt.Errorf("get identity: %w", operation("STS", fmt.Errorf("get identity: %w", noRole)))))
+	require.True(t, known)
+	require.Contains(t, m.Advice, "the EC2 instance metadata service gives no credentials")
+
+	m, known = bread.Of(operation("Bread", operation("STS", fmt.Errorf("get identity: failed to load credentials, %w", &smithy.GenericAPIError{Code: "Nope"}))))
+	require.True(t, known)
+	require.Contains(t, m.Advice, "the container's credentials endpoint gives no credentials")
+}
+
 // Every error of STS. See [awserrtest.Types] for services whose client this module
 // depends on.
 func TestErrorsOfSTS(t *testing.T) {

@@ -308,6 +308,9 @@ func TestOtherServers(t *testing.T) {
 					require.ErrorContains(t, err, notSQS)
 					require.Equal(t, 1, requests)
 				}
+				_, err = q.Check(t.Context(), sqsqueue.CheckConfig{})
+				require.Equal(t, limiter.ErrMisconfigured, limiter.Classify(err), "%v", err)
+				require.ErrorContains(t, err, notSQS)
 				received := []*queue.Message{{Receipt: "r"}, {Receipt: "s"}, {Receipt: "t"}}
 				for op, do := range map[string]func() error{
 					"send":   func() error { return q.Send(t.Context(), messages(3)...) },

@@ -149,6 +149,8 @@ func (r *request) foreign(out any, err error) bool {
 		return len(out.Successful)+len(out.Failed) == 0 && !has("Successful") && !has("Failed")
 	case *sqs.ChangeMessageVisibilityBatchOutput:
 		return len(out.Successful)+len(out.Failed) == 0 && !has("Successful") && !has("Failed")
+	case *sqs.GetQueueAttributesOutput: // asked for some that every queue has
+		return len(out.Attributes) == 0 && !has("Attributes")
 	}
 	return false
 }
