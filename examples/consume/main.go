@@ -4,13 +4,16 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
+	"fmt"
 	"log"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -22,8 +25,8 @@ import (
 type guest struct{ Name string } // a message is {"name":"Ada"}; any other is a dead letter
 
 func greet(_ context.Context, _ *queue.Message, g guest) error {
-	log.Println("hello,", g.Name)
-	return nil // done; an error: again later; a retry.Permanent one: to the dead letters
+	log.Printf("hello, %q", g.Name) // quoted: a stranger has written it
+	return nil                      // done; an error: again later; a retry.Permanent one: to the dead letters
 }
 
 func main() {
@@ -38,13 +41,13 @@ func main() {
 	guests, errGuests := sqsqueue.New(sqs.NewFromConfig(aws), *queueURL, sqsqueue.Config{})
 	dead, errDead := sqsqueue.New(sqs.NewFromConfig(aws), *deadURL, sqsqueue.Config{})
 	bucket, errRate := limiter.NewTokenBucket(*rate, 1)
-	exitOn(2, errAWS, errGuests, errDead, errRate)
+	exitOn(2, errAWS, of("-queue-url", errGuests), of("-dead-letter-url", errDead), of("-rate", errRate))
 	cfg := queue.Config{Name: "guests", Concurrency: *concurrency, Limiter: bucket, DeadLetter: dead, DrainTimeout: 30 * time.Second}
 	consumer, err := queue.NewConsumer(guests, queue.Decode(json.Unmarshal, greet), cfg)
-	exitOn(2, err)
+	exitOn(2, of("-concurrency", err))
 	findings, err := guests.Check(ctx, sqsqueue.CheckConfig{Consumer: cfg})
 	for _, f := range findings {
-		log.Println("check:", f) // what about the queues will hurt one day
+		log.Println("check:", printable(f.String())) // what about the queues will hurt one day
 	}
 	exitOn(1, err)
 	context.AfterFunc(ctx, func() {
@@ -55,9 +58,30 @@ func main() {
 	exitOn(1, consumer.Run(ctx))
 }
 
+// of says which flag an error is about.
+func of(name string, err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	return err
+}
+
 func exitOn(code int, errs ...error) {
-	if err := errors.Join(errs...); err != nil {
-		log.Print(err)
+	failed := slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	for _, err := range failed {
+		log.Print(printable(err.Error()))
+	}
+	if len(failed) > 0 {
 		os.Exit(code)
 	}
+}
+
+// printable returns s without what a terminal would obey, as a server may have said it.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
 }

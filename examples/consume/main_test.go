@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -54,6 +57,22 @@ func send(t *testing.T, client *sqs.Client, url string, bodies ...string) {
 	}
 }
 
+// What others have written can neither command a terminal nor pass for a line of the
+// program's own.
+func TestNothingForTheTerminal(t *testing.T) {
+	const text = "boom \x1b[31mred\x1b]0;title\x07 \u009b2J \x7f\r \u202etxt.exe \x9b\xff\nhello, Eve"
+	var b bytes.Buffer
+	log.SetOutput(&b)
+	defer log.SetOutput(os.Stderr)
+	require.NoError(t, greet(t.Context(), nil, guest{text}))
+	log.Print(printable(text))
+	require.Equal(t, 2, strings.Count(b.String(), "\n"))
+	require.True(t, utf8.ValidString(b.String()))
+	for _, r := range b.String() {
+		require.True(t, unicode.IsPrint(r) || r == '\n', "%q in %q", r, b.String())
+	}
+}
+
 func TestConsume(t *testing.T) {
 	var server sqsfake.Server
 	l := httptest.NewServer(&server)
@@ -79,7 +98,7 @@ func TestConsume(t *testing.T) {
 	interrupted := false
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
 		if _, name, ok := strings.Cut(lines.Text(), "hello, "); ok {
-			greeted[name]++
+			greeted[strings.Trim(name, `"`)]++
 		} else {
 			others.WriteString(lines.Text() + "\n")
 		}
@@ -191,12 +210,12 @@ func TestExitCodes(t *testing.T) {
 		code int
 		says string
 	}{
-		"no queue":              {nil, 2, "queueURL"},
-		"no dead-letter queue":  {[]string{"-queue-url", guests}, 2, "queueURL"},
+		"no queue":              {nil, 2, "-queue-url"},
+		"no dead-letter queue":  {[]string{"-queue-url", guests}, 2, "-dead-letter-url"},
 		"no URL":                {[]string{"-queue-url", "guests", "-dead-letter-url", guests}, 2, `"guests"`},
-		"rate 0":                {urls("-rate", "0"), 2, "ratePerSecond"},
+		"rate 0":                {urls("-rate", "0"), 2, "-rate"},
 		"rate x":                {urls("-rate", "x"), 2, "-rate"},
-		"concurrency -1":        {urls("-concurrency", "-1"), 2, "Concurrency"},
+		"concurrency -1":        {urls("-concurrency", "-1"), 2, "-concurrency"},
 		"unknown flag":          {urls("-colour", "red"), 2, "-colour"},
 		"no such queue":         {[]string{"-queue-url", server.URL("nothing"), "-dead-letter-url", guests}, 1, "create the queue"},
 		"help is not a failure": {[]string{"-help"}, 0, "-queue-url"},

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -288,4 +289,13 @@ func TestNew_NamesWhatIsWrong(t *testing.T) {
 		require.ErrorContains(t, err, name)
 		require.NotContains(t, err.Error(), "hunter2")
 	}
+}
+
+func TestLoggerWritesDurationsAsText(t *testing.T) {
+	var b bytes.Buffer
+	newLogger(&b).With("took", 90*time.Second).WithGroup("g").Info("drained", "held", 1500*time.Millisecond, "n", 3)
+	var line map[string]any
+	require.NoError(t, json.Unmarshal(b.Bytes(), &line))
+	require.Equal(t, "1m30s", line["took"])
+	require.Equal(t, map[string]any{"held": "1.5s", "n": 3.0}, line["g"])
 }

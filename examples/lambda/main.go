@@ -8,6 +8,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"os"
 
@@ -19,13 +20,26 @@ import (
 )
 
 func main() {
-	logger := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	logger := newLogger(os.Stderr)
 	f, err := start(context.Background(), os.Getenv, logger)
 	if err != nil {
 		logger.Error("the function can't start", "error", err)
 		os.Exit(1)
 	}
 	lambda.Start(f)
+}
+
+// newLogger returns a logger of JSON, with durations as people write them: as numbers
+// they would be in nanoseconds.
+func newLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.Kind() == slog.KindDuration {
+				a.Value = slog.StringValue(a.Value.Duration().String())
+			}
+			return a
+		},
+	}))
 }
 
 // start makes the function of this instance, whose limiters all invocations

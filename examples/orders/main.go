@@ -20,6 +20,7 @@ import (
 	"os"
 
 	"github.com/rampmeter/rampmeter/examples/internal/interrupt"
+	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -34,11 +35,11 @@ func run(args []string) int {
 		return 0
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "orders:", err)
+		fmt.Fprintln(os.Stderr, "orders:", terminal.Error(err))
 		return 2
 	}
 	if err := Run(ctx, s, os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "orders:", err)
+		fmt.Fprintln(os.Stderr, "orders:", terminal.Error(err))
 		return 1
 	}
 	return 0

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -201,4 +203,29 @@ func TestParseFlags(t *testing.T) {
 	s = small
 	s.SVG = filepath.Join(t.TempDir(), "no such folder", "orders.svg")
 	require.ErrorContains(t, Run(t.Context(), s, io.Discard, io.Discard), "-svg")
+}
+
+// What others have written can neither command a terminal nor pass for a line of the
+// report's own.
+func TestNothingForTheTerminal(t *testing.T) {
+	const text = "boom \x1b[31mred\x1b]0;title\x07 \u009b2J \x7f\r \u202etxt.exe \x9b\xff\nlost  0"
+	r := Report{Queued: QueuedReport{DeadLetters: []DeadLetter{{ID: text, Reason: text, Error: text}}}}
+	var table, object strings.Builder
+	require.NoError(t, r.WriteTable(&table, small))
+	requireTame(t, table.String())
+	require.Contains(t, table.String(), `\x1b[31mred`)
+	var before strings.Builder
+	require.NoError(t, Report{}.WriteTable(&before, small))
+	require.Equal(t, strings.Count(before.String(), "\n")+3, strings.Count(table.String(), "\n"), "an empty line, a heading, the letter")
+	require.NoError(t, r.WriteJSON(&object))
+	requireTame(t, object.String())
+}
+
+// requireTame fails if a terminal would obey, hide or turn around any of the text.
+func requireTame(t *testing.T, text string) {
+	t.Helper()
+	require.True(t, utf8.ValidString(text), "%q", text)
+	for _, r := range text {
+		require.False(t, unicode.IsControl(r) && r != '\n' || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp), "%q in %q", r, text)
+	}
 }

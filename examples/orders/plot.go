@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"image/color"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 
 	"github.com/rampmeter/rampmeter/inventory/inventorytest"
+
+	"github.com/rampmeter/rampmeter/examples/internal/picture"
 )
 
 // A Timeline is what the API saw in one pass.
@@ -52,14 +53,7 @@ const (
 func WriteSVG(w io.Writer, s Settings, sp Spike, passes ...Timeline) error {
 	c := vgsvg.New(pictureWidth, pictureHeight)
 	paint(draw.New(c), s, sp, passes)
-	var b bytes.Buffer
-	if _, err := c.WriteTo(&b); err != nil {
-		return err
-	}
-	// Where there is no such font, one of the same widths.
-	_, err := w.Write(bytes.ReplaceAll(b.Bytes(),
-		[]byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;")))
-	return err
+	return picture.Write(w, c)
 }
 
 func paint(c draw.Canvas, s Settings, sp Spike, passes []Timeline) {

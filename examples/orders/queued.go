@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/examples/internal/interrupt"
 	"github.com/rampmeter/rampmeter/examples/orders/order"
+	"github.com/rampmeter/rampmeter/internal/terminal"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/retry"
@@ -109,7 +111,11 @@ func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progres
 		api.Close()
 		return fail(err)
 	}
-	url, stop, err := serve(FrontDoor{Submit: Enqueue(queues)})
+	var first refusal
+	submit := Enqueue(queues)
+	url, stop, err := serve(FrontDoor{Submit: func(ctx context.Context, o order.Order) error {
+		return first.note(p.Lines(), submit(ctx, o))
+	}})
 	if err != nil {
 		api.Close()
 		return fail(err)
@@ -137,7 +143,7 @@ func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progres
 		var ok bool
 		if a.Poison {
 			m := &queue.Message{Body: a.Body, Attributes: map[string]string{order.IDAttribute: a.ID}}
-			ok = queues.Send(context.WithoutCancel(ctx), m) == nil // as whoever it is who does that
+			ok = first.note(p.Lines(), queues.Send(context.WithoutCancel(ctx), m)) == nil // as whoever it is who does that
 		} else {
 			status, err := shop.Place(a.Body)
 			ok = err == nil && status == http.StatusOK
@@ -191,7 +197,37 @@ func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progres
 	}
 	slices.SortFunc(r.DeadLetters, func(a, b DeadLetter) int { return cmp.Compare(a.ID, b.ID) })
 	title := fmt.Sprintf("Through rampmeter: %d stored, %d dead-lettered, %d lost", r.Stored, r.DeadLettered, r.Lost)
-	return r, Timeline{title, arrivals}, errors.Join(ranErr, restErr)
+	var sendErr error
+	if r.Accepted == 0 && r.Failed > 0 {
+		sendErr = first.ofAll(r.Failed)
+	}
+	return r, Timeline{title, arrivals}, errors.Join(sendErr, ranErr, restErr)
+}
+
+// A refusal is why the queue did not take an order, the first time. Customers do not
+// learn it.
+type refusal struct {
+	once sync.Once
+	err  error
+}
+
+// note returns err, and writes it to w if it is the first.
+func (f *refusal) note(w io.Writer, err error) error {
+	if err != nil {
+		f.once.Do(func() {
+			f.err = err
+			_, _ = fmt.Fprintln(w, "an order is not accepted:", terminal.Line(err.Error()))
+		})
+	}
+	return err
+}
+
+// ofAll returns the error of a pass that has accepted none of n orders.
+func (f *refusal) ofAll(n int) error {
+	if f.err == nil {
+		return fmt.Errorf("none of %d orders was accepted", n)
+	}
+	return fmt.Errorf("none of %d orders was accepted, the first one for this: %w", n, f.err)
 }
 
 // deadLetter returns what the consumer wrote on a message that it gave up.

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"text/tabwriter"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
 // A Report is what became of the spike in both passes.
@@ -19,9 +21,12 @@ type Report struct {
 
 // WriteJSON writes the report as one JSON object.
 func (r Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(terminal.JSON(text), '\n'))
+	return err
 }
 
 // WriteTable writes the report for people.
@@ -57,7 +62,7 @@ func (r Report) WriteTable(w io.Writer, s Settings) error {
 	if len(q.DeadLetters) > 0 {
 		_, _ = fmt.Fprintln(t, "\ndead letter\treason\tattempts\terror")
 		for _, l := range q.DeadLetters {
-			_, _ = fmt.Fprintf(t, "%s\t%s\t%d\t%s\n", l.ID, l.Reason, l.Attempts, l.Error)
+			_, _ = fmt.Fprintf(t, "%s\t%s\t%d\t%s\n", terminal.Line(l.ID), terminal.Line(l.Reason), l.Attempts, terminal.Line(l.Error))
 		}
 	}
 	if r.Interrupted {

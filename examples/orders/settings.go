@@ -68,8 +68,10 @@ func ParseFlags(args []string, usage io.Writer) (Settings, error) {
 		return Settings{}, fmt.Errorf("-concurrency is %d: must be from 1 to 10000", s.Concurrency)
 	case s.Outage < 0 || s.Outage > time.Hour:
 		return Settings{}, fmt.Errorf("-outage is %v: must be from 0s to 1h", s.Outage)
-	case (s.QueueURL == "") != (s.DeadLetterURL == ""):
-		return Settings{}, errors.New("-queue-url and -dead-letter-url go together: set both or neither")
+	case s.QueueURL != "" && s.DeadLetterURL == "":
+		return Settings{}, errors.New("-queue-url and -dead-letter-url go together: -dead-letter-url is missing")
+	case s.QueueURL == "" && s.DeadLetterURL != "":
+		return Settings{}, errors.New("-queue-url and -dead-letter-url go together: -queue-url is missing")
 	case s.QueueURL != "" && s.QueueURL == s.DeadLetterURL:
 		return Settings{}, errors.New("-dead-letter-url is the same as -queue-url: what is given up must not come back")
 	case strings.HasSuffix(s.QueueURL, ".fifo") || strings.HasSuffix(s.DeadLetterURL, ".fifo"):

@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/rampmeter/rampmeter/examples/orders/order"
+	"github.com/rampmeter/rampmeter/internal/terminal"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
@@ -92,7 +93,7 @@ func (q *sqsQueues) check(ctx context.Context, s Settings) error {
 		return fmt.Errorf("-dead-letter-url: %w", err)
 	}
 	for _, f := range findings {
-		_, _ = fmt.Fprintln(q.progress, "check:", f)
+		_, _ = fmt.Fprintln(q.progress, "check:", terminal.Line(f.String()))
 	}
 	return nil
 }

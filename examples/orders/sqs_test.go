@@ -361,3 +361,31 @@ func TestLiveRun(t *testing.T) {
 	requireStory(t, s, q)
 	require.Positive(t, q.Earlier)
 }
+
+// A queue that takes nothing, for want of permission say, is no success: the first
+// reason is written at once, and the run fails with it.
+func TestNothingIsAccepted(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault sqsfake.Fault
+		says  string
+	}{
+		"denied":  {sqsfake.Fault{Mode: sqsfake.Refuse, Err: sqsfake.AccessDenied()}, "sqs:SendMessage"},
+		"entries": {sqsfake.Fault{Mode: sqsfake.FailEntries, Entries: []int{0}, Err: sqsfake.Error{Code: "KMS.DisabledException"}}, "KMS key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var server sqsfake.Server
+			s := smallOn(t, &server, "run-")
+			server.Plan = sqsfake.On(sqsfake.SendMessageBatch, c.fault)
+			listen(t, &server)
+			var out, progress bytes.Buffer
+			err := Run(t.Context(), s, &out, &progress)
+			require.ErrorContains(t, err, "none of ")
+			require.ErrorContains(t, err, c.says)
+			require.Equal(t, 1, strings.Count(progress.String(), "an order is not accepted: "), progress.String())
+			require.Contains(t, progress.String(), c.says)
+			var r Report
+			require.NoError(t, json.Unmarshal(out.Bytes(), &r), "the report is written nevertheless")
+			require.Zero(t, r.Queued.Accepted)
+		})
+	}
+}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"image/color"
 	"io"
@@ -14,6 +13,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/rampmeter/rampmeter/examples/internal/picture"
 )
 
 const (
@@ -44,14 +45,7 @@ var (
 func WriteSVG(w io.Writer, s Settings, passes []Pass) error {
 	c := vgsvg.New(pictureWidth, pictureHeight)
 	paint(draw.New(c), s, passes)
-	var b bytes.Buffer
-	if _, err := c.WriteTo(&b); err != nil {
-		return err
-	}
-	// Where there is no such font, one of the same widths.
-	_, err := w.Write(bytes.ReplaceAll(b.Bytes(),
-		[]byte("font-family:Liberation Sans;"), []byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif;")))
-	return err
+	return picture.Write(w, c)
 }
 
 // An area is what a panel fills, on top of the one before.

@@ -51,7 +51,7 @@ func TestLiveKilled(t *testing.T) {
 	var problems bytes.Buffer
 	command := func(out *bytes.Buffer, args ...string) *exec.Cmd {
 		c := exec.CommandContext(t.Context(), program, append([]string{
-			"redrive", "-queue-url", dead.URL(), "-to-url", orders.URL(), "-lease", lease.String(), "-json",
+			"redrive", "-dead-letter-url", dead.URL(), "-queue-url", orders.URL(), "-lease", lease.String(), "-json",
 		}, args...)...)
 		c.Stdout, c.Stderr = out, &problems
 		return c

@@ -2,9 +2,9 @@
 // it back, at a rate that the consumer can take.
 //
 //	go run ./examples/redrive -demo
-//	go run ./examples/redrive list -queue-url ...
-//	go run ./examples/redrive show -queue-url ... ID
-//	go run ./examples/redrive redrive -queue-url ... -to-url ... -rate 20 -reason exhausted
+//	go run ./examples/redrive list -dead-letter-url ...
+//	go run ./examples/redrive show -dead-letter-url ... ID
+//	go run ./examples/redrive redrive -dead-letter-url ... -queue-url ... -rate 20 -reason exhausted
 //	go run ./examples/redrive -help
 package main
 
@@ -19,6 +19,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/rampmeter/rampmeter/examples/internal/interrupt"
+	"github.com/rampmeter/rampmeter/internal/terminal"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue/deadletter"
 )
@@ -48,7 +49,7 @@ func (p program) run(ctx context.Context, args []string) int {
 		Usage(p.progress)
 		return 2
 	case err != nil:
-		_, _ = fmt.Fprintln(p.progress, "redrive:", err)
+		_, _ = fmt.Fprintln(p.progress, "redrive:", terminal.Error(err))
 		return 2
 	}
 	switch s.Command {
@@ -62,7 +63,7 @@ func (p program) run(ctx context.Context, args []string) int {
 		err = p.demo(ctx)
 	}
 	if err != nil {
-		_, _ = fmt.Fprintln(p.progress, "redrive:", err)
+		_, _ = fmt.Fprintln(p.progress, "redrive:", terminal.Error(err))
 		return 1
 	}
 	return 0
@@ -85,7 +86,9 @@ func (p program) list(ctx context.Context, s Settings) error {
 func (p program) listOf(ctx context.Context, q queues, s Settings) error {
 	defer interrupt.Say(ctx, p.progress, landing)()
 	printer := newPrinter(p.out, s.JSON)
-	for l, err := range deadletter.List(ctx, q.dead, s.config()) {
+	cfg := s.config()
+	cfg.Logger = NewProgress(p.progress, 0).Logger()
+	for l, err := range deadletter.List(ctx, q.dead, cfg) {
 		if err != nil {
 			return err
 		}
@@ -106,7 +109,7 @@ func (p program) show(ctx context.Context, s Settings) error {
 	}
 	defer interrupt.Say(ctx, p.progress, landing)()
 	cfg := s.config()
-	cfg.Max = 1
+	cfg.Max, cfg.Logger = 1, NewProgress(p.progress, 0).Logger()
 	for l, err := range deadletter.List(ctx, q.dead, cfg) {
 		if err != nil {
 			return err

@@ -98,14 +98,14 @@ func lines(s string) []string { return strings.Split(strings.TrimSuffix(s, "\n")
 
 func TestList(t *testing.T) {
 	onStage(t, 25, func(s stage) {
-		code, out, progress := s.run("list", "-queue-url", s.dead)
+		code, out, progress := s.run("list", "-dead-letter-url", s.dead)
 		require.Zero(s, code, progress)
 		require.Len(s, lines(out), 27)
 		require.Contains(s, lines(out)[1], "no stock for 0")
 		require.Equal(s, "25 letters: 12 exhausted, 13 permanent", lines(out)[26])
 		require.Equal(s, 25, s.server.Queue("dead").Visible)
 
-		code, out, progress = s.run("list", "-queue-url", s.dead, "-json", "-reason", "exhausted", "-error", "for (3|4|5)$")
+		code, out, progress = s.run("list", "-dead-letter-url", s.dead, "-json", "-reason", "exhausted", "-error", "for (3|4|5)$")
 		require.Zero(s, code, progress)
 		require.Len(s, lines(out), 2)
 		var l letterJSON
@@ -120,20 +120,20 @@ func TestList(t *testing.T) {
 func TestShow(t *testing.T) {
 	onStage(t, 25, func(s stage) {
 		id := s.server.Messages("dead")[7].ID
-		code, out, progress := s.run("show", id, "-queue-url", s.dead)
+		code, out, progress := s.run("show", id, "-dead-letter-url", s.dead)
 		require.Zero(s, code, progress)
 		require.Contains(s, out, "no stock for 7")
 		require.Contains(s, out, "color = 7")
 		require.True(s, strings.HasSuffix(out, "\n\nm7\n"), out)
 
-		code, out, progress = s.run("show", "-queue-url", s.dead, "-json", "orig-9")
+		code, out, progress = s.run("show", "-dead-letter-url", s.dead, "-json", "orig-9")
 		require.Zero(s, code, progress)
 		var l letterJSON
 		require.NoError(s, json.Unmarshal([]byte(out), &l))
 		require.Equal(s, "m9", *l.Body)
 		require.Equal(s, map[string]string{"color": "9"}, l.Attributes)
 
-		code, _, progress = s.run("show", "-queue-url", s.dead, "nobody")
+		code, _, progress = s.run("show", "-dead-letter-url", s.dead, "nobody")
 		require.Equal(s, 1, code)
 		require.Contains(s, progress, "no letter has that id")
 		require.Equal(s, 25, s.server.Queue("dead").Visible)
@@ -142,18 +142,18 @@ func TestShow(t *testing.T) {
 
 func TestRedrive(t *testing.T) {
 	onStage(t, 25, func(s stage) {
-		code, out, progress := s.run("redrive", "-queue-url", s.dead, "-dry-run", "-reason", "permanent")
+		code, out, progress := s.run("redrive", "-dead-letter-url", s.dead, "-dry-run", "-reason", "permanent")
 		require.Zero(s, code, progress)
 		require.Equal(s, "25 letters examined: 13 would be redriven, 12 kept\n", out)
 		require.Zero(s, s.server.Queue("orders").Sent)
 
-		code, out, progress = s.run("redrive", "-queue-url", s.dead, "orig-3", "orig-4")
+		code, out, progress = s.run("redrive", "-dead-letter-url", s.dead, "orig-3", "orig-4")
 		require.Zero(s, code, progress)
 		require.Contains(s, out, "2 redriven")
 		require.Equal(s, 2, s.server.Queue("orders").Visible)
 		require.Equal(s, 23, s.server.Queue("dead").Visible)
 
-		code, out, progress = s.run("redrive", "-queue-url", s.dead, "-to-url", s.orders, "-rate", "1000", "-json", "-reason", "permanent")
+		code, out, progress = s.run("redrive", "-dead-letter-url", s.dead, "-queue-url", s.orders, "-rate", "1000", "-json", "-reason", "permanent")
 		require.Zero(s, code, progress)
 		var summary map[string]any
 		require.NoError(s, json.Unmarshal([]byte(out), &summary))
@@ -179,7 +179,7 @@ func TestRedrive_Refused(t *testing.T) {
 			}
 			return sqsfake.Fault{Mode: sqsfake.FailEntries, Err: sqsfake.Error{Code: "InvalidMessageContents", Message: "no"}}
 		}
-		code, out, progress := s.run("redrive", "-queue-url", s.dead, "-to-url", s.orders)
+		code, out, progress := s.run("redrive", "-dead-letter-url", s.dead, "-queue-url", s.orders)
 		require.Equal(s, 1, code)
 		require.Contains(s, out, "5 letters examined: 3 redriven, 2 refused, 0 in doubt, 0 kept")
 		require.Contains(s, progress, s.server.Messages("dead")[0].ID+": failed: ")
@@ -199,7 +199,7 @@ func TestRedrive_Interrupted(t *testing.T) {
 			}
 			return sqsfake.Fault{}
 		}
-		code, out, progress := s.runUntil(ctx, "redrive", "-queue-url", s.dead, "-to-url", s.orders)
+		code, out, progress := s.runUntil(ctx, "redrive", "-dead-letter-url", s.dead, "-queue-url", s.orders)
 		require.Equal(s, 1, code)
 		require.Contains(s, out, "50 redriven, 0 refused, 0 in doubt, ")
 		require.Contains(s, progress, "interrupted: waiting up to 30s for each call under way, and returning the letters in hand; press Ctrl-C again to stop now\n")
@@ -212,15 +212,69 @@ func TestRedrive_Interrupted(t *testing.T) {
 
 func TestNative(t *testing.T) {
 	onStage(t, 3, func(s stage) {
-		code, _, progress := s.run("redrive", "-queue-url", s.dead, "-native")
+		code, _, progress := s.run("redrive", "-dead-letter-url", s.dead, "-native")
 		require.Equal(s, 1, code)
 		require.Contains(s, progress, "CouldNotDetermineMessageSource")
 		require.Contains(s, progress, "set MoveConfig.To")
-		code, out, progress := s.run("redrive", "-queue-url", s.dead, "-native", "-to-url", s.orders, "-rate", "500")
+		code, out, progress := s.run("redrive", "-dead-letter-url", s.dead, "-native", "-queue-url", s.orders, "-rate", "500")
 		require.Zero(s, code, progress)
 		require.Equal(s, "3 messages moved by the service\n", out)
 		require.Equal(s, 3, s.server.Queue("orders").Visible)
 	})
+}
+
+// A server without move tasks makes the program say what does the work there.
+func TestNative_NotThere(t *testing.T) {
+	for name, refusal := range map[string]sqsfake.Error{
+		"unknown operation": {Code: "UnknownOperationException"},
+		"invalid action":    {Code: "InvalidAction"},
+		"unsupported":       {Code: "UnsupportedOperation"},
+		"not implemented":   {Status: 501, Code: "InternalFailure"},
+	} {
+		for _, op := range []sqsfake.Op{sqsfake.ListDeadLetterSourceQueues, sqsfake.ListMessageMoveTasks, sqsfake.StartMessageMoveTask} {
+			t.Run(name+" "+string(op), func(t *testing.T) {
+				onStage(t, 3, func(s stage) {
+					s.server.Plan = sqsfake.On(op, sqsfake.Fault{Mode: sqsfake.Refuse, Err: refusal})
+					code, _, progress := s.run("redrive", "-dead-letter-url", s.dead, "-native", "-queue-url", s.orders)
+					require.Equal(s, 1, code)
+					require.Contains(s, progress, "the server has no message move tasks")
+					require.Contains(s, progress, "leave out -native")
+					code, _, progress = s.run("redrive", "-dead-letter-url", s.dead, "-queue-url", s.orders)
+					require.Zero(s, code, progress)
+				})
+			})
+		}
+	}
+}
+
+// Letters that are left out, as the clock of this machine is slow, are no secret.
+func TestListSaysWhatItLeavesOut(t *testing.T) {
+	onStage(t, 0, func(s stage) {
+		q, err := sqsqueue.New(s.server.Client(), s.dead, sqsqueue.Config{})
+		require.NoError(s, err)
+		var out, progress bytes.Buffer
+		p := program{out: &out, progress: &progress}
+		fill(s.T, q, 3)
+		require.NoError(s, p.listOf(s.Context(), queues{dead: ahead{q}}, Settings{}))
+		require.Equal(s, "no letters\n", out.String())
+		require.Contains(s, progress.String(), "letters=3 newer_by=")
+
+		out.Reset()
+		to := queues{dead: ahead{q}, to: q, size: func(context.Context) int { return 3 }}
+		require.NoError(s, p.redriveOf(s.Context(), to, Settings{DryRun: true}))
+		require.Equal(s, "3 letters examined: 0 would be redriven, 3 kept (3 came after the start)\n", out.String())
+	})
+}
+
+// ahead is a queue whose clock is ten minutes fast.
+type ahead struct{ queue.Source }
+
+func (a ahead) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
+	msgs, err := a.Source.Receive(ctx, o)
+	for _, m := range msgs {
+		m.SentAt = m.SentAt.Add(10 * time.Minute)
+	}
+	return msgs, err
 }
 
 // An interrupt has the service cancel its move.
@@ -228,7 +282,7 @@ func TestNative_Interrupted(t *testing.T) {
 	onStage(t, 50, func(s stage) {
 		ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)
 		defer cancel()
-		code, _, progress := s.runUntil(ctx, "redrive", "-queue-url", s.dead, "-native", "-to-url", s.orders, "-rate", "1")
+		code, _, progress := s.runUntil(ctx, "redrive", "-dead-letter-url", s.dead, "-native", "-queue-url", s.orders, "-rate", "1")
 		require.Equal(s, 1, code)
 		require.Contains(s, progress, "interrupted: waiting up to 20s for the service to cancel the move, which goes on otherwise; press Ctrl-C again to stop now\n")
 		time.Sleep(time.Minute)
@@ -241,34 +295,34 @@ func TestParseFlags(t *testing.T) {
 		t.Setenv(name, value)
 	}
 	for line, want := range map[string]string{
-		"":                                         "no command",
-		"-json":                                    "no command",
-		"frob -queue-url http://x/y":               `"frob" is no command`,
-		"list":                                     "-queue-url is missing",
-		"list -demo":                               "-demo stands alone",
-		"-demo -json":                              "-demo stands alone",
-		"show -queue-url http://x/y":               "show needs one ID",
-		"show -queue-url http://x/y a b":           "show needs one ID",
-		"redrive -queue-url a -to-url a":           "-to-url is the same",
-		"list -queue-url a -rate 5":                "-rate is for redrive",
-		"redrive -queue-url a -rate 0":             "-rate is 0",
-		"redrive -queue-url a -rate NaN":           "-rate is NaN",
-		"redrive -queue-url a -lease 5s":           "-lease is 5s",
-		"redrive -queue-url a -max -1":             "-max is -1",
-		"redrive -queue-url a -min-age -1s":        "-min-age",
-		"redrive -queue-url a -error (":            "missing closing",
-		"redrive -queue-url a -reason a,,b":        "must be words",
-		"redrive -queue-url a -native -reason b":   "-native and -reason exclude each other",
-		"redrive -queue-url a -native x":           "-native takes no IDs",
-		"redrive -queue-url a -native -rate 0.5":   "whole numbers",
-		"redrive -queue-url a -native -dry-run":    "-native and -dry-run",
-		"redrive -queue-url a -unknown":            "-unknown",
-		"redrive -queue-url a -native -rate 501.0": "from 1 to 500",
+		"":                                     "no command",
+		"-json":                                "no command",
+		"frob -dead-letter-url http://x/y":     `"frob" is no command`,
+		"list":                                 "-dead-letter-url is missing",
+		"list -demo":                           "-demo stands alone",
+		"-demo -json":                          "-demo stands alone",
+		"show -dead-letter-url http://x/y":     "show needs one ID",
+		"show -dead-letter-url http://x/y a b": "show needs one ID",
+		"redrive -dead-letter-url a -queue-url a":        "-queue-url is the same",
+		"list -dead-letter-url a -rate 5":                "-rate is for redrive",
+		"redrive -dead-letter-url a -rate 0":             "-rate is 0",
+		"redrive -dead-letter-url a -rate NaN":           "-rate is NaN",
+		"redrive -dead-letter-url a -lease 5s":           "-lease is 5s",
+		"redrive -dead-letter-url a -max -1":             "-max is -1",
+		"redrive -dead-letter-url a -min-age -1s":        "-min-age",
+		"redrive -dead-letter-url a -error (":            "missing closing",
+		"redrive -dead-letter-url a -reason a,,b":        "must be words",
+		"redrive -dead-letter-url a -native -reason b":   "-native and -reason exclude each other",
+		"redrive -dead-letter-url a -native x":           "-native takes no IDs",
+		"redrive -dead-letter-url a -native -rate 0.5":   "whole numbers",
+		"redrive -dead-letter-url a -native -dry-run":    "-native and -dry-run",
+		"redrive -dead-letter-url a -unknown":            "-unknown",
+		"redrive -dead-letter-url a -native -rate 501.0": "from 1 to 500",
 	} {
 		_, err := ParseFlags(strings.Fields(line))
 		require.ErrorContains(t, err, want, line)
 	}
-	s, err := ParseFlags(strings.Fields("redrive x -queue-url a y -reason exhausted,none -max 3 z"))
+	s, err := ParseFlags(strings.Fields("redrive x -dead-letter-url a y -reason exhausted,none -max 3 z"))
 	require.NoError(t, err)
 	require.Equal(t, []string{"x", "y", "z"}, s.IDs)
 	require.Equal(t, []string{"exhausted", ""}, s.Reasons)

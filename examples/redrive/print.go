@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/rampmeter/rampmeter/internal/terminal"
 	"github.com/rampmeter/rampmeter/queue/deadletter"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 	"github.com/rampmeter/rampmeter/retry"
@@ -53,9 +55,14 @@ func asJSON(l deadletter.Letter) letterJSON {
 }
 
 func (p *printer) object(v any) error {
-	e := json.NewEncoder(p.w)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := p.w.Write(terminal.JSON(b.Bytes()))
+	return err
 }
 
 // line prints a letter in one line.
@@ -71,7 +78,7 @@ func (p *printer) line(l deadletter.Letter) error {
 	}
 	reason := reasonOf(l)
 	p.reasons[reason]++
-	_, err := fmt.Fprintf(p.w, format, l.Message.ID, reason, number(l.Attempts()), instant(l.Died()), dash(l.Record.Source), oneLine(l.Record.Error))
+	_, err := fmt.Fprintf(p.w, format, oneLine(l.Message.ID), oneLine(reason), number(l.Attempts()), instant(l.Died()), oneLine(l.Record.Source), oneLine(l.Record.Error))
 	return err
 }
 
@@ -84,7 +91,7 @@ func (p *printer) end() error {
 	var parts []string
 	for _, reason := range slices.Sorted(maps.Keys(p.reasons)) {
 		total += p.reasons[reason]
-		parts = append(parts, fmt.Sprintf("%d %s", p.reasons[reason], reason))
+		parts = append(parts, fmt.Sprintf("%d %s", p.reasons[reason], oneLine(reason)))
 	}
 	if total == 0 {
 		_, err := fmt.Fprintln(p.w, "no letters")
@@ -112,7 +119,7 @@ func (p *printer) whole(l deadletter.Letter) error {
 	var b strings.Builder
 	field := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(&b, "%-12s %s\n", name, value)
+			fmt.Fprintf(&b, "%-12s %s\n", name, terminal.Line(value))
 		}
 	}
 	field("id", l.Message.ID)
@@ -130,7 +137,7 @@ func (p *printer) whole(l deadletter.Letter) error {
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
 		field("attribute", name+" = "+attributes[name])
 	}
-	fmt.Fprintf(&b, "\n%s\n", l.Message.Body)
+	fmt.Fprintf(&b, "\n%s\n", terminal.Text(string(l.Message.Body)))
 	_, err := io.WriteString(p.w, b.String())
 	return err
 }
@@ -155,11 +162,10 @@ func (p *printer) summary(s deadletter.Summary, dry bool, err error) error {
 		}
 		return p.object(o)
 	}
-	if dry {
-		_, err := fmt.Fprintf(p.w, "%d letters examined: %d would be redriven, %d kept\n", s.Examined, s.Matched, s.Examined-s.Matched)
-		return err
-	}
 	text := fmt.Sprintf("%d letters examined: %d redriven, %d refused, %d in doubt, %d kept", s.Examined, s.Redriven, s.Failed, s.InDoubt, s.Kept)
+	if dry {
+		text = fmt.Sprintf("%d letters examined: %d would be redriven, %d kept", s.Examined, s.Matched, s.Examined-s.Matched)
+	}
 	if s.Newer > 0 {
 		text += fmt.Sprintf(" (%d came after the start)", s.Newer)
 	}
@@ -207,9 +213,9 @@ func dash(s string) string {
 	return s
 }
 
-// oneLine returns the beginning of a text.
+// oneLine returns the beginning of a text, as it may be shown.
 func oneLine(s string) string {
-	r := []rune(strings.Join(strings.Fields(s), " "))
+	r := []rune(terminal.Line(strings.Join(strings.Fields(s), " ")))
 	if len(r) > 100 {
 		r = append(r[:99], '…')
 	}

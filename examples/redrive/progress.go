@@ -11,6 +11,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
+	"github.com/rampmeter/rampmeter/internal/terminal"
 	"github.com/rampmeter/rampmeter/queue/deadletter"
 )
 
@@ -69,7 +70,7 @@ func (p *Progress) Line(text string) {
 	if p.bar != nil {
 		_ = p.bar.Clear()
 	}
-	_, _ = fmt.Fprintln(p.w, text)
+	_, _ = fmt.Fprintln(p.w, terminal.Line(text))
 }
 
 // Write implements [io.Writer], for the logger.

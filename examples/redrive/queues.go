@@ -42,21 +42,21 @@ func (p program) open(ctx context.Context, s Settings) (queues, error) {
 	}
 	q := queues{client: client}
 	quiet := sqsqueue.Config{Logger: slog.New(slog.DiscardHandler)} // it would tell of short waits, which are meant
-	if q.dead, err = sqsqueue.New(q.client, s.QueueURL, quiet); err != nil {
-		return q, fmt.Errorf("-queue-url: %w", err)
+	if q.dead, err = sqsqueue.New(q.client, s.DeadLetterURL, quiet); err != nil {
+		return q, fmt.Errorf("-dead-letter-url: %w", err)
 	}
-	q.size = func(ctx context.Context) int { return size(ctx, q.client, s.QueueURL) }
+	q.size = func(ctx context.Context) int { return size(ctx, q.client, s.DeadLetterURL) }
 	if s.Command != "redrive" || s.Native || s.DryRun {
 		return q, nil
 	}
-	to := s.ToURL
+	to := s.QueueURL
 	if to == "" {
-		if to, err = source(ctx, q.client, s.QueueURL); err != nil {
+		if to, err = source(ctx, q.client, s.DeadLetterURL); err != nil {
 			return q, err
 		}
 	}
 	if q.to, err = sqsqueue.New(q.client, to, sqsqueue.Config{}); err != nil {
-		return q, fmt.Errorf("-to-url: %w", err)
+		return q, fmt.Errorf("-queue-url: %w", err)
 	}
 	return q, nil
 }
@@ -80,11 +80,11 @@ func source(ctx context.Context, client *sqs.Client, dead string) (string, error
 	out, err := client.ListDeadLetterSourceQueues(ctx, &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dead})
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("-to-url is missing, and where the letters come from can't be told: %w", err)
+		return "", fmt.Errorf("-queue-url is missing, and where the letters come from is unknown: %w", err)
 	case len(out.QueueUrls) == 0:
-		return "", errors.New("-to-url is missing, and no queue has this one in its redrive policy")
+		return "", errors.New("-queue-url is missing, and no queue has this one in its redrive policy")
 	case len(out.QueueUrls) > 1:
-		return "", fmt.Errorf("-to-url is missing, and several queues have this one in their redrive policy: %s", strings.Join(out.QueueUrls, ", "))
+		return "", fmt.Errorf("-queue-url is missing, and several queues have this one in their redrive policy: %s", strings.Join(out.QueueUrls, ", "))
 	}
 	return out.QueueUrls[0], nil
 }
@@ -95,9 +95,16 @@ func (p program) native(ctx context.Context, q queues, s Settings) error {
 	defer interrupt.Say(ctx, progress, func() string {
 		return "interrupted: waiting up to 20s for the service to cancel the move, which goes on otherwise"
 	})()
-	moved, err := sqsqueue.Move(ctx, q.client, s.QueueURL, sqsqueue.MoveConfig{
-		To: s.ToURL, Rate: int(s.Rate),
+	moved, err := sqsqueue.Move(ctx, q.client, s.DeadLetterURL, sqsqueue.MoveConfig{
+		To: s.QueueURL, Rate: int(s.Rate),
 		OnProgress: func(m sqsqueue.MoveProgress) { progress.Line(fmt.Sprintf("moved: %d of %d", m.Moved, m.Total)) },
 	})
+	if errors.Is(err, sqsqueue.ErrNotMovable) {
+		hint := "leave out -native, and this program moves them itself"
+		if s.QueueURL == "" {
+			hint = "say where to with -queue-url, or " + hint
+		}
+		err = fmt.Errorf("%w (%s)", err, hint)
+	}
 	return errors.Join(err, newPrinter(p.out, s.JSON).moved(moved))
 }

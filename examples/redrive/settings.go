@@ -18,8 +18,8 @@ type Settings struct {
 	Command string // list, show, redrive, or "" for the demo
 	IDs     []string
 
-	QueueURL, ToURL string
-	JSON            bool
+	DeadLetterURL, QueueURL string
+	JSON                    bool
 
 	Reasons, Sources []string
 	Error            *regexp.Regexp
@@ -40,8 +40,8 @@ func flags(s *Settings, demo *bool) *flag.FlagSet {
 	f := flag.NewFlagSet("redrive", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // whoever gets the error prints it
 	f.BoolVar(demo, "demo", false, "play a story with queues in memory; no command, no other flags")
-	f.StringVar(&s.QueueURL, "queue-url", os.Getenv("DEAD_LETTER_URL"), "`URL` of the dead-letter queue, or $DEAD_LETTER_URL; credentials, region and\nendpoint are as the AWS SDK finds them: AWS_REGION, AWS_PROFILE, ...")
-	f.StringVar(&s.ToURL, "to-url", os.Getenv("QUEUE_URL"), "`URL` of the queue that gets the messages, or $QUEUE_URL (default: the queue\nwhose redrive policy names the dead-letter queue, if there is just one)")
+	f.StringVar(&s.DeadLetterURL, "dead-letter-url", os.Getenv("DEAD_LETTER_URL"), "`URL` of the dead-letter queue, or $DEAD_LETTER_URL; credentials, region and\nendpoint are as the AWS SDK finds them: AWS_REGION, AWS_PROFILE, ...")
+	f.StringVar(&s.QueueURL, "queue-url", os.Getenv("QUEUE_URL"), "`URL` of the queue that gets the messages, or $QUEUE_URL (default: the queue\nwhose redrive policy names the dead-letter queue, if there is just one)")
 	f.BoolVar(&s.JSON, "json", false, "print JSON: an object per letter, or one for the summary")
 	f.Func("reason", "only letters with these `reasons`, separated by commas: exhausted, permanent,\nundecodable, one of your own, or none for those without a record", words(&s.Reasons))
 	f.Func("source", "only letters from these `sources`, separated by commas", words(&s.Sources))
@@ -55,7 +55,7 @@ func flags(s *Settings, demo *bool) *flag.FlagSet {
 	f.DurationVar(&s.Lease, "lease", 0, "for which `duration` letters stay hidden if the program is killed, 10s to 12h (default 2m)")
 	f.Float64Var(&s.Rate, "rate", 0, "redrive at most so many `messages` a second; with -native up to 500 (default: no limit)")
 	f.BoolVar(&s.DryRun, "dry-run", false, "redrive nothing, and tell how many it would be")
-	f.BoolVar(&s.Native, "native", false, "have SQS itself move all messages, and wait until it has; to their sources\nif -to-url is not given, which works for what SQS has moved there itself")
+	f.BoolVar(&s.Native, "native", false, "have SQS itself move all messages, and wait until it has; to their sources\nif -queue-url is not given, which works for what SQS has moved there itself")
 	return f
 }
 
@@ -86,7 +86,7 @@ Usage: redrive list    [flags] [ID...]
 
 For example, what an outage has left there, twenty a second:
 
-  redrive redrive -queue-url "$dead" -to-url "$orders" -reason exhausted -rate 20
+  redrive redrive -dead-letter-url "$dead" -queue-url "$orders" -reason exhausted -rate 20
 
 Without a queue at hand, see it at work in memory:
 
@@ -127,16 +127,16 @@ func ParseFlags(args []string) (Settings, error) {
 		return s, errNoCommand
 	}
 	s.Command, s.IDs = words[0], words[1:]
-	if !set["to-url"] && s.Native {
-		s.ToURL = "" // what the environment says is for the other way
+	if !set["queue-url"] && s.Native {
+		s.QueueURL = "" // what the environment says is for the other way
 	}
 	switch {
 	case s.Command != "list" && s.Command != "show" && s.Command != "redrive":
 		return s, fmt.Errorf("%q is no command: must be list, show or redrive", s.Command)
-	case s.QueueURL == "":
-		return s, errors.New("-queue-url is missing: the URL of the dead-letter queue (or try -demo)")
-	case s.QueueURL == s.ToURL:
-		return s, errors.New("-to-url is the same as -queue-url")
+	case s.DeadLetterURL == "":
+		return s, errors.New("-dead-letter-url is missing: the URL of the dead-letter queue (or try -demo)")
+	case s.QueueURL == s.DeadLetterURL:
+		return s, errors.New("-queue-url is the same as -dead-letter-url")
 	case s.Command == "show" && len(s.IDs) != 1:
 		return s, errors.New("show needs one ID, as list prints it")
 	case s.MinAge < 0 || s.MaxAge < 0:

@@ -1,10 +1,18 @@
-// Package awserr says what the error codes and statuses mean that the services of
-// AWS have in common.
+// Package awserr says what the errors of the AWS SDK mean that the services of AWS
+// have in common: their codes, their statuses, and those of the services that hand
+// out credentials.
 package awserr
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
 	"net/http"
 	"strings"
+
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/rampmeter/rampmeter/limiter"
 )
@@ -27,26 +35,100 @@ func Unsent() Meaning {
 	return Misconfigured("no request was made: give the client credentials, a region or an endpoint")
 }
 
+// A Service is what is known about the service that a request goes to.
+type Service struct {
+	Name   string // as people call it, for example "SQS"
+	Denied string // advice for when permissions are missing
+	Key    string // advice for when the service cannot use the KMS key; "" if there is none
+	Other  string // advice for when what answers is another server; "": to check the endpoint
+
+	// Code returns what an error code of this service's own means, as [Name] returns
+	// it; false leaves it to the codes that all services share. It may be nil.
+	Code func(code string) (Meaning, bool)
+}
+
+// Of returns what an error of the SDK means; false if neither a code nor a status
+// nor the service of credentials says.
+func (s Service) Of(err error) (m Meaning, known bool) {
+	if source, cause := credentials(err); source != "" {
+		return ofCredentials(source, cause), true
+	}
+	var reply *smithyhttp.ResponseError
+	status := 0
+	if errors.As(err, &reply) {
+		status = reply.HTTPStatusCode()
+	}
+	if status == http.StatusNotImplemented {
+		return s.other(), true
+	}
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		for _, code := range Codes(api) {
+			if m, known := s.OfCode(code, api.ErrorMessage()); known {
+				return m, true
+			}
+		}
+	}
+	if status != 0 {
+		return s.OfStatus(status), true
+	}
+	return Meaning{}, false
+}
+
+// Codes returns the names that the error goes by: its code and its type. A server
+// of another version may use one that the SDK does not know.
+func Codes(api smithy.APIError) []string {
+	return []string{Name(api.ErrorCode()), Name(fmt.Sprintf("%T", api))}
+}
+
+// kms is what the names of errors about a KMS key begin with.
+const kms = "Kms"
+
 // Name returns an error code, or the name of an error's type, without the parts
 // that differ between servers, protocols and versions of the SDK:
 // "com.amazonaws.sqs#ThrottlingException" and "*types.Throttling" are "Throttling".
+// The errors of KMS keep a common prefix: "KMS.DisabledException", "KMSDisabled"
+// and "KmsDisabled" are "KmsDisabled".
 func Name(code string) string {
-	code = code[strings.LastIndexAny(code, ".#")+1:]
-	return strings.TrimSuffix(code, "Exception")
+	code = code[strings.LastIndexByte(code, '#')+1:]
+	code, _, _ = strings.Cut(code, ":")
+	rest, name := "", code
+	if dot := strings.LastIndexByte(code, '.'); dot >= 0 {
+		rest, name = code[:dot], code[dot+1:]
+	}
+	name = strings.TrimSuffix(name, "Exception")
+	switch {
+	case strings.EqualFold(rest[strings.LastIndexByte(rest, '.')+1:], kms):
+		return kms + name
+	case strings.HasPrefix(name, "KMS"):
+		return kms + name[len(kms):]
+	}
+	return name
 }
 
-// OfCode returns what an error code means at any service; false if it is not
-// known. code is as [Name] returns it, denied the advice about missing permissions.
-func OfCode(code, denied string) (m Meaning, known bool) {
+// OfCode returns what an error code means, as [Name] returns it; false if it is not
+// known. message is what the service says with it, and may be empty.
+func (s Service) OfCode(code, message string) (m Meaning, known bool) {
+	if s.Code != nil {
+		if m, known := s.Code(code); known {
+			return m, true
+		}
+	}
+	if rest, ok := strings.CutPrefix(code, kms); ok && s.Key != "" {
+		return ofKey(rest, s.Key), true
+	}
 	switch code {
-	case "RequestThrottled", "Throttling", "Throttled", "ThrottledRequest", "TooManyRequests", "RequestLimitExceeded",
-		"BandwidthLimitExceeded", "LimitExceeded", "ProvisionedThroughputExceeded", "SlowDown", "PriorRequestNotComplete":
-		return Meaning{Class: limiter.ErrOverload}, true
-	case "InternalError", "InternalFailure", "InternalServerError", "InternalServer", "ServiceUnavailable", "ServiceFailure",
-		"RequestTimeout", "Unavailable":
-		return Meaning{Class: limiter.ErrUnavailable}, true
-	case "AccessDenied", "AuthorizationError", "NotAuthorized", "OptInRequired", "AccountProblem", "InvalidSecurity":
-		return Misconfigured(denied), true
+	case "AccessDenied", "AuthorizationError", "NotAuthorized", "OptInRequired", "AccountProblem":
+		if s.Key != "" && aboutKey(message) {
+			return Misconfigured(s.Key), true
+		}
+		return Misconfigured(s.Denied), true
+	case "UnknownOperation", "InvalidAction":
+		return s.other(), true
+	case "InvalidEndpoint":
+		return Misconfigured("correct the client's endpoint, or leave it to the SDK"), true
+	case "InvalidSecurity":
+		return Misconfigured("make requests over HTTPS, signed with Signature Version 4"), true
 	case "ExpiredToken", "TokenRefreshRequired":
 		return Misconfigured("renew the credentials: they have expired"), true
 	case "UnrecognizedClient", "InvalidClientTokenId", "InvalidAccessKeyId", "MissingAuthenticationToken", "MissingSecurityHeader", "IncompleteSignature":
@@ -56,21 +138,171 @@ func OfCode(code, denied string) (m Meaning, known bool) {
 		m.Clock = true
 		return m, true
 	}
+	return passing(code)
+}
+
+// passing returns the meaning of the codes for which waiting helps, at any service.
+func passing(code string) (m Meaning, known bool) {
+	switch code {
+	case "RequestThrottled", "Throttling", "Throttled", "ThrottledRequest", "ThrottlingError", "TooManyRequests", "TooManyRequestsError", "RequestLimitExceeded",
+		"BandwidthLimitExceeded", "LimitExceeded", "ProvisionedThroughputExceeded", "SlowDown", "EC2Throttled", "PriorRequestNotComplete":
+		return Meaning{Class: limiter.ErrOverload}, true
+	case "InternalError", "InternalFailure", "InternalServerError", "InternalServer", "InternalService", "InternalServiceError", "ServiceUnavailable", "ServiceFailure",
+		"TransactionInProgress", "RequestTimeout", "Unavailable", "IDPCommunicationError":
+		return Meaning{Class: limiter.ErrUnavailable}, true
+	}
 	return Meaning{}, false
 }
 
+// ofKey returns what an error about a KMS key means. code is its name without the
+// prefix.
+func ofKey(code, advice string) Meaning {
+	if m, known := passing(code); known {
+		return m
+	}
+	switch code {
+	case "Internal", "DependencyTimeout", "KeyUnavailable":
+		return Meaning{Class: limiter.ErrUnavailable}
+	}
+	return Misconfigured(advice)
+}
+
+// aboutKey reports whether a service that says of itself that access is denied
+// speaks of the KMS key.
+func aboutKey(message string) bool {
+	message = strings.ToLower(message)
+	for _, word := range []string{"kms:", "kms key", "aws kms", "customer master key"} {
+		if strings.Contains(message, word) {
+			return true
+		}
+	}
+	return false
+}
+
 // OfStatus returns what the status of a reply means whose error code is not known.
-// service is who should have answered.
-func OfStatus(status int, service string) Meaning {
+func (s Service) OfStatus(status int) Meaning {
 	switch {
 	case status == http.StatusTooManyRequests:
 		return Meaning{Class: limiter.ErrOverload}
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return Misconfigured("check the client's credentials and permissions")
-	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
-		return Misconfigured("check the client's endpoint: what answers there is not " + service)
+	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, status == http.StatusNotImplemented:
+		return s.other()
 	case status < 400, status == http.StatusRequestTimeout, status >= 500:
 		return Meaning{Class: limiter.ErrUnavailable} // a 2xx here could not be read to its end
 	}
 	return Meaning{}
+}
+
+// other is the meaning of a reply that only another server would give.
+func (s Service) other() Meaning {
+	if s.Other != "" {
+		return Misconfigured(s.Other)
+	}
+	return Misconfigured("check the client's endpoint: what answers there is not " + s.Name)
+}
+
+// credentials returns where the SDK did not get the credentials from that the
+// request needs, and why; "" if err is something else.
+func credentials(err error) (source string, cause error) {
+	var request, inner *smithy.OperationError
+	if !errors.As(err, &request) {
+		return "", nil
+	}
+	if errors.As(request.Err, &inner) && inner.ServiceID != request.ServiceID { // a request to another service, for this one
+		if source, cause := credentials(inner); source != "" { // which needs some itself
+			return source, cause
+		}
+		return sourceOf(inner), inner.Err
+	}
+	for cause := request.Err; cause != nil; cause = errors.Unwrap(cause) {
+		if !strings.HasPrefix(cause.Error(), "get identity: ") {
+			continue
+		}
+		switch text := cause.Error(); {
+		case strings.Contains(text, "EC2 IMDS"):
+			return instanceMetadata, cause
+		case strings.Contains(text, "failed to load credentials, "):
+			return containerCredentials, cause
+		case errors.Is(cause, context.DeadlineExceeded):
+			return "the source of the client's credentials", cause
+		}
+	}
+	return "", nil
+}
+
+const (
+	instanceMetadata     = "the EC2 instance metadata service"
+	containerCredentials = "the container's credentials endpoint"
+)
+
+// sourceOf returns how people call the service of an operation.
+func sourceOf(op *smithy.OperationError) string {
+	switch id := op.ServiceID; id {
+	case "STS":
+		return "AWS STS"
+	case "ec2imds":
+		return instanceMetadata
+	case "SSO", "SSO OIDC":
+		return "IAM Identity Center"
+	case "Signin":
+		return "AWS Sign-In"
+	default:
+		return id
+	}
+}
+
+// ofCredentials returns what the failure of a source of credentials means for the
+// request that needs them.
+func ofCredentials(source string, err error) Meaning {
+	var (
+		api    smithy.APIError
+		status interface{ HTTPStatusCode() int }
+		dial   *net.OpError
+		sent   *smithyhttp.RequestSendError
+	)
+	if errors.As(err, &api) {
+		for _, code := range Codes(api) {
+			if m, known := (Service{}).OfCode(code, ""); known && (m.Class != limiter.ErrMisconfigured || m.Clock) {
+				m.Clock = false // the SDK has not corrected for it: the reply came from elsewhere
+				return m
+			}
+		}
+	}
+	answer := 0
+	if errors.As(err, &status) {
+		answer = status.HTTPStatusCode()
+	}
+	switch {
+	case answer == http.StatusTooManyRequests:
+		return Meaning{Class: limiter.ErrOverload}
+	case answer == http.StatusRequestTimeout, answer >= 500:
+		return Meaning{Class: limiter.ErrUnavailable}
+	case answer != 0 || api != nil:
+		return Misconfigured(refusedBy(source))
+	case source == instanceMetadata && (errors.As(err, &dial) && dial.Op == "dial" || errors.Is(err, context.DeadlineExceeded)):
+		// Away from EC2 this is how a search for credentials ends that has found none.
+		return Misconfigured("no request was made: give the client credentials; there are none in the environment, and " + source + " can't be reached")
+	case limiter.Classify(err) == limiter.ErrMisconfigured:
+		return Misconfigured("check the endpoint and certificates of " + source + ", which the client's credentials come from")
+	case errors.As(err, &sent), limiter.Classify(err) != nil:
+		return Meaning{Class: limiter.ErrUnavailable}
+	}
+	return Misconfigured(refusedBy(source))
+}
+
+// refusedBy returns what to do when a source of credentials gives none.
+func refusedBy(source string) string {
+	advice := "no request was made, as " + source + " gives no credentials: "
+	switch source {
+	case "AWS STS":
+		return advice + "check the role, its trust policy, and that the credentials before it may assume it"
+	case instanceMetadata:
+		return advice + "give the instance a role that EC2 may assume, or give the client other credentials"
+	case containerCredentials:
+		return advice + "check the role of the task or pod"
+	case "IAM Identity Center", "AWS Sign-In":
+		return advice + "log in again, with aws sso login or aws login"
+	}
+	return advice + "check its settings"
 }

@@ -16,22 +16,19 @@ import (
 // limiter's errors it is, nil if it says nothing about the table. allow lists the
 // actions that the caller needs permission for.
 func Explain(err error, allow string) (advice string, class error) {
-	m := meaning(err, "allow these credentials "+allow+" on the table, and its KMS key if it has one")
+	m := meaning(err, allow)
 	return m.Advice, m.Class
 }
 
-func meaning(err error, denied string) awserr.Meaning {
-	var (
-		api   smithy.APIError
-		reply *smithyhttp.ResponseError
-	)
-	if errors.As(err, &api) {
-		if m, known := ofCode(awserr.Name(api.ErrorCode()), denied); known {
-			return m
-		}
+func meaning(err error, allow string) awserr.Meaning {
+	service := awserr.Service{
+		Name:   "DynamoDB",
+		Denied: "allow these credentials " + allow + " on the table",
+		Key:    "allow these credentials kms:Decrypt on the table's KMS key, in the key's policy too, and see that the key is enabled",
+		Code:   ofCode,
 	}
-	if errors.As(err, &reply) && reply.HTTPStatusCode() != 0 {
-		return awserr.OfStatus(reply.HTTPStatusCode(), "DynamoDB")
+	if m, known := service.Of(err); known {
+		return m
 	}
 	switch class := limiter.Classify(err); {
 	case class != nil || !fromSDK(err):
@@ -42,17 +39,21 @@ func meaning(err error, denied string) awserr.Meaning {
 	return awserr.Unsent()
 }
 
-// ofCode returns what an error code means; false if it is not known.
-func ofCode(code, denied string) (m awserr.Meaning, known bool) {
+// ofCode returns what an error code of DynamoDB means; false if it is not one of
+// its own, or is about one request only.
+func ofCode(code string) (m awserr.Meaning, known bool) {
 	switch code {
-	case "TransactionInProgress":
+	case "TransactionConflict", "ReplicatedWriteConflict", "ResourceInUse", "TableInUse":
+		// Somebody else's write to the item, or a change of the table: try again.
 		return awserr.Meaning{Class: limiter.ErrUnavailable}, true
 	case "ResourceNotFound", "TableNotFound":
 		return awserr.Misconfigured("create the table, or correct its name and the client's region"), true
+	case "InaccessibleEncryptionCredentials":
+		return awserr.Misconfigured("let DynamoDB use the table's KMS key again, and see that the key is enabled"), true
 	case "Validation": // the request was checked before it came here, so it is the table
 		return awserr.Misconfigured(`the table's key must be "id", a string, and nothing else`), true
 	}
-	return awserr.OfCode(code, denied)
+	return awserr.Meaning{}, false
 }
 
 // fromSDK reports whether it is the SDK that failed, and not what stands in for

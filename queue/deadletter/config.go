@@ -42,8 +42,8 @@ type Config struct {
 	// 20 s; it takes two in a row to believe it. Default 2 s.
 	Wait time.Duration
 
-	// Logger is told what could not be extended or given back. Default
-	// slog.Default().
+	// Logger gets what could not be extended or returned, and how many letters List
+	// left out as newer than itself. Default slog.Default().
 	Logger *slog.Logger
 }
 

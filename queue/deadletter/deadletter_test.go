@@ -1,11 +1,14 @@
 package deadletter_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -1065,4 +1068,30 @@ func TestOneFault(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Letters that are left out of a list as newer than it are counted, and that is said
+// once, with how much newer they are.
+func TestListSaysWhatItLeavesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dead, err := memqueue.New(memqueue.Config{})
+		require.NoError(t, err)
+		require.NoError(t, dead.Send(t.Context(), &queue.Message{Body: []byte("a")}, &queue.Message{Body: []byte("b")}))
+		time.Sleep(time.Minute)
+		list := func(from queue.Source) (n int, said string) {
+			var log bytes.Buffer
+			for _, err := range deadletter.List(t.Context(), from, deadletter.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}) {
+				require.NoError(t, err)
+				n++
+			}
+			return n, log.String()
+		}
+		n, said := list(behind{dead, -10 * time.Minute})
+		require.Zero(t, n)
+		require.Contains(t, said, "letters=2 newer_by=9m0s")
+		require.Equal(t, 1, strings.Count(said, "\n"))
+		n, said = list(dead)
+		require.Equal(t, 2, n)
+		require.Empty(t, said)
+	})
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"iter"
+	"log/slog"
+	"time"
 
 	"github.com/rampmeter/rampmeter/queue"
 )
@@ -20,8 +22,9 @@ import (
 // A queue can be read only by receiving, so each letter's receive count goes up by
 // one, and letters are hidden from others until the loop ends; then all are given
 // back. While the loop's body runs their leases are kept. Letters that come after
-// the loop began are not listed. Of cfg it uses Filter, Max, Lease, Wait and
-// Logger.
+// the loop began are not listed, and those that have so by the queue's clock and this
+// machine's: Logger gets a warning that says how many. Of cfg it uses Filter, Max,
+// Lease, Wait and Logger.
 //
 // An error ends the loop: a field of cfg that is out of range, which the error
 // names; a receive that fails again and again, or with
@@ -39,6 +42,8 @@ func List(ctx context.Context, from queue.Source, cfg Config) iter.Seq2[Letter, 
 		s := newSweep("list", from, cfg)
 		defer s.close(ctx)
 		seen := make(map[string]bool)
+		late := newcomers{ids: make(map[string]bool)}
+		defer func() { late.warn(cfg.Logger) }()
 		for n := 0; ; {
 			msgs, err := s.receive(ctx)
 			if err == io.EOF {
@@ -51,7 +56,11 @@ func List(ctx context.Context, from queue.Source, cfg Config) iter.Seq2[Letter, 
 			fresh := false
 			for _, m := range msgs {
 				l := Read(m)
-				if seen[m.ID] || s.newer(l) {
+				switch {
+				case seen[m.ID]:
+					continue
+				case s.newer(l):
+					late.add(l, s.start)
 					continue
 				}
 				seen[m.ID], fresh = true, true
@@ -64,5 +73,23 @@ func List(ctx context.Context, from queue.Source, cfg Config) iter.Seq2[Letter, 
 			}
 			s.came(fresh)
 		}
+	}
+}
+
+// newcomers are the letters that a list leaves out as newer than itself.
+type newcomers struct {
+	ids map[string]bool
+	by  time.Duration // the newest is that much newer
+}
+
+func (n *newcomers) add(l Letter, start time.Time) {
+	n.ids[l.Message.ID] = true
+	n.by = max(n.by, l.Message.SentAt.Sub(start))
+}
+
+func (n *newcomers) warn(logger *slog.Logger) {
+	if len(n.ids) > 0 {
+		logger.Warn("deadletter: letters are not listed, as they came after the list began; if they are older, the clock of this machine is slow, or that of the queue is fast",
+			"letters", len(n.ids), "newer_by", n.by)
 	}
 }

@@ -2,6 +2,7 @@ package deadletter_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -175,6 +176,45 @@ func TestSQSFaults(t *testing.T) {
 					}
 				}
 				require.Len(t, count, n)
+			})
+		})
+	}
+}
+
+// A user attribute that is named like a system attribute, or like the one that SQS
+// has for the trace header, is where it was when the message has been to the
+// dead-letter queue and back, and so is the trace header.
+func TestSQSUserAttributesStayWhereTheyWere(t *testing.T) {
+	const trace = "Root=1-5759e988-bd862e3fe1be46a994272793"
+	for name, system := range map[string]string{"alone": "", "with the trace header": trace} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var server sqsfake.Server
+				orders, dead := sqsQueue(t, &server, "orders", nil), sqsQueue(t, &server, "dead", nil)
+				want := map[string]string{"AWSTraceHeader": "order 42", "SentTimestamp": "yesterday", "MessageGroupId": "none", "idempotency-key": "k"}
+				if system != "" {
+					want[sqsqueue.TraceHeader] = system
+				}
+				require.NoError(t, orders.Send(t.Context(), &queue.Message{Body: []byte("x"), Attributes: maps.Clone(want)}))
+				for range 2 { // two lives
+					msgs, err := orders.Receive(t.Context(), queue.ReceiveOptions{Max: 1, Lease: time.Minute})
+					require.NoError(t, err)
+					require.Len(t, msgs, 1)
+					delete(msgs[0].Attributes, deadletter.HistoryAttribute)
+					require.Equal(t, want, msgs[0].Attributes)
+					native := msgs[0].Native.(*types.Message)
+					require.Equal(t, "order 42", *native.MessageAttributes["AWSTraceHeader"].StringValue)
+					require.Equal(t, system, native.Attributes["AWSTraceHeader"])
+
+					letter := msgs[0].Clone()
+					letter.Attributes[retry.DeadLetterAttribute] = record(3).Encode()
+					require.NoError(t, dead.Send(t.Context(), letter))
+					require.NoError(t, orders.Ack(t.Context(), msgs...))
+					time.Sleep(time.Second)
+					s, err := deadletter.Redrive(t.Context(), dead, orders, deadletter.Config{Logger: quiet})
+					require.NoError(t, err)
+					require.Equal(t, 1, s.Redriven)
+				}
 			})
 		})
 	}

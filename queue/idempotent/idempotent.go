@@ -98,7 +98,8 @@ type Stats struct {
 }
 
 // New returns a middleware that remembers in store. It fails when store is nil, or
-// a nil pointer, or a field of cfg can't be right; the error names it.
+// a nil pointer, or a [Memory] that another middleware has, or a field of cfg can't be
+// right; the error names it.
 func New(store Store, cfg Config) (*Middleware, error) {
 	if nils.Is(store) {
 		return nil, fmt.Errorf("idempotent: New: store is %s", nils.Describe(store))
@@ -121,6 +122,9 @@ func New(store Store, cfg Config) (*Middleware, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
+	if m, ok := store.(*Memory); ok && m.taken.Swap(true) {
+		return nil, errors.New("idempotent: New: store is a Memory that another Middleware has: give each operation a Memory of its own, and several consumers of one operation the same Middleware")
+	}
 	return &Middleware{store: store, cfg: cfg, name: rand.Text() + "-"}, nil
 }
 
@@ -134,7 +138,9 @@ func (w *Middleware) Stats() Stats {
 }
 
 // Wrap makes next run once per key. It is a [queue.Middleware]. When next is nil,
-// it returns nil, which [queue.NewConsumer] refuses.
+// it returns nil, which [queue.NewConsumer] refuses. Whatever it wraps is one
+// operation: a handler that does something else needs a Middleware and a store, or a
+// namespace of the store, of its own.
 func (w *Middleware) Wrap(next queue.Handler) queue.Handler {
 	if nils.Is(next) {
 		return nil

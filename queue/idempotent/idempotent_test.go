@@ -42,6 +42,31 @@ func message(body string, attempt int) *queue.Message {
 	return &queue.Message{ID: body, Body: []byte(body), Attempt: attempt}
 }
 
+// Two handlers on one Memory would take each other's keys: the confirmation of an
+// order would be done because its stock was reserved.
+func TestMemoryOfAnotherMiddleware(t *testing.T) {
+	store := memory(t, 10)
+	_, err := idempotent.New(store, idempotent.Config{Timeout: -1})
+	require.Error(t, err, "which takes nothing")
+	reserve := middleware(t, store, idempotent.Config{})
+	_, err = idempotent.New(store, idempotent.Config{})
+	require.ErrorContains(t, err, "idempotent: New: store is a Memory that another Middleware has")
+
+	confirm := middleware(t, memory(t, 10), idempotent.Config{})
+	var ran []string
+	run := func(w *idempotent.Middleware, name string) {
+		h := w.Wrap(queue.HandlerFunc(func(context.Context, *queue.Message) error {
+			ran = append(ran, name)
+			return nil
+		}))
+		require.NoError(t, h.Handle(t.Context(), message("order 42", 1)))
+	}
+	run(reserve, "reserve")
+	run(confirm, "confirm")
+	run(reserve, "reserve, in another consumer")
+	require.Equal(t, []string{"reserve", "confirm"}, ran)
+}
+
 func TestBadConfigurationIsRefused(t *testing.T) {
 	for want, cfg := range map[string]idempotent.Config{
 		"Config.Timeout is 1ns":   {Timeout: 1},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rampmeter/rampmeter/limiter"
@@ -16,9 +17,12 @@ var ErrFull = fmt.Errorf("idempotent: memory store: every key it has room for is
 
 // Memory is a [Store] in memory, for one process: it knows nothing after a
 // restart, and nothing of other processes. When it is full the keys that were
-// done or failed longest ago are forgotten. Make one with [NewMemory].
+// done or failed longest ago are forgotten. It is the memory of one [Middleware]:
+// with two of them, one operation would pass for done because the other one was.
+// Make one with [NewMemory].
 type Memory struct {
-	max int
+	max   int
+	taken atomic.Bool // by a Middleware
 
 	mu   sync.Mutex // guards all below
 	keys map[string]*entry

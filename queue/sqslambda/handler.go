@@ -48,6 +48,7 @@ type function struct {
 	health  health
 	guard   judge.Guard
 	tooBig  sync.Once // the batch, for the timeout: said once
+	empty   sync.Once // an event that is none of SQS: said once
 }
 
 // consumerConfig is how an invocation's consumer works.
@@ -74,6 +75,9 @@ func (f *function) consumerConfig(name string, messages int) queue.Config {
 // invoke is the Lambda function.
 func (f *function) invoke(ctx context.Context, event events.SQSEvent) (events.SQSEventResponse, error) {
 	if len(event.Records) == 0 {
+		f.empty.Do(func() {
+			f.cfg.Logger.Warn("sqslambda: an event has no Records, so nothing is handled: have an event source mapping of an SQS queue call the function, or a test event that is one of SQS")
+		})
 		return events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}, nil
 	}
 	inv := newInvocation(ctx, f, event)

@@ -29,6 +29,22 @@ import (
 
 func succeed(context.Context, *queue.Message) error { return nil }
 
+// An event of something else than SQS has no Records. It says so once, and fails
+// nothing.
+func TestEventWithoutRecords(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		var log bytes.Buffer
+		f, err := sqslambda.Handler(queue.HandlerFunc(succeed), sqslambda.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		require.NoError(t, err)
+		for range 3 {
+			var e events.SQSEvent
+			require.NoError(t, json.Unmarshal([]byte(`{"key1":"value1"}`), &e))
+			require.Empty(t, returned(t, f, time.Minute, e))
+		}
+		require.Equal(t, 1, strings.Count(log.String(), "no Records"), log.String())
+	})
+}
+
 func TestBadConfigurationIsRefused(t *testing.T) {
 	breaker, err := limiter.NewBreaker(limiter.BreakerConfig{})
 	require.NoError(t, err)

@@ -16,7 +16,10 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-var errUnnamed = errors.New("the reply names it neither as done nor as failed")
+var (
+	errUnnamed = errors.New("the reply names it neither as done nor as failed")
+	errNobody  = errors.New("two replies name none of the messages, which may have been accepted")
+)
 
 // A batch is a call for several messages, which are known by their index among
 // its arguments.
@@ -98,6 +101,7 @@ func (b *batch) result() error {
 // lasts and the policy allows.
 func (b *batch) run(ctx context.Context, some []int) {
 	var unsure map[int]bool
+	named, unnamed := false, 0 // whether a reply has named any, and how many have not
 	for attempt := 1; len(some) > 0; attempt++ {
 		if ctx.Err() != nil {
 			for _, i := range some {
@@ -122,13 +126,20 @@ func (b *batch) run(ctx context.Context, some []int) {
 			return
 		}
 
+		outcomes := b.outcomes(answer, ids)
+		named = named || slices.ContainsFunc(outcomes, func(o outcome) bool { return o.named })
+		if !isRequest && !named && len(answer.done)+len(answer.failed)+len(some) > 1 {
+			unnamed++ // a single one may be left out by mistake
+		}
 		var rest []int
 		var last error
-		for k, o := range b.outcomes(answer, ids) {
+		for k, o := range outcomes {
 			i, e := some[k], o.err
 			switch {
 			case isRequest:
 				e = whole
+			case unnamed > 1 && !named:
+				e = &requestError{op: b.op, url: b.q.url, class: limiter.ErrMisconfigured, advice: notSQS, err: errNobody}
 			case !o.named:
 				e = &requestError{op: b.op, url: b.q.url, class: limiter.ErrUnavailable, err: errUnnamed}
 			case e == nil:

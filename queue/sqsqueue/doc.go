@@ -75,16 +75,19 @@
 //   - [limiter.ErrOverload]: throttled, or too many messages in flight,
 //   - [limiter.ErrUnavailable]: the service fails, or can't be reached, or takes
 //     longer than Config.Timeout,
-//   - [limiter.ErrMisconfigured]: the queue is gone, access is denied, the
-//     credentials are missing, wrong or expired, the HTTP client's Timeout is
-//     shorter than the wait of a receive. The text says what to do. A
-//     consumer whose first receive fails so ends; later it waits,
+//   - [limiter.ErrMisconfigured]: the queue is gone, access is denied, to the
+//     queue or to its KMS key, the credentials are missing, wrong or expired, or
+//     refused by the service that hands them out, what answers is not SQS or
+//     speaks its older protocol only, the HTTP client's Timeout is shorter than
+//     the wait of a receive. The text says what to do. A consumer whose first
+//     receive fails so ends; later it waits,
 //
 // and for none of them when the service refuses just this request.
 //
 // Ack, Nack, Extend and Send ask again for what failed in the first two ways, and
 // for what a reply names neither as done nor as failed, up to six times in about
-// two seconds, as long as their context lasts. What fails then, or otherwise, they
+// two seconds, as long as their context lasts. When two replies name no message at
+// all, another server has given them, and that is [limiter.ErrMisconfigured]. What fails then, or otherwise, they
 // tell message by message in a [queue.BatchError]; [queue.ErrLeaseLost] stands
 // for a receipt handle that the service does not take any more. Receive makes
 // one request: the consumer decides when to try again.

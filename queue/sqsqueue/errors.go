@@ -9,7 +9,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go"
-	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/rampmeter/rampmeter/internal/awserr"
 	"github.com/rampmeter/rampmeter/limiter"
@@ -49,14 +48,14 @@ func (e *requestError) passing() bool {
 // request.
 func explain(op, url string, err error, unsent bool) *requestError {
 	e := &requestError{op: op, url: url, err: err}
-	var (
-		api   smithy.APIError
-		reply *smithyhttp.ResponseError
-	)
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		e.codes = awserr.Codes(api)
+	}
+	m, known := service(op).Of(err)
 	switch {
-	case errors.As(err, &api) && e.know(awserr.Name(api.ErrorCode()), awserr.Name(fmt.Sprintf("%T", api))):
-	case errors.As(err, &reply) && reply.HTTPStatusCode() != 0:
-		e.set(awserr.OfStatus(reply.HTTPStatusCode(), "SQS"))
+	case known:
+		e.set(m)
 	case api != nil && api.ErrorFault() != smithy.FaultServer:
 		// The service refuses this request, for a reason of its own.
 	case unsent:
@@ -84,33 +83,34 @@ func explainEntry(op, url string, f types.BatchResultErrorEntry) *requestError {
 // set sets what the error means.
 func (e *requestError) set(m awserr.Meaning) { e.class, e.advice, e.clock = m.Class, m.Advice, m.Clock }
 
-// know says what the first code means that is known, and reports whether one is.
-func (e *requestError) know(codes ...string) bool {
-	e.codes = codes
-	for _, code := range codes {
-		if m, known := ofCode(e.op, code); known {
-			e.set(m)
-			return true
-		}
+// notSQS is the advice for replies that only another server gives.
+const notSQS = "check the client's endpoint: this is not an SQS endpoint that speaks the JSON protocol"
+
+// service is SQS, for requests of op.
+func service(op string) awserr.Service {
+	s := awserr.Service{
+		Name:   "SQS",
+		Denied: "allow these credentials sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility, where it is sent to sqs:SendMessage, and for Check sqs:GetQueueAttributes and sqs:GetQueueUrl on the queue",
+		Key:    "allow these credentials kms:Decrypt, and to send kms:GenerateDataKey, on the queue's KMS key, in the key's policy too, and see that the key is enabled",
+		Other:  notSQS,
+		Code:   ofCode,
 	}
-	return false
+	if op == "move" {
+		s.Denied = "allow these credentials what the documentation of Move lists, from sqs:StartMessageMoveTask on"
+	}
+	return s
 }
 
-// ofCode returns what an error code means; false if it is not known.
-func ofCode(op, code string) (m awserr.Meaning, known bool) {
+// ofCode returns what an error code of SQS means; false if it is not one of its own,
+// or is about one request only.
+func ofCode(code string) (m awserr.Meaning, known bool) {
 	switch code {
 	case "KmsThrottled", "OverLimit":
 		return awserr.Meaning{Class: limiter.ErrOverload}, true
 	case "QueueDoesNotExist", "NonExistentQueue", "QueueDeletedRecently", "InvalidAddress", "ResourceNotFound":
 		return awserr.Misconfigured("create the queue, or correct its URL and the client's region"), true
-	case "KmsAccessDenied", "KmsDisabled", "KmsInvalidKeyUsage", "KmsInvalidState", "KmsNotFound", "KmsOptInRequired":
-		return awserr.Misconfigured("let these credentials use the queue's KMS key, and see that it is enabled"), true
 	}
-	denied := "allow these credentials sqs:ReceiveMessage, sqs:DeleteMessage, sqs:ChangeMessageVisibility, where it is sent to sqs:SendMessage, and for Check sqs:GetQueueAttributes and sqs:GetQueueUrl on the queue"
-	if op == "move" {
-		denied = "allow these credentials what the documentation of Move lists, from sqs:StartMessageMoveTask on"
-	}
-	return awserr.OfCode(code, denied)
+	return awserr.Meaning{}, false
 }
 
 // named reports whether the error has one of these codes.

@@ -63,6 +63,7 @@ const (
 // receives and goes on if the process dies. Where it does not apply, the error
 // answers errors.Is for [ErrNotMovable], and says why:
 //
+//   - The server must have such tasks. Those that stand in for SQS often have none.
 //   - The queue must be the dead-letter queue of another one's redrive policy.
 //   - Without To, each message must have been moved there by such a policy. The
 //     task fails at the first one that somebody sent, and what it has moved by
@@ -148,14 +149,14 @@ func (m *mover) start(ctx context.Context) error {
 	}
 	sources, err := do(ctx, m.q, "move", m.q.cfg.Timeout, m.client.ListDeadLetterSourceQueues, &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &m.q.url})
 	if err != nil {
-		return err
+		return m.without(err)
 	}
 	if len(sources.QueueUrls) == 0 {
 		return fmt.Errorf("sqsqueue: move: queue %s is not the dead-letter queue of any redrive policy: %w", m.q.url, ErrNotMovable)
 	}
 	latest, err := m.latest(ctx)
 	if err != nil {
-		return err
+		return m.without(err)
 	}
 	if latest != nil && (aws.ToString(latest.Status) == "RUNNING" || aws.ToString(latest.Status) == "CANCELLING") {
 		return fmt.Errorf("sqsqueue: move: queue %s has a task under way that has moved %d messages: wait for its end, or cancel it", m.q.url, latest.ApproximateNumberOfMessagesMoved)
@@ -170,10 +171,19 @@ func (m *mover) start(ctx context.Context) error {
 	case err != nil && ctx.Err() != nil:
 		return fmt.Errorf("%w, and the task was not started, or its start was not answered: %w", ended(ctx, "move"), err)
 	case err != nil:
-		return err
+		return m.without(err)
 	}
 	m.handle = aws.ToString(task.TaskHandle)
 	return nil
+}
+
+// without says what an error means of a server that knows the queue: one that does
+// not know the operation has no tasks.
+func (m *mover) without(err error) error {
+	if e, ok := err.(*requestError); ok && (e.advice == notSQS || e.named("UnsupportedOperation")) {
+		return fmt.Errorf("sqsqueue: move: queue %s: the server has no message move tasks for it: %w: %w", m.q.url, ErrNotMovable, e.err)
+	}
+	return err
 }
 
 // latest returns the queue's latest task, nil if there is none.

@@ -192,3 +192,26 @@ func TestMove_Errors(t *testing.T) {
 		require.ErrorContains(t, err, "sqs:StartMessageMoveTask")
 	})
 }
+
+// A server that has no such tasks, as those that stand in for SQS, does not move
+// these messages itself. One that does not know the queue's attributes either is none
+// of SQS.
+func TestMove_NotThere(t *testing.T) {
+	for _, refusal := range []sqsfake.Error{
+		{Code: "UnknownOperationException"}, {Code: "InvalidAction"}, {Code: "UnsupportedOperation"}, {Status: 501, Code: "InternalFailure"},
+	} {
+		for _, op := range []sqsfake.Op{sqsfake.ListDeadLetterSourceQueues, sqsfake.ListMessageMoveTasks, sqsfake.StartMessageMoveTask, sqsfake.GetQueueAttributes} {
+			t.Run(refusal.Code+" "+string(op), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var server sqsfake.Server
+					dead, orders := moveQueues(t, &server, 3)
+					server.Plan = sqsfake.On(op, sqsfake.Fault{Mode: sqsfake.Refuse, Err: refusal})
+					_, err := sqsqueue.Move(t.Context(), server.Client(), dead, sqsqueue.MoveConfig{To: orders})
+					require.Error(t, err)
+					require.Equal(t, op != sqsfake.GetQueueAttributes, errors.Is(err, sqsqueue.ErrNotMovable), "%v", err)
+					require.Equal(t, 3, server.Queue("dead").Visible)
+				})
+			})
+		}
+	}
+}

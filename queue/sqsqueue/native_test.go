@@ -1,6 +1,8 @@
 package sqsqueue_test
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/deadletter"
+	"github.com/rampmeter/rampmeter/queue/idempotent"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 	"github.com/rampmeter/rampmeter/retry"
 )
@@ -103,4 +108,72 @@ func TestUserAttributeNamedLikeTheTraceHeader(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A user attribute that is named like a system attribute, or like what the library's
+// packages and examples give a meaning, is a user attribute on its way through the
+// queue and the dead-letter queue, and gets no say in the fields of the message.
+func TestUserAttributesNamedLikeOthers(t *testing.T) {
+	names := []string{idempotent.KeyAttribute, deadletter.HistoryAttribute, "order-id", "ID", "Id", "Receipt", "displaced", "attempts"}
+	for _, name := range types.MessageSystemAttributeName("").Values() {
+		if name != types.MessageSystemAttributeNameAll {
+			names = append(names, string(name))
+		}
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				q := newQueue(t, &sqsfake.Server{}, false, nil)
+				send(t, q, &queue.Message{Body: []byte("x"), Group: "g", Attributes: map[string]string{name: "order 42"}})
+				m := receive(t, q, 1, time.Minute)[0]
+				plain := func(m *queue.Message) {
+					require.Equal(t, "order 42", m.Attributes[name])
+					require.Equal(t, "g", m.Group)
+					require.Empty(t, m.Dedup)
+					require.Empty(t, m.Sequence)
+					require.Equal(t, 1, m.Attempt)
+					require.Equal(t, time.Now().Year(), m.SentAt.Year())
+					require.NotContains(t, m.Attributes, sqsqueue.TraceHeader)
+				}
+				plain(m)
+				bury(t, q, m, retry.DeadLetter{Reason: "permanent"}.Encode())
+				plain(receive(t, q, 1, time.Minute)[0])
+			})
+		})
+	}
+}
+
+// The attributes that a record says it has displaced are whoever's may send to the
+// queue. Those that the service would not take are not restored, or the message
+// could be sent nowhere any more.
+func TestDisplacedAttributesThatNoQueueTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, &sqsfake.Server{}, false, nil)
+		displaced := map[string]any{}
+		add := func(name, kind, value string) {
+			displaced[name] = map[string]any{"type": kind, "value": []byte(value)}
+		}
+		add("good", "String", "v")
+		add("count", "Number.int", "42")
+		add("bytes", "Binary", "\x00\xff")
+		add("AWS.TraceHeader", "String", "no trace")
+		add("Amazon.x", "String", "v")
+		add("", "String", "v")
+		add("a b", "String", "v")
+		add(strings.Repeat("n", 257), "String", "v")
+		add("empty", "String", "")
+		add("control", "String", "\x00")
+		add("no-number", "Number", "many")
+		add("no-type", "", "v")
+		add("other-type", "Blob", "v")
+		add("other-label", "String.\x00", "v")
+		add("infinity", "Number", "-inf")
+		record, err := json.Marshal(map[string]any{"reason": "permanent", "displaced": displaced})
+		require.NoError(t, err)
+		send(t, q, &queue.Message{Body: []byte("x"), Attributes: map[string]string{retry.DeadLetterAttribute: string(record)}})
+		m := receive(t, q, 1, time.Minute)[0]
+		delete(m.Attributes, retry.DeadLetterAttribute)
+		require.Equal(t, map[string]string{"good": "v", "count": "42", "bytes": "\x00\xff"}, m.Attributes)
+		send(t, q, m)
+	})
 }

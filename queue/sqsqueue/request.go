@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/rampmeter/rampmeter/internal/awsconns"
+	"github.com/rampmeter/rampmeter/limiter"
 )
 
 // A method is one of the [API]'s.
@@ -36,14 +38,20 @@ func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Dura
 	defer q.conns.End()
 	out, err := call(limited, in, append(more, r.configure)...)
 	switch {
-	case err == nil && out == nil:
-		return new(Out), nil
-	case err == nil:
-		return out, nil
-	case ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil:
 		return nil, ended(ctx, op)
+	case r.foreign(out, err): // it may have done what was asked
+		is := fmt.Errorf("the reply has the status %d and begins with %.40q", r.status, r.head)
+		if err != nil {
+			is = fmt.Errorf("%w: %w", is, err)
+		}
+		return nil, &requestError{op: op, url: q.url, class: limiter.ErrMisconfigured, advice: notSQS, err: is}
+	case err != nil:
+		return nil, explain(op, q.url, err, r.configured && !r.sent)
+	case out == nil:
+		return new(Out), nil
 	}
-	return nil, explain(op, q.url, err, r.configured && !r.sent)
+	return out, nil
 }
 
 // A request changes the SDK's options for one request.
@@ -55,6 +63,8 @@ type request struct {
 	keeps      int            // idle connections that client keeps for a host
 	configured bool           // it is the SDK that is called
 	sent       bool           // the SDK had what it needs for a request: credentials, an endpoint
+	status     int            // of the reply; 0: there was none
+	head       []byte         // the beginning of the reply's body, as far as it was read
 }
 
 func (r *request) configure(o *sqs.Options) {
@@ -90,5 +100,57 @@ func (r *request) Do(req *http.Request) (*http.Response, error) {
 	if r.keeps < awsconns.Unlimited {
 		req = r.watchDials(req)
 	}
-	return r.client.Do(req)
+	reply, err := r.client.Do(req)
+	if err == nil && reply.Body != nil {
+		r.status = reply.StatusCode
+		reply.Body = &beginning{reply.Body, r}
+	}
+	return reply, err
+}
+
+// headSize is more than a reply of SQS has that names nothing.
+const headSize = 256
+
+// beginning is the body of a reply. It keeps the first bytes that are read.
+type beginning struct {
+	io.ReadCloser
+	r *request
+}
+
+func (b *beginning) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if most := headSize - len(b.r.head); most > 0 && n > 0 {
+		b.r.head = append(b.r.head, p[:min(n, most)]...)
+	}
+	return n, err
+}
+
+// foreign reports whether the reply, from which the SDK has made out, is one that no
+// SQS gives, nor what stands before it and fails in passing: it is no JSON object, or
+// has none of the fields that a reply to such a request has.
+func (r *request) foreign(out any, err error) bool {
+	if r.status == 0 || r.status >= 500 || r.status == http.StatusTooManyRequests || r.status == http.StatusRequestTimeout {
+		return false
+	}
+	head := bytes.TrimLeft(r.head, " \t\r\n")
+	if len(head) > 0 && head[0] != '{' {
+		return true
+	}
+	if err != nil {
+		return false
+	}
+	has := func(field string) bool { return bytes.Contains(head, []byte(`"`+field+`"`)) }
+	switch out := out.(type) {
+	case *sqs.ReceiveMessageOutput:
+		return len(out.Messages) == 0 && !has("Messages") && string(bytes.Join(bytes.Fields(head), nil)) != "{}"
+	case *sqs.SendMessageBatchOutput:
+		return len(out.Successful)+len(out.Failed) == 0 && !has("Successful") && !has("Failed")
+	case *sqs.DeleteMessageBatchOutput:
+		return len(out.Successful)+len(out.Failed) == 0 && !has("Successful") && !has("Failed")
+	case *sqs.ChangeMessageVisibilityBatchOutput:
+		return len(out.Successful)+len(out.Failed) == 0 && !has("Successful") && !has("Failed")
+	case *sqs.GetQueueAttributesOutput: // asked for some that every queue has
+		return len(out.Attributes) == 0 && !has("Attributes")
+	}
+	return false
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
@@ -185,18 +184,12 @@ func checkAttribute(name, value string) error {
 	if name == TraceHeader {
 		return nil
 	}
-	if n := len(name); n > maxName {
-		return fmt.Errorf("sqsqueue: attribute name %.20q... has %d characters: must be at most %d, which is %d less", name, n, maxName, n-maxName)
-	}
-	good := name != "" && name[0] != '.' && name[len(name)-1] != '.' && !strings.Contains(name, "..")
-	for i := 0; i < len(name) && good; i++ {
-		c := name[i]
-		good = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-' || c == '.'
-	}
-	if !good {
-		return fmt.Errorf("sqsqueue: attribute name %q: must be 1 to %d letters, digits, _, - and single inner dots", name, maxName)
-	}
-	if lower := strings.ToLower(name); strings.HasPrefix(lower, "aws.") || strings.HasPrefix(lower, "amazon.") {
+	switch n := len(name); {
+	case n > sqsmessage.MaxName:
+		return fmt.Errorf("sqsqueue: attribute name %.20q... has %d characters: must be at most %d, which is %d less", name, n, sqsmessage.MaxName, n-sqsmessage.MaxName)
+	case !sqsmessage.GoodName(name):
+		return fmt.Errorf("sqsqueue: attribute name %q: must be 1 to %d letters, digits, _, - and single inner dots", name, sqsmessage.MaxName)
+	case sqsmessage.Reserved(name):
 		return fmt.Errorf("sqsqueue: attribute name %q: what begins with AWS. or Amazon. is reserved", name)
 	}
 	return nil

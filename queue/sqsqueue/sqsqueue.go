@@ -27,7 +27,6 @@ const (
 	maxDelay      = 15 * time.Minute // of a message that is sent
 	maxVisibility = 12 * time.Hour   // from the receive on, however often it is changed
 	maxToken      = 128              // characters of a group or deduplication id
-	maxName       = 256              // characters of an attribute's name
 	maxPoll       = 20 * time.Second
 	mostReceives  = 1000 // that a redrive policy can allow
 )

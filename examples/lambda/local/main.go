@@ -24,6 +24,7 @@ import (
 	"os"
 
 	"github.com/rampmeter/rampmeter/examples/internal/interrupt"
+	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -38,11 +39,11 @@ func run(args []string) int {
 		return 0
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "local:", err)
+		fmt.Fprintln(os.Stderr, "local:", terminal.Error(err))
 		return 2
 	}
 	if err := Run(ctx, s, os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "local:", err)
+		fmt.Fprintln(os.Stderr, "local:", terminal.Error(err))
 		return 1
 	}
 	return 0

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -219,4 +221,27 @@ func TestParseFlags(t *testing.T) {
 		require.Contains(t, usage.String(), "-"+name)
 	}
 	require.Equal(t, 2, run([]string{"-kills", "many"}))
+}
+
+// What others have written can neither command a terminal nor pass for a line of the
+// report's own.
+func TestNothingForTheTerminal(t *testing.T) {
+	const text = "boom \x1b[31mred\x1b]0;title\x07 \u009b2J \x7f\r \u202etxt.exe \x9b\xff\nlost  0"
+	var b strings.Builder
+	r := Report{DeadLetters: []DeadLetter{{ID: text, Reason: text, Error: text}}}
+	require.NoError(t, r.WriteTable(&b))
+	require.NoError(t, r.WriteJSON(&b))
+	_, err := (&Progress{w: &b}).Write([]byte(text))
+	require.NoError(t, err)
+	require.Contains(t, b.String(), `\x1b[31mred`)
+	requireTame(t, b.String())
+}
+
+// requireTame fails if a terminal would obey, hide or turn around any of the text.
+func requireTame(t *testing.T, text string) {
+	t.Helper()
+	require.True(t, utf8.ValidString(text), "%q", text)
+	for _, r := range text {
+		require.False(t, unicode.IsControl(r) && r != '\n' || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp), "%q in %q", r, text)
+	}
 }

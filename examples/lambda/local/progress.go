@@ -7,6 +7,8 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
 // Progress tells people what is being done, a line each. Its methods may be
@@ -23,11 +25,11 @@ func (p *Progress) Say(format string, args ...any) {
 	_, _ = fmt.Fprintf(p.w, format+"\n", args...) // nobody is there to be told that nobody is there
 }
 
-// Write writes what somebody else says, as it is.
+// Write writes what somebody else says.
 func (p *Progress) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.w.Write(b)
+	return terminal.Writer(p.w).Write(b)
 }
 
 // Every writes a line each second, until the returned function is called.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+
+	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
 // A Report is what became of the orders.
@@ -78,9 +80,12 @@ func (r Report) Broken() []string {
 
 // WriteJSON writes the report as one JSON object.
 func (r Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(terminal.JSON(text), '\n'))
+	return err
 }
 
 // WriteTable writes the report for people.
@@ -91,7 +96,7 @@ func (r Report) WriteTable(w io.Writer) error {
 	row("stock taken", "for %d orders once, for %d twice", r.AppliedOnce, r.AppliedTwice)
 	row("dead letters", "%d for %d poison orders", len(r.DeadLetters), r.Poison)
 	for _, d := range r.DeadLetters {
-		row("", "%s: %s, after %d receives", d.ID, d.Reason, d.Attempts)
+		row("", "%s: %s, after %d receives", terminal.Line(d.ID), terminal.Line(d.Reason), d.Attempts)
 	}
 	row("requests that the API saw", "%d, %d answered 429", r.Requests, r.Rejected429)
 	row("  above %g/s, burst %d", "%d", r.limits.Rate, r.limits.APIBurst(), r.OverRate)

@@ -165,7 +165,7 @@ func (t *Token) ask(ctx context.Context) (string, error) {
 	defer cancel()
 	out, err := t.client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: &t.id})
 	if err != nil {
-		return "", &fetchError{id: t.id, class: classify(err), err: err}
+		return "", explain(t.id, err)
 	}
 	if out.SecretString == nil || strings.TrimSpace(*out.SecretString) == "" {
 		return "", fmt.Errorf("secret: get %q: it has no string: put the token there as plain text: %w", t.id, limiter.ErrMisconfigured)

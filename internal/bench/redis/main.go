@@ -22,6 +22,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -50,7 +52,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		err = fmt.Errorf("-rounds is %d: must be at least 1", *rounds)
 	}
 	if err != nil {
-		_, _ = fmt.Fprintln(stderr, "redis:", err)
+		_, _ = fmt.Fprintln(stderr, "redis:", terminal.Error(err))
 		return 2
 	}
 	long := 10 * time.Second
@@ -58,7 +60,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		*rounds, long = 1, 3*time.Second
 	}
 	if err := compare(ctx, *addr, *rounds, long, *asJSON, stdout, stderr); err != nil {
-		_, _ = fmt.Fprintln(stderr, "redis:", err)
+		_, _ = fmt.Fprintln(stderr, "redis:", terminal.Error(err))
 		return 1
 	}
 	return 0

@@ -30,6 +30,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
@@ -55,10 +57,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	case err == nil, errors.Is(err, flag.ErrHelp):
 		return 0
 	case errors.As(err, &usage):
-		_, _ = fmt.Fprintln(stderr, name+":", err)
+		_, _ = fmt.Fprintln(stderr, name+":", terminal.Error(err))
 		return 2
 	default:
-		_, _ = fmt.Fprintln(stderr, name+":", err)
+		_, _ = fmt.Fprintln(stderr, name+":", terminal.Error(err))
 		return 1
 	}
 }

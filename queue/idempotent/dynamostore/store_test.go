@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/awserr/awserrtest"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue/idempotent"
 	"github.com/rampmeter/rampmeter/queue/idempotent/dynamostore"
@@ -367,7 +368,8 @@ func TestErrors(t *testing.T) {
 		"wrong clock":            {answer(400, "RequestExpired", ""), limiter.ErrMisconfigured, "clock"},
 		"403 of a proxy":         {answer(403, "", "no"), limiter.ErrMisconfigured, "permissions"},
 		"not DynamoDB":           {answer(404, "", "no such page"), limiter.ErrMisconfigured, "not DynamoDB"},
-		"in a transaction":       {answer(400, "TransactionConflictException", ""), nil, "because"},
+		"not implemented":        {answer(501, "InternalFailure", ""), limiter.ErrMisconfigured, "not DynamoDB"},
+		"KMS":                    {answer(400, "KMS.DisabledException", ""), limiter.ErrMisconfigured, "KMS key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t, sdk(c.server, func(o *dynamodb.Options) { o.Retryer = aws.NopRetryer{} }))
@@ -381,6 +383,46 @@ func TestErrors(t *testing.T) {
 				require.Equal(t, c.class, limiter.Classify(err), "%v", err)
 				require.NotErrorIs(t, err, retry.ErrPermanent)
 			}
+		})
+	}
+}
+
+// Each error that DynamoDB has: a new version of the SDK may bring new ones, of
+// which somebody has to say what they mean.
+func TestEveryErrorOfTheSDK(t *testing.T) {
+	classes := map[string]error{
+		// Of other requests than a store's.
+		"BackupInUseException": nil, "BackupNotFoundException": nil, "ContinuousBackupsUnavailableException": nil, "DuplicateItemException": nil,
+		"ExportConflictException": nil, "ExportNotFoundException": nil, "GlobalTableAlreadyExistsException": nil, "GlobalTableNotFoundException": nil,
+		"IdempotentParameterMismatchException": nil, "ImportConflictException": nil, "ImportNotFoundException": nil, "IndexNotFoundException": nil,
+		"InvalidExportTimeException": nil, "InvalidRestoreTimeException": nil, "PointInTimeRecoveryUnavailableException": nil, "PolicyNotFoundException": nil,
+		"ReplicaAlreadyExistsException": nil, "ReplicaNotFoundException": nil, "TableAlreadyExistsException": nil,
+		"TransactionCanceledException": nil, // the transaction is the caller's
+
+		// About one item.
+		"ConditionalCheckFailedException": nil, "ItemCollectionSizeLimitExceededException": nil,
+
+		"TransactionConflictException": limiter.ErrUnavailable, "ReplicatedWriteConflictException": limiter.ErrUnavailable, "TransactionInProgressException": limiter.ErrUnavailable,
+		"InternalServerError": limiter.ErrUnavailable, "ResourceInUseException": limiter.ErrUnavailable, "TableInUseException": limiter.ErrUnavailable,
+
+		"LimitExceededException": limiter.ErrOverload, "ProvisionedThroughputExceededException": limiter.ErrOverload,
+		"RequestLimitExceeded": limiter.ErrOverload, "ThrottlingException": limiter.ErrOverload,
+
+		"InvalidEndpointException": limiter.ErrMisconfigured, "ResourceNotFoundException": limiter.ErrMisconfigured, "TableNotFoundException": limiter.ErrMisconfigured,
+	}
+	names, err := awserrtest.Types("github.com/aws/aws-sdk-go-v2/service/dynamodb/types")
+	require.NoError(t, err)
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			class, known := classes[name]
+			require.True(t, known, "a new error: which class is it?")
+			s := newStore(t, sdk(answer(400, name, ""), func(o *dynamodb.Options) { o.Retryer = aws.NopRetryer{} }))
+			_, err := s.Claim(t.Context(), by("a"))
+			if name == "ConditionalCheckFailedException" {
+				return // what the condition was for, which other tests look at
+			}
+			require.Error(t, err)
+			require.Equal(t, class, limiter.Classify(err), "%v", err)
 		})
 	}
 }

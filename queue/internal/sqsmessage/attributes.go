@@ -19,6 +19,7 @@ const TraceHeader = "AWS.TraceHeader"
 const (
 	typeString = "String"
 	typeBinary = "Binary"
+	typeNumber = "Number"
 )
 
 // attributesOf returns native's attributes, nil if it has none.
@@ -94,6 +95,26 @@ func attribute(kind, value string) types.MessageAttributeValue {
 	}
 	return v
 }
+
+// GoodName reports whether SQS takes attributes of that name, up to its length:
+// letters, digits, "_", "-" and single inner dots.
+func GoodName(name string) bool {
+	good := name != "" && name[0] != '.' && name[len(name)-1] != '.' && !strings.Contains(name, "..")
+	for i := 0; i < len(name) && good; i++ {
+		c := name[i]
+		good = 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_' || c == '-' || c == '.'
+	}
+	return good
+}
+
+// Reserved reports whether the name is one that SQS keeps for itself.
+func Reserved(name string) bool {
+	name = strings.ToLower(name)
+	return strings.HasPrefix(name, "aws.") || strings.HasPrefix(name, "amazon.")
+}
+
+// MaxName is how many characters the name of an attribute may have.
+const MaxName = 256
 
 // Unsendable returns the index of the first character of s that SQS does not take
 // in text, -1 if there is none: anything that is not UTF-8, and the characters

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
@@ -44,6 +46,28 @@ func Displace(attributes map[string]types.MessageAttributeValue, most int) map[s
 	return rest
 }
 
+// sendable reports whether SQS takes such an attribute. Who may send to a queue can
+// put anything into a record, and a message must not become one that no queue takes.
+func (a displacedAttribute) sendable(name string) bool {
+	if len(name) > MaxName || !GoodName(name) || Reserved(name) || len(a.Value) == 0 {
+		return false
+	}
+	kind, label, _ := strings.Cut(a.Type, ".")
+	if Unsendable(label) >= 0 {
+		return false
+	}
+	switch kind {
+	case typeBinary:
+		return true
+	case typeString:
+		return Unsendable(a.Value) < 0
+	case typeNumber:
+		_, err := strconv.ParseFloat(string(a.Value), 64)
+		return err == nil && strings.Trim(string(a.Value), "0123456789+-.eE") == "" // no infinity
+	}
+	return false
+}
+
 // restore undoes [Displace].
 func restore(native *types.Message) {
 	if _, dead := native.MessageAttributes[retry.DeadLetterAttribute]; !dead {
@@ -58,7 +82,7 @@ func restore(native *types.Message) {
 	native.MD5OfMessageAttributes = nil // it is of the attributes as they traveled
 	native.MessageAttributes[retry.DeadLetterAttribute] = attribute(typeString, string(encoded(fields)))
 	for name, a := range displaced {
-		if _, taken := native.MessageAttributes[name]; !taken && a.Type != "" {
+		if _, taken := native.MessageAttributes[name]; !taken && a.sendable(name) {
 			native.MessageAttributes[name] = attribute(a.Type, string(a.Value))
 		}
 	}

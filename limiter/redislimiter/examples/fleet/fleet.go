@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
 // A Fleet is the worker processes. It is used by one goroutine; Rows may be
@@ -214,7 +216,7 @@ type prefixed struct {
 }
 
 func (p prefixed) Write(b []byte) (int, error) {
-	if _, err := fmt.Fprintf(p.w, "%s: %s", p.name, b); err != nil {
+	if _, err := fmt.Fprintf(p.w, "%s: %s", p.name, terminal.Text(string(b))); err != nil {
 		return 0, err
 	}
 	return len(b), nil

@@ -23,6 +23,8 @@ import (
 	"syscall"
 
 	"github.com/redis/go-redis/v9/logging"
+
+	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
 func main() {
@@ -53,11 +55,11 @@ func run(args []string) int {
 		return 0
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "fleet:", err)
+		fmt.Fprintln(os.Stderr, "fleet:", terminal.Error(err))
 		return 2
 	}
 	if err := Run(ctx, s, os.Stdout, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "fleet:", err)
+		fmt.Fprintln(os.Stderr, "fleet:", terminal.Error(err))
 		return 1
 	}
 	return 0

@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/terminal"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -160,9 +161,12 @@ func (r Report) Verdict() error {
 
 // WriteJSON writes the report as one JSON object.
 func (r Report) WriteJSON(w io.Writer) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(terminal.JSON(text), '\n'))
+	return err
 }
 
 // WriteTable writes the report for people.
@@ -207,7 +211,7 @@ func (r Report) WriteTable(w io.Writer) error {
 	if len(r.DeadLetters) > 0 {
 		_, _ = fmt.Fprintln(t, "\ndead letter\treason\tattempts\terror")
 		for _, l := range r.DeadLetters {
-			_, _ = fmt.Fprintf(t, "%s\t%s\t%d\t%s\n", l.ID, l.Reason, l.Attempts, l.Error)
+			_, _ = fmt.Fprintf(t, "%s\t%s\t%d\t%s\n", terminal.Line(l.ID), terminal.Line(l.Reason), l.Attempts, terminal.Line(l.Error))
 		}
 	}
 	if r.Interrupted {

@@ -120,8 +120,10 @@ func ParseFlags(args []string, usage io.Writer) (Settings, error) {
 		return Settings{}, errors.New("-outage with -redis: only a server that this program has started can be stopped by it")
 	case s.Solo < 0 || s.Solo > 24*time.Hour:
 		return Settings{}, fmt.Errorf("-solo is %v: must be from 0s to 24h", s.Solo)
-	case (s.QueueURL == "") != (s.DeadLetterURL == ""):
-		return Settings{}, errors.New("-queue-url and -dead-letter-url go together: set both or neither")
+	case s.QueueURL != "" && s.DeadLetterURL == "":
+		return Settings{}, errors.New("-queue-url and -dead-letter-url go together: -dead-letter-url is missing")
+	case s.QueueURL == "" && s.DeadLetterURL != "":
+		return Settings{}, errors.New("-queue-url and -dead-letter-url go together: -queue-url is missing")
 	case s.QueueURL != "" && s.QueueURL == s.DeadLetterURL:
 		return Settings{}, errors.New("-dead-letter-url is the same as -queue-url: what is given up must not come back")
 	case strings.HasSuffix(s.QueueURL, ".fifo") || strings.HasSuffix(s.DeadLetterURL, ".fifo"):
