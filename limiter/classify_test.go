@@ -175,7 +175,8 @@ func FuzzClassify(f *testing.F) {
 	f.Add([]byte{3, 24, 8, 22, 1})
 	leaves := []error{
 		nil, errPoison, limiter.ErrOverload, limiter.ErrUnavailable, limiter.ErrMisconfigured, context.Canceled, context.DeadlineExceeded,
-		io.EOF, syscall.ECONNRESET, os.ErrDeadlineExceeded, &net.DNSError{IsNotFound: true}, tls.AlertError(42), grpc(8), grpc(14), (*grpcError)(nil), overload(5), sdkTimeout{errPoison},
+		io.EOF, syscall.ECONNRESET, os.ErrDeadlineExceeded, &net.DNSError{IsNotFound: true}, tls.AlertError(42), grpc(8), grpc(14), (*grpcError)(nil), overload(5),
+		sdkTimeout{errPoison},
 	}
 	f.Fuzz(func(t *testing.T, program []byte) {
 		var err, last error

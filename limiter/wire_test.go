@@ -543,21 +543,27 @@ func TestTransportFaultsEverywhere(t *testing.T) {
 		base     func() *http.Transport
 		scheme   string
 	}{
-		"HTTP/1.1": {response: []byte(response1), scheme: "http", base: func() *http.Transport { return &http.Transport{} },
+		"HTTP/1.1": {
+			response: []byte(response1), scheme: "http", base: func() *http.Transport { return &http.Transport{} },
 			serve: func(answer func(net.Conn)) func(net.Conn) {
 				return http1(func(c net.Conn, _ *http.Request, _ int) bool { answer(c); return false })
-			}},
-		"TLS": {response: []byte(response1), scheme: "https", base: func() *http.Transport { return &http.Transport{TLSClientConfig: trusted.Clone()} },
+			},
+		},
+		"TLS": {
+			response: []byte(response1), scheme: "https", base: func() *http.Transport { return &http.Transport{TLSClientConfig: trusted.Clone()} },
 			serve: func(answer func(net.Conn)) func(net.Conn) {
 				return func(c net.Conn) {
 					secure := tls.Server(c, &tls.Config{Certificates: cert.TLS.Certificates})
 					http1(func(_ net.Conn, _ *http.Request, _ int) bool { answer(secure); return false })(secure)
 				}
-			}},
-		"HTTP/2": {response: response2, scheme: "http", base: clear2,
+			},
+		},
+		"HTTP/2": {
+			response: response2, scheme: "http", base: clear2,
 			serve: func(answer func(net.Conn)) func(net.Conn) {
 				return http2(func(c net.Conn, _ uint32) bool { answer(c); return false })
-			}},
+			},
+		},
 	} {
 		for fault, end := range map[string]func(net.Conn){"close": func(net.Conn) {}, "reset": reset, "silence": hang} {
 			t.Run(name+", "+fault, func(t *testing.T) {

@@ -72,21 +72,22 @@ var families = [...]family{
 	{left: "Ratelimit-Remaining", resets: []string{"Ratelimit-Reset"}},
 	{left: "X-Ratelimit-Remaining", resets: []string{"X-Ratelimit-Reset-After", "X-Ratelimit-Reset-Ms", "X-Ratelimit-Reset"}},
 	{left: "X-Rate-Limit-Remaining", resets: []string{"X-Rate-Limit-Reset-Ms", "X-Rate-Limit-Reset"}},
-	{left: "X-Ratelimit-Remaining-Requests", resets: []string{"X-Ratelimit-Reset-Requests"}},                                 // OpenAI, Groq
-	{left: "X-Ratelimit-Requests-Remaining", resets: []string{"X-Ratelimit-Requests-Reset"}},                                 // Linear, RapidAPI
-	{left: "Anthropic-Ratelimit-Requests-Remaining", resets: []string{"Anthropic-Ratelimit-Requests-Reset"}},                 // Anthropic
-	{left: "X-Sib-Ratelimit-Remaining", resets: []string{"X-Sib-Ratelimit-Reset"}},                                           // Brevo
-	{left: "X-Sentry-Rate-Limit-Remaining", resets: []string{"X-Sentry-Rate-Limit-Reset"}},                                   // Sentry
-	{left: "Fastly-Ratelimit-Remaining", resets: []string{"Fastly-Ratelimit-Reset"}},                                         // Fastly
-	{left: "X-Contentful-Ratelimit-Second-Remaining", resets: []string{"X-Contentful-Ratelimit-Reset"}},                      // Contentful
-	{left: "X-Rate-Limit-Requests-Left", resets: []string{"X-Rate-Limit-Time-Reset-Ms"}},                                     // BigCommerce
-	{left: "X-Hubspot-Ratelimit-Remaining", resets: []string{"X-Hubspot-Ratelimit-Interval-Milliseconds"}},                   // HubSpot
-	{left: "X-Rate-Limit-Api-Key-Remaining", resets: []string{"X-Rate-Limit-Api-Key-Interval-Ms"}},                           // Trello
-	{left: "X-Rate-Limit-Api-Token-Remaining", resets: []string{"X-Rate-Limit-Api-Token-Interval-Ms"}},                       // Trello
-	{left: "X-Ratelimit-Userremaining", resets: []string{"X-Ratelimit-Userreset"}},                                           // Imgur
-	{left: "X-Ratelimit-Remaining-Second", within: time.Second}, {left: "X-Ratelimit-Remaining-Minute", within: time.Minute}, // Kong
-	{left: "X-Remaining-This-Second", within: time.Second}, // Etsy
-	{left: "X-Minlimit-Remaining", within: time.Minute},    // Xero
+	{left: "X-Ratelimit-Remaining-Requests", resets: []string{"X-Ratelimit-Reset-Requests"}},                 // OpenAI, Groq
+	{left: "X-Ratelimit-Requests-Remaining", resets: []string{"X-Ratelimit-Requests-Reset"}},                 // Linear, RapidAPI
+	{left: "Anthropic-Ratelimit-Requests-Remaining", resets: []string{"Anthropic-Ratelimit-Requests-Reset"}}, // Anthropic
+	{left: "X-Sib-Ratelimit-Remaining", resets: []string{"X-Sib-Ratelimit-Reset"}},                           // Brevo
+	{left: "X-Sentry-Rate-Limit-Remaining", resets: []string{"X-Sentry-Rate-Limit-Reset"}},                   // Sentry
+	{left: "Fastly-Ratelimit-Remaining", resets: []string{"Fastly-Ratelimit-Reset"}},                         // Fastly
+	{left: "X-Contentful-Ratelimit-Second-Remaining", resets: []string{"X-Contentful-Ratelimit-Reset"}},      // Contentful
+	{left: "X-Rate-Limit-Requests-Left", resets: []string{"X-Rate-Limit-Time-Reset-Ms"}},                     // BigCommerce
+	{left: "X-Hubspot-Ratelimit-Remaining", resets: []string{"X-Hubspot-Ratelimit-Interval-Milliseconds"}},   // HubSpot
+	{left: "X-Rate-Limit-Api-Key-Remaining", resets: []string{"X-Rate-Limit-Api-Key-Interval-Ms"}},           // Trello
+	{left: "X-Rate-Limit-Api-Token-Remaining", resets: []string{"X-Rate-Limit-Api-Token-Interval-Ms"}},       // Trello
+	{left: "X-Ratelimit-Userremaining", resets: []string{"X-Ratelimit-Userreset"}},                           // Imgur
+	{left: "X-Ratelimit-Remaining-Second", within: time.Second},
+	{left: "X-Ratelimit-Remaining-Minute", within: time.Minute}, // Kong
+	{left: "X-Remaining-This-Second", within: time.Second},      // Etsy
+	{left: "X-Minlimit-Remaining", within: time.Minute},         // Xero
 }
 
 // Of returns what a response's header says about quotas. The response arrived at
