@@ -31,11 +31,11 @@
 //     handler time, divided by Config.Concurrency. The log warns when it is not.
 //   - There is no heartbeat. The queue's visibility timeout covers the whole
 //     delivery: set it to six times the function's timeout, plus the batch window.
-//   - An outage is waited out for 2 seconds, not for minutes, and so is a single
-//     message that the downstream refuses. Then what is not done is returned: a
-//     message that waits in a running function is billed, and takes a slot. The
-//     wait for a rate goes on while there is time, unless the rate is paused for
-//     longer than that.
+//   - An outage is waited out for 2 seconds, not for minutes. Then what is not done
+//     is returned: a message that waits in a running function is billed, and its
+//     batch is all that the process works on. A message that fails while others
+//     succeed is returned at once. The wait for a rate goes on while there is time,
+//     unless the rate is paused for longer than that.
 //   - Nothing runs after the answer: no timer, no call, no goroutine, except for a
 //     handler that ignores the end of its context. A process may be frozen for
 //     minutes then. A rate limit lets one burst pass after that, and no more.
@@ -65,12 +65,16 @@
 //     was received three times or more and others succeed: a message did within
 //     the last 30 s, not more than two have failed with the same class since, and
 //     of the first runs of the last ten minutes less than a tenth did (as long as
-//     there are 20 of them). A new process knows of no success, and finds no
-//     message guilty.
+//     there are 20 of them). One that was received as often, after which only such
+//     messages have failed, is a suspect: no attempt of it counts, and the limits
+//     hear nothing of it. A new process knows of no success, and finds no message
+//     guilty.
 //   - A message that failed is returned, hidden for its retry delay through
 //     Config.Queue.
-//   - A message that the downstream refused, and that is not guilty, stays away for
-//     30 s, doubled by each further receive; or for as long as the breaker is known
+//   - A message that got a 429 without a Retry-After while others succeed is hidden
+//     for its retry delay as well.
+//   - Any other message that the downstream refused, and that is not guilty, stays
+//     away for 30 s, doubled by each further receive; or for as long as the breaker is known
 //     to stay open, the limit to be paused, or its own RetryAfter to last; with up to
 //     a quarter of jitter, and 15 min at most but for the RetryAfter. So does what
 //     is returned untried because of an outage. An outage that is shorter than
