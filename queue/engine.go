@@ -50,17 +50,17 @@ type engine struct {
 	receiveAt   time.Time // after failures: not before
 	everWorked  bool      // a receive has succeeded
 
-	heldLimit     int       // how many may be held in the present outage
-	holdsSince    time.Time // since when any have been
-	freshAt       time.Time // when one more fresh message may be received though so many are
-	freshSucceeds bool      // the last message that ran for the first time did, or failed by itself
-	pace          pace
-	pending       map[batchKey]*batch // results waiting to be settled, by call
-	full          *batch              // batches to be sent when mu is let go of, linked
-	ends          []EndedInfo         // what Trace is told then
-	retrying      heap[*delivery]     // results whose call failed, by when it is made again
-	nextKeep      time.Time           // when the lease loop will look again
-	nextFlush     time.Time           // when the flush loop will; zero: when it is woken
+	heldLimit  int       // how many may be held in the present outage
+	holdsSince time.Time // since when any have been
+	freshAt    time.Time // when one more fresh message may be received though so many are
+	leeway     int       // so many more fresh messages may fail in a row before it is an outage
+	pace       pace
+	pending    map[batchKey]*batch // results waiting to be settled, by call
+	full       *batch              // batches to be sent when mu is let go of, linked
+	ends       []EndedInfo         // what Trace is told then
+	retrying   heap[*delivery]     // results whose call failed, by when it is made again
+	nextKeep   time.Time           // when the lease loop will look again
+	nextFlush  time.Time           // when the flush loop will; zero: when it is woken
 
 	draining, eof, isFinished bool
 	fatal                     error

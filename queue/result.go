@@ -62,7 +62,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 			}
 		}
 		if j.run == 1 { // what is held says nothing about what is not
-			e.freshSucceeds, e.holdsSince, e.freshAt = true, now, time.Time{}
+			e.leeway, e.holdsSince, e.freshAt = freshLeeway, now, time.Time{}
 		}
 	case judge.DeadLetter:
 		allowed, began := e.guard.Allow(now)
@@ -100,7 +100,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		d.spare = d.spare || d.suspect
 		e.hold(d, now, v.Delay, apart)
 		if !apart && j.run == 1 {
-			e.freshSucceeds = false
+			e.leeway = max(0, e.leeway-1)
 			e.nextFresh(now)
 		}
 	case judge.Return:
@@ -225,7 +225,7 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart boo
 // heldMost is how many may be held: while fresh messages succeed, it is not the
 // downstream that keeps the others from it. The caller holds mu.
 func (e *engine) heldMost() int {
-	if e.freshSucceeds && e.cfg.MaxHeld == 0 {
+	if e.leeway > 0 && e.cfg.MaxHeld == 0 {
 		return max(e.heldLimit, e.maxParked())
 	}
 	return e.heldLimit
@@ -236,6 +236,11 @@ func (e *engine) heldMost() int {
 func (e *engine) nextFresh(now time.Time) {
 	e.freshAt = now.Add(max(leastFresh, now.Sub(e.holdsSince)/10))
 }
+
+// freshLeeway is how many fresh messages in a row must fail before those that are
+// held are taken for those of an outage: if a third of all messages fails by itself,
+// so many in a row are one chance in a billion.
+const freshLeeway = 20
 
 // leastFresh is how long the consumer waits at least, when as many messages are
 // held as may be, before it receives a fresh one to see whether that succeeds.

@@ -1,0 +1,132 @@
+package queue_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue"
+	"github.com/rampmeter/rampmeter/queue/internal/audit"
+	"github.com/rampmeter/rampmeter/queue/memqueue"
+	"github.com/rampmeter/rampmeter/queue/queuetest"
+	"github.com/rampmeter/rampmeter/retry"
+)
+
+// Messages that always fail as if the downstream refused them leave no slot idle if
+// there is always something to do, do not delay the others on a quiet queue, and end
+// exhausted.
+func TestNeverIdleForBadMessages(t *testing.T) {
+	audit.On = false
+	t.Cleanup(func() { audit.On = true })
+	for name, failure := range map[string]stamped{
+		"bare 429": {is: limiter.ErrOverload}, "503": {is: limiter.ErrUnavailable}, "403": {is: limiter.ErrMisconfigured},
+		"429 with Retry-After": {is: limiter.ErrOverload, after: time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			least := 95.0
+			if failure.after > 0 {
+				least = 80
+			}
+			busy := figure{name: "runs, of what there are without bad ones, %", asked: least}
+			late := figure{name: "the longest wait of a good one on a quiet queue, s", asked: 5, most: true}
+			for _, seed := range seedsOf() {
+				ideal, _ := goodOnes(t, seed, nil, 0)
+				got, _ := goodOnes(t, seed, failure, 0)
+				busy.of = append(busy.of, 100*float64(got)/float64(ideal))
+				if failure.after == 0 {
+					_, longest := goodOnes(t, seed, failure, time.Second)
+					late.of = append(late.of, longest.Seconds())
+				}
+			}
+			busy.require(t)
+			if failure.after == 0 {
+				late.require(t)
+			}
+		})
+	}
+}
+
+// goodOnes runs a consumer with the defaults over messages of which one in twenty
+// always fails, if failure is set, and returns how many handlers start in the sixth
+// minute and how long a good message waited to start. A message comes every gap; 0:
+// there is always work.
+func goodOnes(t *testing.T, seed uint64, failure error, gap time.Duration) (runs int, longest time.Duration) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		var mu sync.Mutex
+		var dead queuetest.Recorder
+		q := newQueue(t, memqueue.Config{})
+		began := time.Now()
+		n := 0
+		next := func() *queue.Message {
+			n++
+			body := "good"
+			if failure != nil && rng.Float64() < 0.05 {
+				body = "bad"
+			}
+			return &queue.Message{Body: []byte(body), Attributes: map[string]string{"at": strconv.FormatInt(time.Since(began).Nanoseconds(), 10)}}
+		}
+		r := start(t, q, queue.Config{DeadLetter: &dead}, func(_ context.Context, m *queue.Message) error {
+			at, err := strconv.ParseInt(m.Attributes["at"], 10, 64)
+			require.NoError(t, err)
+			now := time.Since(began)
+			mu.Lock()
+			takes := 15*time.Millisecond + time.Duration(rng.Int64N(int64(10*time.Millisecond)))
+			if now >= 5*time.Minute && now < 6*time.Minute {
+				runs++
+			}
+			if string(m.Body) == "good" && gap > 0 {
+				longest = max(longest, now-time.Duration(at))
+			}
+			mu.Unlock()
+			time.Sleep(takes)
+			if string(m.Body) == "bad" {
+				return failure
+			}
+			return nil
+		})
+		if gap == 0 {
+			for time.Since(began) < 6*time.Minute {
+				for q.Stats().Visible < 500 {
+					mu.Lock()
+					var batch []*queue.Message
+					for range 100 {
+						batch = append(batch, next())
+					}
+					mu.Unlock()
+					require.NoError(t, q.Send(t.Context(), batch...))
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+		} else {
+			for time.Since(began) < 2*time.Hour {
+				mu.Lock()
+				m := next()
+				mu.Unlock()
+				require.NoError(t, q.Send(t.Context(), m))
+				time.Sleep(gap)
+			}
+			reasons := map[string]int{}
+			for _, m := range dead.Messages() {
+				record, err := retry.ParseDeadLetter(m.Attributes[retry.DeadLetterAttribute])
+				require.NoError(t, err)
+				reasons[record.Reason]++
+			}
+			if failure != nil {
+				require.NotEmpty(t, reasons, "two hours are enough for twelve attempts")
+				require.Equal(t, fmt.Sprint(map[string]int{retry.ReasonExhausted: len(dead.Messages())}), fmt.Sprint(reasons))
+			}
+		}
+		require.NoError(t, r.drain())
+	})
+	return runs, longest
+}
