@@ -10,12 +10,10 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// limiterOf returns the message's own limiter, if it has one. The caller does
-// not hold mu, since the function is the configuration's.
+// limiterOf returns the message's own limiter, if Config.LimiterFor, which must be
+// set, names one. The caller does not hold mu, since the function is the
+// configuration's.
 func (e *engine) limiterOf(m *Message) (own limiter.Limiter, err error) {
-	if e.cfg.LimiterFor == nil {
-		return nil, nil
-	}
 	defer func() {
 		if v := recover(); v != nil {
 			own, err = nil, fmt.Errorf("queue: Config.LimiterFor: %w", &PanicError{Value: v, Stack: debug.Stack()})
