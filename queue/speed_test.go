@@ -432,6 +432,17 @@ func TestLongRoundTripsKeepEverySlotBusy(t *testing.T) {
 	}
 }
 
+// Without a look-ahead slots are empty for a round-trip, and not for another one in
+// which more of them might come free.
+func TestNoLookAheadGathersBriefly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := &endless{roundTrip: 200 * time.Millisecond}
+		m := watch(t, src, queue.Config{Concurrency: 10, NoLookAhead: true}, 20*time.Second, sleeper(exponential(20*time.Millisecond, 1)))
+		t.Log(m)
+		require.Greater(t, m.perSecond, 36.0) // 33 if it gathers for a round-trip
+	})
+}
+
 // Where a tenth of the handlers take 500 times as long as the others, slots stay
 // busy and no message waits for long.
 func TestFewSlowHandlersKeepNobodyWaiting(t *testing.T) {
