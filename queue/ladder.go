@@ -79,7 +79,7 @@ const (
 	// sequential test asks for log(9)/log(2) times the variance. Short of that, the
 	// sign decides once each mean has a standard error of at most maxDoubt, or after
 	// maxSpan.
-	decisive     = 3.2
+	decisive = 3.2
 	maxDoubt = 0.12
 	maxSpan  = 2 * time.Second
 )
