@@ -25,7 +25,7 @@ const (
 // What is not worth a setting.
 const (
 	failureWindow = 10 * time.Second // how far back results count, at least
-	byChance      = 1e-9             // probability below which a row of failures is no chance
+	byChance      = 1e-12            // probability below which a row of failures is no chance
 	deviations    = 1.5              // times the root of the results: three standard deviations of a share of a half
 
 	ageShare   = 10               // the next probe comes after this share of the outage's age

@@ -71,12 +71,10 @@ func (t *troubles) set(k *troubled, failed bool) {
 	k.failed = failed
 }
 
-// limiterOf returns the message's own limiter, if it has one. The caller does
-// not hold mu, since the function is the configuration's.
+// limiterOf returns the message's own limiter, if Config.LimiterFor, which must be
+// set, names one. The caller does not hold mu, since the function is the
+// configuration's.
 func (e *engine) limiterOf(m *Message) (own limiter.Limiter, err error) {
-	if e.cfg.LimiterFor == nil {
-		return nil, nil
-	}
 	defer func() {
 		if v := recover(); v != nil {
 			own, err = nil, fmt.Errorf("queue: Config.LimiterFor: %w", &PanicError{Value: v, Stack: debug.Stack()})

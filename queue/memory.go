@@ -7,7 +7,7 @@ import (
 )
 
 // maxRemembered bounds how many messages a memory has something about.
-const maxRemembered = 10_000
+const maxRemembered = 50_000
 
 // A memory knows of messages that were returned to the queue what the queue's
 // count of receives doesn't say: how many attempts they have failed in. A receive

@@ -217,10 +217,14 @@ func (p *pace) look(now time.Time, slots int) outlook {
 	safe := p.safe(turning, slots)
 	trip, gather := p.trip.Seconds(), gatherTime.Seconds()
 	if seen > 0 {
-		// Long enough for a full receive to be wanted, or for one to return; and as
-		// long as a round-trip where there is a look-ahead that lasts until then.
+		// Long enough for a full receive to be wanted, or for one to return.
 		full := batchSize / seen
-		gather = max(min(gather, max(trip, full)), min(trip, full, safe/seen))
+		gather = min(gather, max(trip, full))
+		// Over a long round-trip as long as that, if there is a look-ahead that lasts
+		// until then, and calls are saved.
+		if longer := min(trip, full, safe/seen); seen*longer >= 2 {
+			gather = max(gather, longer)
+		}
 	}
 	spread := math.Sqrt(possible * trip)
 	return outlook{

@@ -33,6 +33,7 @@ func (e *engine) plan(now time.Time) plan {
 	if e.cfg.NoLookAhead {
 		ahead = 0
 		look.worth = min(look.worth, max(slots, 1)) // more is never wanted
+		look.gather = min(look.gather, gatherTime)  // the slots are empty meanwhile
 	}
 	switch {
 	case e.draining || e.eof || e.fatal != nil || e.until.Err() != nil:

@@ -34,9 +34,13 @@ func (e *engine) receive(p *poll, failures, inFlight int) {
 	}
 	call(e.cfg.Trace.Received, ReceivedInfo{Asked: n, Messages: live, Took: took, Err: err})
 
-	own, errs := make([]limiter.Limiter, len(live)), make([]error, len(live))
-	for i, m := range live {
-		own[i], errs[i] = e.limiterOf(m)
+	var own []limiter.Limiter
+	var errs []error
+	if e.cfg.LimiterFor != nil {
+		own, errs = make([]limiter.Limiter, len(live)), make([]error, len(live))
+		for i, m := range live {
+			own[i], errs[i] = e.limiterOf(m)
+		}
 	}
 
 	e.mu.Lock()
@@ -46,10 +50,14 @@ func (e *engine) receive(p *poll, failures, inFlight int) {
 	fresh := 0
 	for i, m := range live {
 		d := &deliveries[i]
-		if e.accept(d, m, own[i], now) {
+		var l limiter.Limiter
+		if own != nil {
+			l = own[i]
+		}
+		if e.accept(d, m, l, now) {
 			fresh++
 		}
-		if errs[i] != nil && (d.state == queued || d.state == behind) {
+		if errs != nil && errs[i] != nil && (d.state == queued || d.state == behind) {
 			e.refuse(d, errs[i], now)
 		}
 	}
