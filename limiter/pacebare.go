@@ -46,6 +46,7 @@ const (
 	sunkRefusals = 6
 	shareDip     = 0.5
 	dipRefusals  = 8
+	mostRefusals = 24   // before so many are more than noise: it may have bunched
 	dipDoubt     = 0.35 // the standard deviation of so few, as a share of them
 	mostNoise    = 0.25
 	dipLeast     = 15 // delivered a second: processes that deliver less have no time for it
@@ -194,13 +195,18 @@ func (c *shareControl) dipped(p *pace, begin, now time.Duration, refused bool) {
 		}
 	}
 	n, share := float64(c.dipN), max(c.before, 0.005)
+	noise := float64(c.dipBad) / n
 	switch {
-	case c.dipBad >= dipRefusals, n >= 2*dipRefusals/share, c.dipBad == 0 && n >= dipRefusals/2/share, now-c.dipFrom > dipPatience:
+	case c.dipBad >= dipRefusals && noise <= mostNoise:
+	case c.dipBad >= mostRefusals:
+	case c.dipBad < dipRefusals && n >= 2*dipRefusals/share:
+	case c.dipBad == 0 && n >= dipRefusals/2/share:
+	case now-c.dipFrom > dipPatience:
 	default:
 		return
 	}
 	c.dipping, c.sunk = false, 0
-	if noise := float64(c.dipBad) / n; c.dipBad >= dipRefusals && noise <= mostNoise {
+	if c.dipBad >= dipRefusals && noise <= mostNoise {
 		holds := leastChecked
 		for holds < min(mostChecked, dipTime*(now-c.dipFrom), leastChecked<<c.confirmed) {
 			holds *= 2

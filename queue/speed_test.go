@@ -202,8 +202,12 @@ func TestUnevenRoundTripsKeepEverySlotBusy(t *testing.T) {
 		takes       time.Duration
 		consumers   uint64
 	}{
-		{10, 0, 1}, {10, time.Millisecond, 9}, {10, 5 * time.Millisecond, 1},
-		{50, 0, 1}, {50, time.Millisecond, 1}, {50, 5 * time.Millisecond, 1},
+		{10, 0, 1},
+		{10, time.Millisecond, 9},
+		{10, 5 * time.Millisecond, 1},
+		{50, 0, 1},
+		{50, time.Millisecond, 1},
+		{50, 5 * time.Millisecond, 1},
 	} {
 		if testing.Short() && c.concurrency > 10 {
 			continue

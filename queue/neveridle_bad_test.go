@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -26,29 +27,34 @@ import (
 func TestNeverIdleForBadMessages(t *testing.T) {
 	audit.On = false
 	t.Cleanup(func() { audit.On = true })
-	for name, failure := range map[string]stamped{
-		"bare 429": {is: limiter.ErrOverload}, "503": {is: limiter.ErrUnavailable}, "403": {is: limiter.ErrMisconfigured},
-		"429 with Retry-After": {is: limiter.ErrOverload, after: time.Second},
+	seeds := []uint64{1, 2, 3, 4, 5} // of fewer, chance could spoil most
+	if !testing.Short() {
+		seeds = seedsOf()
+	}
+	median := func(values []float64) float64 { return slices.Sorted(slices.Values(values))[len(values)/2] }
+	for name, c := range map[string]struct {
+		failure stamped
+		least   float64 // percent of the runs without bad messages
+	}{
+		"503":                  {stamped{is: limiter.ErrUnavailable}, 95},
+		"403":                  {stamped{is: limiter.ErrMisconfigured}, 95},
+		"429 with Retry-After": {stamped{is: limiter.ErrOverload, after: time.Second}, 80},
 	} {
 		t.Run(name, func(t *testing.T) {
-			least := 95.0
-			if failure.after > 0 {
-				least = 80
-			}
-			busy := figure{name: "runs, of what there are without bad ones, %", asked: least}
-			late := figure{name: "the longest wait of a good one on a quiet queue, s", asked: 5, most: true}
-			for _, seed := range seedsOf() {
+			var busy, late []float64
+			for _, seed := range seeds {
 				ideal, _ := goodOnes(t, seed, nil, 0)
-				got, _ := goodOnes(t, seed, failure, 0)
-				busy.of = append(busy.of, 100*float64(got)/float64(ideal))
-				if failure.after == 0 {
-					_, longest := goodOnes(t, seed, failure, time.Second)
-					late.of = append(late.of, longest.Seconds())
+				got, _ := goodOnes(t, seed, c.failure, 0)
+				busy = append(busy, 100*float64(got)/float64(ideal))
+				if c.failure.after == 0 {
+					_, longest := goodOnes(t, seed, c.failure, time.Second)
+					late = append(late, longest.Seconds())
 				}
 			}
-			busy.require(t)
-			if failure.after == 0 {
-				late.require(t)
+			t.Logf("runs in the sixth minute, %% of those without bad messages: %.1f; the longest wait of a good one on a quiet queue, s: %.1f", busy, late)
+			require.GreaterOrEqual(t, median(busy), c.least)
+			if c.failure.after == 0 {
+				require.LessOrEqual(t, median(late), 5.0)
 			}
 		})
 	}
