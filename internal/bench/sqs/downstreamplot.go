@@ -41,7 +41,7 @@ func drawDownstream(w io.Writer, d downstream, r downstreamRun, span time.Durati
 	p(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="Helvetica, Arial, sans-serif">`, width, height)
 	p(`<title>%s</title>`, "Requests that an API accepted and refused, second by second")
 	p(`<rect width="%d" height="%d" fill="#ffffff"/>`, width, height)
-	text(left, 26, 17, "start", "#262b33", fmt.Sprintf("An API that takes %.0f requests a second, which nobody knows", d.api.Rate))
+	text(left, 26, 17, "start", "#262b33", fmt.Sprintf("An API that takes %.0f requests a second, and clients that do not know it", d.api.Rate))
 	p(`<rect x="%d" y="40" width="11" height="11" fill="#2a9d8f"/>`, left)
 	text(left+17, 50, 13, "start", "#262b33", "accepted")
 	p(`<rect x="%d" y="40" width="11" height="11" fill="#d62828"/>`, left+100)
