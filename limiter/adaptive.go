@@ -21,7 +21,7 @@ const (
 	stepRoot  = 0.5
 
 	// A step up is kept if latency rises by less, and one down if it falls by
-	// more, than this share of what it would where the far side does no more
+	// more, than this share of what it would where the downstream does no more
 	// work for more operations at once. (Little's law: it then rises as the
 	// operations in flight do.)
 	kneeShare = 0.75
@@ -43,7 +43,7 @@ const (
 
 	cutTenths = 9 // what a refusal leaves of the limit: the usual factor of limiters of this kind, as 0.5 is TCP's
 
-	// The level at which the far side refused last is tried again after so
+	// The level at which the downstream refused last is tried again after so
 	// many operations that it accepted, which keeps refusals below 1 %, after
 	// so long, and after twice the pause that it cost. If it is refused then,
 	// too, that is four times, and so on: one refusal may have had another
@@ -67,7 +67,7 @@ const (
 // stands above it.
 //
 // It needs no latency to aim at. By Little's law, operations in flight are
-// throughput times latency. As long as the far side has room, one more in
+// throughput times latency. As long as the downstream has room, one more in
 // flight is that much more throughput, and latency stays; from the knee on,
 // throughput stays, and latency grows as the number in flight does. So it
 // tries, now a little more and now a little less, holding its limit in
@@ -80,7 +80,7 @@ const (
 // scatter. When latency at the limit itself jumps, the limit goes down at
 // once, if that is what helps.
 //
-// A far side may also refuse what is too much, at once and without any rise of
+// A downstream may also refuse what is too much, at once and without any rise of
 // latency. On an [ErrOverload] the limit falls by a tenth, or, if it was being
 // tried, back to where it was; once for all operations that were in flight. The
 // level of the refusal is tried again after 150 operations that were accepted, and
@@ -98,12 +98,12 @@ const (
 // limit.
 //
 // An operation is accepted if it succeeds, and also if it ends with an error
-// that says nothing of the far side ([Classify] returns nil for it), such as
-// that something is out of stock: a far side that answers so works. How long
+// that says nothing of the downstream ([Classify] returns nil for it), such as
+// that something is out of stock: a downstream that answers so works. How long
 // such an answer takes says nothing of how long the work does, so only
 // successes raise the limit itself. Our own cancellation is no answer, nor is a
 // run that abstains ([Permit.Abstain]), and nothing is learned from them. (A [Breaker] is stricter: it asks
-// whether the far side is in trouble, where an early refusal of a request proves
+// whether the downstream is in trouble, where an early refusal of a request proves
 // little, so errors that say nothing neither open it nor help to close it.)
 //
 // The limit is never below 1. It neither rises nor falls for latency while it is
@@ -135,7 +135,7 @@ type Adaptive struct {
 	weight  float64 // operations that it is the mean of; 0: not known
 	scatter float64 // variance of the logarithm of latency
 
-	ceiling   int           // the level at which the far side refused last; 0: none
+	ceiling   int           // the level at which the downstream refused last; 0: none
 	cleared   int           // operations accepted since
 	clearFrom time.Duration // when it may be tried again
 	clearing  int           // that is after so many times the pause that it cost
@@ -423,7 +423,7 @@ func (a *Adaptive) end(token uint64, counted bool) {
 	a.line.Stir()
 }
 
-// timedOut reports whether err is that of a far side that took too long.
+// timedOut reports whether err is that of a downstream that took too long.
 func timedOut(err error) bool {
 	var timeout interface{ Timeout() bool }
 	return errors.As(err, &timeout) && timeout.Timeout()
@@ -438,7 +438,7 @@ func (a *Adaptive) accepted(atOnce int) {
 	}
 }
 
-// refused lowers the limit, because the far side refused one of so many
+// refused lowers the limit, because the downstream refused one of so many
 // operations in flight.
 func (a *Adaptive) refused(atOnce int, after time.Duration) {
 	level := min(atOnce, a.inForce())

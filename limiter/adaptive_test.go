@@ -222,7 +222,7 @@ func TestAdaptiveRampBeginsAfterThePause(t *testing.T) {
 }
 
 // An answer that is not what was hoped for opens the ramp too, since it is one
-// of a far side that works; what we did ourselves does not.
+// of a downstream that works; what we did ourselves does not.
 func TestAdaptiveRampGoesUpWithEveryAnswer(t *testing.T) {
 	for name, test := range map[string]struct {
 		release func(a *limiter.Adaptive, p permit)
@@ -304,7 +304,7 @@ func TestAdaptiveRampAfterALongPause(t *testing.T) {
 }
 
 // Trials are numbered, and the numbers come again. However many trials there
-// have been since the limit last fell, it falls when the far side refuses, and
+// have been since the limit last fell, it falls when the downstream refuses, and
 // again not for what was in flight then.
 func TestAdaptiveHearsRefusalsForEver(t *testing.T) {
 	a := newAdaptive(t, limiter.AdaptiveConfig{Max: 10, Initial: 10})
@@ -416,7 +416,7 @@ func TestAdaptiveRefusesBadConfig(t *testing.T) {
 	}
 }
 
-// A far side that answers the first 429 with Retry-After 30 s gets what is in
+// A downstream that answers the first 429 with Retry-After 30 s gets what is in
 // flight already, then nothing for 30 s, and then a ramp.
 func TestRetryAfterPausesEverybody(t *testing.T) {
 	const (

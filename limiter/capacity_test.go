@@ -12,7 +12,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// adaptiveClient is an Adaptive before the simulated far side.
+// adaptiveClient is an Adaptive before the simulated downstream.
 type adaptiveClient struct{ *limiter.Adaptive }
 
 func (c adaptiveClient) Try() (func(refused bool), bool) {
@@ -26,7 +26,7 @@ func (c adaptiveClient) Try() (func(refused bool), bool) {
 	}, ok
 }
 
-// Whatever the capacity is, and however it changes, and whether the far side
+// Whatever the capacity is, and however it changes, and whether the downstream
 // refuses what is too much, or lets it wait, or both: the limit is within a
 // tenth of it, hardly anything is refused, and nearly as much gets done as if
 // it were known.

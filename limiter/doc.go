@@ -1,4 +1,4 @@
-// Package limiter decides when an operation may start, so that a far side that
+// Package limiter decides when an operation may start, so that a downstream that
 // can take only so much never gets more.
 //
 //	places, err := limiter.NewSemaphore(10)          // 10 at once
@@ -24,7 +24,7 @@
 //
 // # Which limiter
 //
-// What you know of the far side decides:
+// What you know of the downstream decides:
 //
 //   - It says how many requests a second it accepts: a [TokenBucket] of a little
 //     less, since what a network makes of the spacing of starts is not ours.

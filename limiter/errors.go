@@ -20,16 +20,16 @@ var (
 	// ErrOverload is the downstream saying slow down (429, or 503 or 403 with a
 	// Retry-After or a quota that is used up). For how long: RetryAfter()
 	// time.Duration of any error in the same tree.
-	ErrOverload = errors.New("limiter: the far side is overloaded")
+	ErrOverload = errors.New("limiter: the downstream is overloaded")
 
 	// ErrUnavailable means that the downstream can't be reached or is broken: no
 	// answer, part of one, or a 5xx.
-	ErrUnavailable = errors.New("limiter: the far side is unavailable")
+	ErrUnavailable = errors.New("limiter: the downstream is unavailable")
 
 	// ErrMisconfigured means that this operation, and perhaps every one, will not
 	// succeed until someone acts (401, 403, TLS, a host name that does not exist, a
 	// missing table or secret).
-	ErrMisconfigured = errors.New("limiter: the far side refuses us until someone acts")
+	ErrMisconfigured = errors.New("limiter: the downstream refuses us until someone acts")
 )
 
 // Classify reports what err says about the downstream: [ErrOverload],

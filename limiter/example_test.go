@@ -145,10 +145,10 @@ func ExampleNewBreaker() {
 		_ = call(nil)
 	}
 	// Output:
-	// closed -> open: status 503: limiter: the far side is unavailable
+	// closed -> open: status 503: limiter: the downstream is unavailable
 	// blocked by: breaker inventory
-	// open -> half-open: status 503: limiter: the far side is unavailable
-	// half-open -> closed: status 503: limiter: the far side is unavailable
+	// open -> half-open: status 503: limiter: the downstream is unavailable
+	// half-open -> closed: status 503: limiter: the downstream is unavailable
 }
 
 func ExampleValve() {
@@ -259,7 +259,7 @@ func ExampleTransport() {
 	block := rate.Blocked()
 	fmt.Println(block.Reason, "for", time.Until(block.Until).Round(time.Second))
 	// Output:
-	// limiter: the far side is overloaded for 1m0s
+	// limiter: the downstream is overloaded for 1m0s
 	// pause for 1m0s
 }
 
@@ -300,8 +300,8 @@ func ExampleResponseError() {
 	// Output:
 	// 1 permanent: false class: <nil> after: 0s
 	// 2 permanent: true class: <nil> after: 0s
-	// 3 permanent: false class: limiter: the far side is overloaded after: 5s
-	// 4 permanent: false class: limiter: the far side is unavailable after: 0s
+	// 3 permanent: false class: limiter: the downstream is overloaded after: 5s
+	// 4 permanent: false class: limiter: the downstream is unavailable after: 0s
 }
 
 func ExampleClassify() {
@@ -309,8 +309,8 @@ func ExampleClassify() {
 	fmt.Println(limiter.Classify(context.DeadlineExceeded))
 	fmt.Println(limiter.Classify(errors.New("no such item")))
 	// Output:
-	// limiter: the far side is overloaded
-	// limiter: the far side is unavailable
+	// limiter: the downstream is overloaded
+	// limiter: the downstream is unavailable
 	// <nil>
 }
 

@@ -210,5 +210,5 @@ func (l later) RetryAfter() time.Duration { return l.after }
 
 var (
 	errGaveUp = errors.New("gave up")
-	errPoison = errors.New("no such item") // says nothing about the far side
+	errPoison = errors.New("no such item") // says nothing about the downstream
 )

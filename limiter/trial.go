@@ -93,7 +93,7 @@ func (a *Adaptive) raise() {
 	}
 	limit := min(a.limit+places, a.max)
 	if a.ceiling > 0 && limit >= a.ceiling {
-		// Up to just below where the far side refused, and to there only
+		// Up to just below where the downstream refused, and to there only
 		// when that is long enough ago.
 		limit = a.ceiling - 1
 		if limit <= a.limit && a.cleared >= clearAfter && time.Since(a.base) >= a.clearFrom {

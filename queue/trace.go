@@ -16,7 +16,7 @@ type Trace struct {
 	Received     func(ReceivedInfo)     // a receive has ended
 	Started      func(StartedInfo)      // a handler starts
 	Finished     func(FinishedInfo)     // a handler has returned
-	Held         func(HeldInfo)         // a message stays in hand because of trouble at the far side
+	Held         func(HeldInfo)         // a message stays in hand because of trouble at the downstream
 	DeadLettered func(DeadLetteredInfo) // the dead-letter sink has accepted a copy
 	Settled      func(SettledInfo)      // a call of Ack or Nack has ended
 	Extended     func(ExtendedInfo)     // a call of Extend has ended

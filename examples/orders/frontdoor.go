@@ -26,14 +26,14 @@ const maxOrder = 16 << 10
 // JSON, 405 for another method.
 //
 // When Submit fails, the answer is 422 for what will never succeed, 503 when
-// the far side is overloaded, away or refuses us, 502 when it is broken
+// the downstream is overloaded, away or refuses us, 502 when it is broken
 // otherwise. Why is not the customer's business.
 type FrontDoor struct {
 	Submit func(ctx context.Context, o order.Order) error
 }
 
 // Enqueue returns a Submit that only puts orders into a queue, which takes no
-// longer when the far side is slow and does not fail when it is down. An order
+// longer when the downstream is slow and does not fail when it is down. An order
 // that the queue has not confirmed within 5 s is not accepted. It may be in the
 // queue nevertheless; the customer sends it again under the same id.
 func Enqueue(to queue.Sink) func(ctx context.Context, o order.Order) error {

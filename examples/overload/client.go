@@ -44,7 +44,7 @@ func Limiters(s Settings) ([]Kind, error) {
 // long as the story lasts. That much everybody does who has no limiter.
 var again = retry.Policy{MaxDelay: 10 * time.Second, MaxAttempts: -1}
 
-// A Client does operations by calling the far side.
+// A Client does operations by calling the downstream.
 type Client struct {
 	Limiter limiter.Limiter
 	Far     *FarSide

@@ -9,7 +9,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// A Phase is a part of the story, in which the far side is in some way.
+// A Phase is a part of the story, in which the downstream is in some way.
 type Phase struct {
 	Name     string
 	From, To float64 // as shares of the length
@@ -17,7 +17,7 @@ type Phase struct {
 	Takes    float64 // for one call, as a multiple of what is usual; 0: it is down
 }
 
-// story is what happens to the far side.
+// story is what happens to the downstream.
 var story = []Phase{
 	{"full", 0, 3.0 / 16, 1, 1},
 	{"half", 3.0 / 16, 6.5 / 16, 0.5, 1},
@@ -37,14 +37,14 @@ func (s Settings) PhaseAt(at time.Duration) Phase {
 	return story[len(story)-1]
 }
 
-// Places is how many calls the far side does at once in that phase.
+// Places is how many calls the downstream does at once in that phase.
 func (s Settings) Places(p Phase) int { return int(p.Capacity * float64(s.Capacity)) }
 
 // Room is how many calls it does at once and lets wait in that phase: beyond them
 // it refuses.
 func (s Settings) Room(p Phase) int { return int((1 + room) * float64(s.Places(p))) }
 
-// Rate is how many calls a second the far side does in that phase.
+// Rate is how many calls a second the downstream does in that phase.
 func (s Settings) Rate(p Phase) float64 {
 	if p.Takes == 0 {
 		return 0
@@ -52,7 +52,7 @@ func (s Settings) Rate(p Phase) float64 {
 	return float64(s.Places(p)) / p.Takes / service.Seconds()
 }
 
-// What the far side is like, in any phase.
+// What the downstream is like, in any phase.
 const (
 	room    = 0.5                    // calls that may wait for a place, as a share of the places
 	refusal = 10 * time.Millisecond  // until a call is refused
@@ -82,7 +82,7 @@ func NewFarSide(s Settings) *FarSide {
 	return &FarSide{Meter: NewMeter(s), s: s, began: time.Now(), rnd: rand.New(rand.NewPCG(s.Seed, 1))}
 }
 
-// A problem is a far side's error, as a limiter understands it.
+// A problem is a downstream's error, as a limiter understands it.
 type problem struct {
 	text  string
 	class error
@@ -96,7 +96,7 @@ var (
 	errDown    = problem{"no connection", limiter.ErrUnavailable}
 )
 
-// Call calls the far side. Its error is one of the two, or the context's cause.
+// Call calls the downstream. Its error is one of the two, or the context's cause.
 func (f *FarSide) Call(ctx context.Context) error {
 	at := time.Since(f.began)
 	f.Begin(at)

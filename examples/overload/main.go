@@ -1,4 +1,4 @@
-// Overload puts three clients before the same far side, which can do less for a
+// Overload puts three clients before the same downstream, which can do less for a
 // while, gets slow, is down, and comes back: one without a limiter, one with a
 // limit that was right in the beginning, and one whose limit is found by
 // limiter.Adaptive, with a limiter.Breaker beside it. All of them are offered
@@ -73,7 +73,7 @@ type Pass struct {
 	*Meter
 }
 
-// Play plays the story before one client of each kind. They have a far side of
+// Play plays the story before one client of each kind. They have a downstream of
 // their own each, so that none suffers for what another does.
 func Play(ctx context.Context, s Settings, progress io.Writer) ([]Pass, error) {
 	arrivals := s.Arrivals()

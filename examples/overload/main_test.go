@@ -84,14 +84,14 @@ func TestRun(t *testing.T) {
 	require.Equal(t, []string{"calls", "done", "failed", "goodput", "limiter", "offered", "overload_seconds", "p50_ms", "p99_ms", "refused"},
 		slices.Sorted(maps.Keys(limiters[0])))
 
-	for _, text := range []string{"10 of 120 s, far side full; done: no limiter ", "70 of 120 s, far side down;", "120 of 120 s, far side double;"} {
+	for _, text := range []string{"10 of 120 s, downstream full; done: no limiter ", "70 of 120 s, downstream down;", "120 of 120 s, downstream double;"} {
 		require.Contains(t, progress.String(), text)
 	}
 
 	svg, err := os.ReadFile(s.SVG)
 	require.NoError(t, err)
 	requireXML(t, svg)
-	for _, text := range []string{"no limiter", "fixed limit", "Adaptive and Breaker", "calls in flight", "what the far side can do", ">slow<", ">50<"} {
+	for _, text := range []string{"no limiter", "fixed limit", "Adaptive and Breaker", "calls in flight", "what the downstream can do", ">slow<", ">50<"} {
 		require.Contains(t, string(svg), text)
 	}
 	require.Less(t, len(svg), 200_000)
@@ -240,7 +240,7 @@ func TestParseFlags(t *testing.T) {
 	require.ErrorContains(t, Run(t.Context(), s, io.Discard, io.Discard), "-svg")
 }
 
-// The far side does what it says, phase by phase: so many at once, half as many
+// The downstream does what it says, phase by phase: so many at once, half as many
 // wait, and the rest is refused; then it is down.
 func TestFarSide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -13,11 +13,11 @@ const bins = 160
 // A Bin is what happened in one part of the story.
 type Bin struct {
 	Offered, Done, Refused, Failed int
-	InFlight                       float64 // on average, at the far side
+	InFlight                       float64 // on average, at the downstream
 	Took                           []time.Duration
 }
 
-// A Meter sees every call at the far side. It may be used concurrently.
+// A Meter sees every call at the downstream. It may be used concurrently.
 type Meter struct {
 	s Settings
 
@@ -25,7 +25,7 @@ type Meter struct {
 	bins     [bins]Bin
 	inFlight int
 	since    time.Duration // when inFlight changed
-	over     time.Duration // for how long it was above what the far side does and lets wait
+	over     time.Duration // for how long it was above what the downstream does and lets wait
 }
 
 // NewMeter returns a meter of a story that begins now.

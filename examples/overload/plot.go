@@ -331,7 +331,7 @@ func legend(c draw.Canvas) {
 		{text: "median of how long calls took", style: medianLine},
 		{text: "operations offered", style: offeredLine},
 		{text: "calls without a connection", fill: amber},
-		{text: "what the far side can do", style: capacityLine},
+		{text: "what the downstream can do", style: capacityLine},
 		{text: "99th percentile", fill: lilac},
 	}
 	const columns, width = len(entries) / 2, 14

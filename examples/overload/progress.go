@@ -32,7 +32,7 @@ func Watch(w io.Writer, s Settings, passes []Pass) (stop func()) {
 			}
 			done = append(done, fmt.Sprintf("%s %d", p.Limiter, n))
 		}
-		line := fmt.Sprintf("%.0f of %.0f s, far side %s; done: %s", at.Seconds(), s.Length.Seconds(), s.PhaseAt(at).Name, strings.Join(done, ", "))
+		line := fmt.Sprintf("%.0f of %.0f s, downstream %s; done: %s", at.Seconds(), s.Length.Seconds(), s.PhaseAt(at).Name, strings.Join(done, ", "))
 		if terminal {
 			line = "\r\x1b[2K" + line
 		} else {

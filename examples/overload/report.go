@@ -12,7 +12,7 @@ import (
 
 // A Report is what became of the operations with each limiter.
 type Report struct {
-	Capacity int       `json:"capacity"` // operations that the far side could have done
+	Capacity int       `json:"capacity"` // operations that the downstream could have done
 	Limiters []Summary `json:"limiters"`
 }
 
@@ -21,10 +21,10 @@ type Summary struct {
 	Limiter         string  `json:"limiter"`
 	Offered         int     `json:"offered"`          // operations
 	Done            int     `json:"done"`             // of these
-	Calls           int     `json:"calls"`            // of the far side that have ended
+	Calls           int     `json:"calls"`            // of the downstream that have ended
 	Refused         int     `json:"refused"`          // of these, with a 429
 	Failed          int     `json:"failed"`           // of these, while it was down
-	Goodput         float64 `json:"goodput"`          // operations done, as a share of what the far side could have done
+	Goodput         float64 `json:"goodput"`          // operations done, as a share of what the downstream could have done
 	P50             float64 `json:"p50_ms"`           // how long calls took that succeeded
 	P99             float64 `json:"p99_ms"`           //
 	OverloadSeconds float64 `json:"overload_seconds"` // for how long more calls were in flight than it does and lets wait
@@ -87,7 +87,7 @@ func (r Report) WriteTable(w io.Writer) error {
 	row("operations offered", count(func(s Summary) int { return s.Offered }))
 	row("  done", count(func(s Summary) int { return s.Done }))
 	row(fmt.Sprintf("  of the %d that could be", r.Capacity), func(s Summary) string { return fmt.Sprintf("%.0f %%", 100*s.Goodput) })
-	row("calls of the far side", count(func(s Summary) int { return s.Calls }))
+	row("calls of the downstream", count(func(s Summary) int { return s.Calls }))
 	row("  refused with 429", count(func(s Summary) int { return s.Refused }))
 	row("  failed while it was down", count(func(s Summary) int { return s.Failed }))
 	row("  median of how long one took", func(s Summary) string { return fmt.Sprintf("%.0f ms", s.P50) })

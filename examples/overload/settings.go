@@ -13,7 +13,7 @@ import (
 // Settings are what the flags say.
 type Settings struct {
 	Length   time.Duration // of the story
-	Capacity int           // calls that the far side does at once at its best
+	Capacity int           // calls that the downstream does at once at its best
 	Load     float64       // operations that are offered, as a multiple of what it does at its best
 	Fixed    int           // the fixed limit
 	Seed     uint64        // of arrivals and of how long calls take
@@ -22,11 +22,11 @@ type Settings struct {
 	SVG  string // file to write, or ""
 }
 
-// service is how long the far side takes for one call, on average and at its
+// service is how long the downstream takes for one call, on average and at its
 // best.
 const service = 100 * time.Millisecond
 
-// Best is how many calls a second the far side does at its best.
+// Best is how many calls a second the downstream does at its best.
 func (s Settings) Best() float64 { return float64(s.Capacity) / service.Seconds() }
 
 // maxArrivals bounds what is kept in memory.
@@ -50,7 +50,7 @@ func ParseFlags(args []string, usage io.Writer) (Settings, error) {
 	f := flag.NewFlagSet("overload", flag.ContinueOnError)
 	f.SetOutput(io.Discard) // whoever gets the error prints it
 	f.DurationVar(&s.Length, "length", 2*time.Minute, "how long the story is, in virtual time, 1m to 1h")
-	f.IntVar(&s.Capacity, "capacity", 20, "`calls` that the far side does at once at its best, 2 to 1,000;\neach takes 100 ms")
+	f.IntVar(&s.Capacity, "capacity", 20, "`calls` that the downstream does at once at its best, 2 to 1,000;\neach takes 100 ms")
 	f.Float64Var(&s.Load, "load", 1.1, "operations that are offered, as a `multiple` of what it does at its best, 0.1 to 10")
 	f.IntVar(&s.Fixed, "fixed", 0, "`calls` at once that the fixed limit allows, 1 to 10,000 (default the capacity)")
 	f.Uint64Var(&s.Seed, "seed", 1, "`seed` of the arrivals, and of how long calls take")
@@ -58,7 +58,7 @@ func ParseFlags(args []string, usage io.Writer) (Settings, error) {
 	f.StringVar(&s.SVG, "svg", "", "draw what happened into this `file`")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			_, _ = fmt.Fprintln(usage, "Shows what limiters do before a far side whose capacity changes.\n\nUsage: overload [flags]")
+			_, _ = fmt.Fprintln(usage, "Shows what limiters do before a downstream whose capacity changes.\n\nUsage: overload [flags]")
 			f.SetOutput(usage)
 			f.PrintDefaults()
 		}

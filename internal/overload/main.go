@@ -1,9 +1,9 @@
 // Overload compares rampmeter's adaptive limiter with those of others before
-// one simulated far side, and prints a table of what comes of it:
+// one simulated downstream, and prints a table of what comes of it:
 //
 //	go run ./internal/overload
 //
-// The far side does so many operations at once, in 100 ms on average,
+// The downstream does so many operations at once, in 100 ms on average,
 // distributed exponentially, for a caller that always has more to do. It lets
 // none wait, as many as it does at once, or any number; what is beyond it
 // refuses in 20 ms, and the caller comes again at once. Its capacity is steady, or the given one, half of it, the
@@ -31,7 +31,7 @@ var background = context.Background()
 // length is how long each simulation of the table runs, in virtual time.
 const length = 12 * time.Minute
 
-// A scene is a far side.
+// A scene is a downstream.
 type scene struct {
 	name     string
 	queue    float64
@@ -80,7 +80,7 @@ func table(t *testing.T, out io.Writer, scenes []scene, length time.Duration, se
 			t.Fatal(err)
 		}
 	}
-	line("| far side, capacity | limiter | goodput | limit / capacity | refused | p99 | settled |")
+	line("| downstream, capacity | limiter | goodput | limit / capacity | refused | p99 | settled |")
 	line("|---|---|---|---|---|---|---|")
 	for _, s := range scenes {
 		var ideal row

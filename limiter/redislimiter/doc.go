@@ -55,7 +55,7 @@
 // longer than its lease of a second, or that was frozen for longer, starts
 // nothing more (or only its share, see below), but what it had in flight goes on,
 // while its places go to others; and a process that is frozen between Acquire
-// and the start of its operation starts late. Only the far side could tell such
+// and the start of its operation starts late. Only the downstream could tell such
 // operations apart, and it does not know of leases: there is no fencing.
 //
 // # Without Redis

@@ -19,7 +19,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/redislimiter"
 )
 
-// network is what the far side's record may show beyond the limit, for timers,
+// network is what the downstream's record may show beyond the limit, for timers,
 // the scheduler and the way to it.
 const network = 100 * ms
 

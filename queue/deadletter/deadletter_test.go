@@ -466,7 +466,7 @@ func (o overload) Error() string             { return "slow down" }
 func (o overload) Is(target error) bool      { return target == limiter.ErrOverload }
 func (o overload) RetryAfter() time.Duration { return time.Duration(o) }
 
-// Of a call that fails as a whole, without a word about the far side, nothing is
+// Of a call that fails as a whole, without a word about the downstream, nothing is
 // known: its letters are in doubt, and the others go on.
 func TestInDoubt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

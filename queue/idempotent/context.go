@@ -99,7 +99,7 @@ func (c *runContext) Value(key any) any {
 }
 
 // Current returns the claim under which the handler with this context runs. Its
-// key is what to pass to a far side that honours idempotency keys; with it a
+// key is what to pass to a downstream that honours idempotency keys; with it a
 // store can record the success together with the handler's own write, in one
 // transaction. It
 // reports false outside of [Middleware.Wrap].

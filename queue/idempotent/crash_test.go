@@ -15,7 +15,7 @@ func TestMemory(t *testing.T) {
 }
 
 // Twenty consumers, and a thousand operations delivered five times each in
-// random overlap, with a crash at every kind of step: once where the far side
+// random overlap, with a crash at every kind of step: once where the downstream
 // knows the key, once where effect and record are one write, and otherwise one
 // repeat per crash at most, each of them counted as in doubt.
 func TestCrashes(t *testing.T) {

@@ -17,7 +17,7 @@
 //
 // What can be promised depends on where the effect is:
 //
-//   - Once, if the far side honours an idempotency key, and does for longer than
+//   - Once, if the downstream honours an idempotency key, and does for longer than
 //     the queue and its dead-letter queue keep messages: pass it the key of
 //     [Current].
 //   - Once, if the effect and the record are one write: complete the claim of
@@ -56,7 +56,7 @@
 //
 // Failures are counted with the key, so that a message's attempts are its failed
 // runs and not its receives: crashes, drains and postponements cost none
-// ([queue.Attempted]). Trouble at the far side, a handler's own [queue.Postpone]
+// ([queue.Attempted]). Trouble at the downstream, a handler's own [queue.Postpone]
 // and permanent errors give the claim up without a count; a permanent error
 // forgets the failures, too, so a message that is redriven starts anew.
 //

@@ -239,7 +239,7 @@ func (w *Middleware) run(ctx *runContext, next queue.Handler, m *queue.Message) 
 		return err // the store can't be told, so the queue's count is all there is
 	}
 	if m.Attempt > 0 {
-		n = min(n, m.Attempt) // one delivery may run more often, while the far side is in trouble
+		n = min(n, m.Attempt) // one delivery may run more often, while the downstream is in trouble
 	}
 	return queue.Attempted(n, err)
 }

@@ -129,7 +129,7 @@ func ExampleFleetLimit() {
 	// 5 a second here, 1 at once, sqslambda.Config
 }
 
-// How long the far side may be away before a message ends in the dead-letter
+// How long the downstream may be away before a message ends in the dead-letter
 // queue for it, by the queue's maxReceiveCount.
 func ExampleOutageSpan() {
 	for _, n := range []int{5, 20, 50} {

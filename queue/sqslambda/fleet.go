@@ -19,7 +19,7 @@ type FleetLimit struct {
 	// Rate is how many messages per second all processes together may start. It
 	// must be a finite number above 0.
 	Rate float64
-	// Burst is how many the far side takes at once, beyond the rate, at least
+	// Burst is how many the downstream takes at once, beyond the rate, at least
 	// MaxConcurrency: each process may have one token that it has not used. What
 	// is more than that is not used either. Defaults to MaxConcurrency. A network
 	// may bunch one request of each process with the one before, so a server that

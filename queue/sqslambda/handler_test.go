@@ -237,7 +237,7 @@ func TestAHandlersContextEndsBeforeTheFunction(t *testing.T) {
 	}
 }
 
-// A handler that the deadline has ended and that says nothing of the far side has
+// A handler that the deadline has ended and that says nothing of the downstream has
 // failed, and its message comes back like any other that has.
 func TestAHandlerThatTookTooLongHasFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -467,7 +467,7 @@ func TestFleetLimit(t *testing.T) {
 	})
 }
 
-// Trouble at the far side is waited out for two seconds; then the batch is
+// Trouble at the downstream is waited out for two seconds; then the batch is
 // returned, to come back when the trouble may be over.
 func TestTroubleIsHeldForTwoSeconds(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -52,7 +52,7 @@ func limiters(n int) map[string]func(t *testing.T) limiter.Limiter {
 }
 
 // A throttled message is waited for if that is short, and returned otherwise, to
-// come back when the far side has said it may; with it what was not tried.
+// come back when the downstream has said it may; with it what was not tried.
 func TestAThrottledBatchComesBackWhenItMay(t *testing.T) {
 	for name, c := range map[string]struct {
 		after    time.Duration
@@ -106,7 +106,7 @@ func TestAThrottledBatchComesBackWhenItMay(t *testing.T) {
 	}
 }
 
-// What comes while the process knows that the far side is closed is returned
+// What comes while the process knows that the downstream is closed is returned
 // untried for as long as that lasts, and what comes after it is done.
 func TestAProcessRemembersHowLongItMustNotCall(t *testing.T) {
 	for with, l := range limiters(10) {

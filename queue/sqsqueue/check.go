@@ -25,7 +25,7 @@ type CheckConfig struct {
 	// HandlerTimeout is how long a handler takes at the longest. Default: that is
 	// not looked at.
 	HandlerTimeout time.Duration
-	// Outage is the longest trouble at the far side, or of the consumer, that
+	// Outage is the longest trouble at the downstream, or of the consumer, that
 	// messages are to survive in the queue. Default 24 h.
 	Outage time.Duration
 	// Lambda says that the queue feeds a Lambda function (package sqslambda),

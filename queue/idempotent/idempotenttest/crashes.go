@@ -22,19 +22,19 @@ type Effect int
 
 // The effects, and how often an operation may have each.
 const (
-	AtFarSide  Effect = iota // the far side honours the key: once
+	AtFarSide  Effect = iota // the downstream honours the key: once
 	WithRecord               // one write is effect and record: once
 	Alone                    // nothing keeps effect and record together: a repeat per crash at most, which is counted
 )
 
 // Effects are all of them, by name.
 func Effects() map[string]Effect {
-	return map[string]Effect{"effect at a far side that honours the key": AtFarSide, "effect with the record": WithRecord, "effect alone": Alone}
+	return map[string]Effect{"effect at a downstream that honours the key": AtFarSide, "effect with the record": WithRecord, "effect alone": Alone}
 }
 
 // TestCrashes has twenty consumers work on so many operations, each delivered
 // five times in an order of seed's, through s. The processes crash, at any step
-// to the queue, the store and the far side, before it or after, and others start
+// to the queue, the store and the downstream, before it or after, and others start
 // in their place. It reports to t an operation that was not done, or more often
 // than it may. It must be called in a bubble of testing/synctest: it takes more
 // than an hour of the bubble's time. The store must not have been used before,
@@ -219,7 +219,7 @@ func (f *farSide) have(c idempotent.Claim, e Effect) {
 }
 
 // A process is everything of one process that can be cut off: after the crash
-// nothing that it does reaches the queue, the store or the far side.
+// nothing that it does reaches the queue, the store or the downstream.
 type process struct {
 	mu    sync.Mutex // guards all below
 	left  int        // steps until the crash; negative: none is planned
