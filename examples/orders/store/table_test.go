@@ -100,7 +100,7 @@ func TestErrors(t *testing.T) {
 		"wrong signature":        {answer(400, "InvalidSignatureException", ""), limiter.ErrMisconfigured, "clock"},
 		"403 of a proxy":         {answer(403, "", "no"), limiter.ErrMisconfigured, "permissions"},
 		"not DynamoDB":           {answer(404, "", "no such page"), limiter.ErrMisconfigured, "not DynamoDB"},
-		"something else":         {answer(400, "ReplicatedWriteConflictException", ""), nil, "because"},
+		"something else":         {answer(400, "ItemCollectionSizeLimitExceededException", ""), nil, "because"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
