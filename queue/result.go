@@ -27,6 +27,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	if f.Class != nil && !f.Permanent && !f.Postponed && !f.Interrupted {
 		f.Guilt, f.Alone = e.compare(j, f, now)
 	}
+	f.Repeated = e.repeated(j, f)
 	everybody := e.hear(j, permit, f, now)
 	f.Outage = f.Class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || d.lane.own != nil && limiter.Tripped(d.lane.own))
 	local := f.Err != nil && d.lane.own != nil && !(everybody && suffers(e.limits))
@@ -161,6 +162,20 @@ func (e *engine) compare(j job, f judge.Facts, now time.Time) (g judge.Guilt, al
 	return others.Fail(now, &d.streak, f.Class), false
 }
 
+// repeated reports whether a failure is no news of the downstream: the message has
+// failed before, and fresh ones succeed. It would be counted again and again, until a
+// third of the messages, that of one backend of several, is most of what fails. A
+// refusal is news each time: what it asks for binds everybody.
+func (e *engine) repeated(j job, f judge.Facts) bool {
+	if f.Class != limiter.ErrUnavailable && f.Class != limiter.ErrMisconfigured || e.host != nil || j.d.lane.own != nil {
+		return false
+	}
+	e.mu.Lock()
+	again, works := j.run > 1 || j.d.streak.Len() > 1, e.leeway > 0
+	e.mu.Unlock()
+	return again && works && !limiter.Tripped(e.limits)
+}
+
 // hear lets the limits hear of a run what they should, and reports whether the
 // limits for all have. A failure downstream of a message with a limiter of its own
 // is that key's trouble, and the limits for all abstain, or one key's 429 would pace
@@ -226,7 +241,7 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart boo
 // downstream that keeps the others from it. The caller holds mu.
 func (e *engine) heldMost() int {
 	if e.leeway > 0 && e.cfg.MaxHeld == 0 {
-		return max(e.heldLimit, e.maxParked())
+		return max(e.heldLimit, 100*e.capacity)
 	}
 	return e.heldLimit
 }

@@ -36,6 +36,7 @@ type Facts struct {
 	Outage      bool // a breaker among its limits is not closed, after the limits have heard of the result
 	Guilt       Guilt
 	Alone       bool          // others succeed, and nobody waits until it may run again
+	Repeated    bool          // it failed before, and others have succeeded since: it is no news of the downstream
 	Streak      int           // failures in a row with the same class, over all deliveries
 	Failing     time.Duration // since the first of them
 	Guarded     bool          // no dead letter may go out now
@@ -198,7 +199,7 @@ func (f Facts) Hears() Hearing {
 	switch {
 	case f.Postponed:
 		return NeverRan
-	case f.Panicked, f.Err != nil && f.Interrupted, f.Guilt != Innocent:
+	case f.Panicked, f.Err != nil && f.Interrupted, f.Guilt != Innocent, f.Repeated:
 		return Unjudged
 	}
 	return Heard
