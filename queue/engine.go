@@ -50,6 +50,7 @@ type engine struct {
 	receiveAt   time.Time // after failures: not before
 	everWorked  bool      // a receive has succeeded
 
+	down       bool      // the limits admit single probes, as last asked
 	heldLimit  int       // how many may be held in the present outage
 	holdsSince time.Time // since when any have been
 	freshAt    time.Time // when one more fresh message may be received though so many are

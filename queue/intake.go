@@ -1,10 +1,13 @@
 package queue
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/rampmeter/rampmeter/internal/sleep"
 	"github.com/rampmeter/rampmeter/limiter"
+	"github.com/rampmeter/rampmeter/queue/internal/limits"
 )
 
 // nudgeIntake wakes the intake if there is something new to do. The caller
@@ -28,8 +31,10 @@ func (e *engine) intake() {
 	timer := newTimer()
 	var short time.Time // since when the limits have admitted less than is worth a call
 	for {
+		down := probing(e.limits)
 		now := time.Now()
 		e.mu.Lock()
+		e.down = down
 		e.ripen(now)
 		p := e.plan(now)
 		if p.wanted < 1 {
@@ -41,7 +46,7 @@ func (e *engine) intake() {
 		if p.wait > 0 {
 			e.wakesAt = now.Add(p.wait)
 		}
-		before := e.demand()
+		before, holds := e.demand(), e.counted > 0
 		until, why := e.blockedUntil(p), e.why
 		stop := e.draining || e.eof
 		e.mu.Unlock()
@@ -68,9 +73,15 @@ func (e *engine) intake() {
 		}
 		// What is in hand and due will take its permits first, so the limits are
 		// asked for that and for what is wanted on top of it.
-		n, err := e.limits.Ready(e.starts, before+p.ask, p.look.horizon)
+		n, err := before+p.ask, error(nil)
+		if !p.probe || !down { // else a probe takes its turn whenever the limits admit one
+			n, err = e.ready(before+p.ask, p.look.horizon, holds)
+		}
 		if e.starts.Err() != nil {
 			return
+		}
+		if err == errNotReady {
+			continue
 		}
 		if err != nil { // only a foreign limiter fails for another reason
 			e.failed("ready", err, time.Second)
@@ -119,4 +130,37 @@ func (e *engine) intake() {
 		e.mu.Unlock()
 		e.calling(func() { e.receive(call, failures, inFlight) })
 	}
+}
+
+// errNotReady says that it is time to look again whether there is an outage.
+var errNotReady = errors.New("queue: not ready")
+
+// ready asks the limits how many messages could start. While messages are held it
+// does not wait for long: when the breaker opens meanwhile, they have its probes.
+func (e *engine) ready(most int, within time.Duration, holds bool) (int, error) {
+	if !holds {
+		return e.limits.Ready(e.starts, most, within)
+	}
+	ctx, cancel := context.WithTimeout(e.starts, leastFresh)
+	defer cancel()
+	n, err := e.limits.Ready(ctx, most, within)
+	if err != nil && ctx.Err() != nil {
+		return 0, errNotReady
+	}
+	return n, err
+}
+
+// probing reports whether the limits admit single probes.
+func probing(limit limiter.Limiter) bool {
+	for _, b := range limits.Of[*limiter.Breaker](limit) {
+		if b.State() == limiter.Open {
+			return true
+		}
+	}
+	for _, a := range limits.Of[*limiter.AdaptiveRate](limit) {
+		if a.Stats().Mode == limiter.PaceOutage {
+			return true
+		}
+	}
+	return false
 }

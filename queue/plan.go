@@ -44,9 +44,9 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{by: ByErrors, until: e.receiveAt, wait: in(e.receiveAt)}
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled, wait: longUnsettled}
-	case e.counted > 0 && e.counted >= e.heldMost():
-		// As many are held as may be. One fresh message now and then shows whether
-		// it is they that fail, and not everything.
+	case e.counted > 0 && (e.down || e.counted >= e.heldMost()):
+		// As many are held as may be, or they would have every probe. One fresh message
+		// now and then shows whether it is they that fail, and not everything.
 		if e.count[queued]-e.parked+e.asked > 0 {
 			return plan{by: ByHeld}
 		}

@@ -173,7 +173,7 @@ func (e *engine) repeated(j job, f judge.Facts) bool {
 	e.mu.Lock()
 	again, works := j.run > 1 || j.d.streak.Len() > 1, e.leeway > 0
 	e.mu.Unlock()
-	return again && works && !limiter.Tripped(e.limits)
+	return again && works && !probing(e.limits)
 }
 
 // hear lets the limits hear of a run what they should, and reports whether the
