@@ -165,9 +165,9 @@ func (e *engine) compare(j job, f judge.Facts, now time.Time) (g judge.Guilt, al
 // repeated reports whether a failure is no news of the downstream: the message has
 // failed before, and fresh ones succeed. It would be counted again and again, until a
 // third of the messages, that of one backend of several, is most of what fails. A
-// refusal is news each time: what it asks for binds everybody.
+// Retry-After is news each time: it binds everybody.
 func (e *engine) repeated(j job, f judge.Facts) bool {
-	if f.Class != limiter.ErrUnavailable && f.Class != limiter.ErrMisconfigured || e.host != nil || j.d.lane.own != nil {
+	if f.Class == nil || f.Pause > 0 || e.host != nil || j.d.lane.own != nil {
 		return false
 	}
 	e.mu.Lock()
