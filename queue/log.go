@@ -129,7 +129,7 @@ func (e *engine) logRefusal(j job, f judge.Facts) {
 
 // tooHigh is the share of a rate below which a pace must be for the rate to be set
 // too high. A pace that is learned from refusals with a Retry-After is a little low.
-const tooHigh = 0.9
+const tooHigh = 0.82
 
 // pacedTo says what a refusal led to.
 func pacedTo(s limiter.AdaptiveRateStats) string {

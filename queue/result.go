@@ -197,6 +197,9 @@ func (e *engine) hear(j job, shared limiter.Permit, f judge.Facts, now time.Time
 				paused = l.own.Blocked().Until
 			}
 			e.mu.Lock()
+			if l.aside && paused.After(l.until) {
+				l.until = paused
+			}
 			everybody = e.troubles.result(l.key, f.Class != nil, paused, now) || f.Class == nil
 			e.mu.Unlock()
 		}

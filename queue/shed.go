@@ -57,13 +57,14 @@ const (
 )
 
 // turn is after how long one more message that is returned could start, by the
-// lane's rate of starts and what comes before it. The bounds of the answer
-// double with each receive, so that a wrong rate costs few of them.
+// lane's rate of starts and what comes before it, and not before its pause ends. The
+// bounds of the answer double with each receive, so that a wrong rate costs few.
 func (l *lane) turn(attempt int, now time.Time) time.Duration {
 	doubled := min(attempt-1, 5)
-	least, most := minReturn<<doubled, maxReturn<<doubled
+	paused := min(l.until.Sub(now), maxReturn) // and perhaps again and again
+	least, most := max(minReturn, paused)<<doubled, maxReturn<<doubled
 	if l.starts < 3 || now.Sub(l.counting) < time.Second {
-		return min(firstReturn<<doubled, most)
+		return max(firstReturn<<doubled, least)
 	}
 	each := time.Duration(float64(now.Sub(l.counting)) / l.starts)
 	after := now.Add(time.Duration(l.fresh.n) * each)
