@@ -107,10 +107,11 @@ type Config struct {
 	// Messages of ordered groups stay for 11 h. Defaults to 11 h.
 	MaxHold time.Duration
 	// MaxHeld is how many messages may be held at once because the downstream
-	// fails. When so many are, one fresh message is received now and then, to see
-	// whether it succeeds: after a second, and then after a tenth of the time
-	// since the first was held. Defaults to the larger of Concurrency and what
-	// was in hand when that began.
+	// fails. When so many are, and while the breaker is open, one fresh message is
+	// received now and then, to see whether it succeeds: after a second, and then
+	// after a tenth of the time since the first was held. Defaults to the larger of
+	// Concurrency and what was in hand when that began, in an outage; while one of
+	// the last 20 fresh messages has succeeded, to 100 for each slot.
 	MaxHeld int
 
 	// NoLookAhead turns off the look-ahead: nothing is received for which there
