@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,38 +35,81 @@ func TestNeverIdleForBadMessages(t *testing.T) {
 	median := func(values []float64) float64 { return slices.Sorted(slices.Values(values))[len(values)/2] }
 	for name, c := range map[string]struct {
 		failure stamped
+		share   float64 // of the messages
 		least   float64 // percent of the runs without bad messages
 	}{
-		"503":                  {stamped{is: limiter.ErrUnavailable}, 95},
-		"403":                  {stamped{is: limiter.ErrMisconfigured}, 95},
-		"429 with Retry-After": {stamped{is: limiter.ErrOverload, after: time.Second}, 80},
+		"503":                                   {stamped{is: limiter.ErrUnavailable}, 0.05, 95},
+		"403":                                   {stamped{is: limiter.ErrMisconfigured}, 0.05, 95},
+		"bare 429":                              {stamped{is: limiter.ErrOverload}, 0.05, 90},
+		"429 with Retry-After":                  {stamped{is: limiter.ErrOverload, after: time.Second}, 0.05, 80},
+		"503 for a third, one backend of three": {stamped{is: limiter.ErrUnavailable}, 0.3, 80},
 	} {
+		if testing.Short() && (c.failure.is == limiter.ErrOverload || c.share > 0.1) {
+			continue // these need the six minutes
+		}
 		t.Run(name, func(t *testing.T) {
 			var busy, late []float64
 			for _, seed := range seeds {
-				ideal, _ := goodOnes(t, seed, nil, 0)
-				got, _ := goodOnes(t, seed, c.failure, 0)
+				ideal, _ := goodOnes(t, seed, nil, 0, 0)
+				got, _ := goodOnes(t, seed, c.failure, c.share, 0)
 				busy = append(busy, 100*float64(got)/float64(ideal))
-				if c.failure.after == 0 {
-					_, longest := goodOnes(t, seed, c.failure, time.Second)
+				if c.failure.after == 0 && c.share < 0.1 {
+					_, longest := goodOnes(t, seed, c.failure, c.share, time.Second)
 					late = append(late, longest.Seconds())
 				}
 			}
-			t.Logf("runs in the sixth minute, %% of those without bad messages: %.1f; the longest wait of a good one on a quiet queue, s: %.1f", busy, late)
+			t.Logf("runs in the last minute, %% of those without bad messages: %.1f; the longest wait of a good one on a quiet queue, s: %.1f", busy, late)
 			require.GreaterOrEqual(t, median(busy), c.least)
-			if c.failure.after == 0 {
+			if len(late) > 0 {
 				require.LessOrEqual(t, median(late), 5.0)
 			}
 		})
 	}
 }
 
-// goodOnes runs a consumer with the defaults over messages of which one in twenty
-// always fails, if failure is set, and returns how many handlers start in the sixth
+// A few messages that always fail, and nothing before them to compare them with, do
+// not keep a quiet queue waiting.
+func TestNeverIdleBehindBadMessages(t *testing.T) {
+	for _, bad := range []int{5, 15, 30} {
+		for _, class := range []error{limiter.ErrUnavailable, limiter.ErrOverload, limiter.ErrMisconfigured} {
+			bubble(t, fmt.Sprint(bad, " ", class), func(t *testing.T) {
+				q, dead := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
+				for range bad {
+					require.NoError(t, q.Send(t.Context(), &queue.Message{Body: []byte("bad")}))
+				}
+				var done atomic.Int64
+				r := start(t, q, queue.Config{DeadLetter: dead}, func(_ context.Context, m *queue.Message) error {
+					time.Sleep(20 * time.Millisecond)
+					if string(m.Body) == "bad" {
+						return stamped{is: class}
+					}
+					done.Add(1)
+					return nil
+				})
+				time.Sleep(10 * time.Second)
+				const good = 1800
+				for range good {
+					require.NoError(t, q.Send(t.Context(), &queue.Message{Body: []byte("good")}))
+					time.Sleep(time.Second)
+				}
+				time.Sleep(time.Minute)
+				require.EqualValues(t, good, done.Load())
+				require.NoError(t, r.drain())
+			})
+		}
+	}
+}
+
+// goodOnes runs a consumer with the defaults over messages of which a share always
+// fails, if failure is set, and returns how many handlers start in the last
 // minute and how long a good message waited to start. A message comes every gap; 0:
 // there is always work.
-func goodOnes(t *testing.T, seed uint64, failure error, gap time.Duration) (runs int, longest time.Duration) {
+func goodOnes(t *testing.T, seed uint64, failure error, share float64, gap time.Duration) (runs int, longest time.Duration) {
 	t.Helper()
+	lasts := 6 * time.Minute
+	if testing.Short() {
+		lasts = 3 * time.Minute
+	}
 	synctest.Test(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		var mu sync.Mutex
@@ -76,7 +120,7 @@ func goodOnes(t *testing.T, seed uint64, failure error, gap time.Duration) (runs
 		next := func() *queue.Message {
 			n++
 			body := "good"
-			if failure != nil && rng.Float64() < 0.05 {
+			if failure != nil && rng.Float64() < share {
 				body = "bad"
 			}
 			return &queue.Message{Body: []byte(body), Attributes: map[string]string{"at": strconv.FormatInt(time.Since(began).Nanoseconds(), 10)}}
@@ -87,7 +131,7 @@ func goodOnes(t *testing.T, seed uint64, failure error, gap time.Duration) (runs
 			now := time.Since(began)
 			mu.Lock()
 			takes := 15*time.Millisecond + time.Duration(rng.Int64N(int64(10*time.Millisecond)))
-			if now >= 5*time.Minute && now < 6*time.Minute {
+			if now >= lasts-time.Minute && now < lasts {
 				runs++
 			}
 			if string(m.Body) == "good" && gap > 0 {
@@ -101,7 +145,7 @@ func goodOnes(t *testing.T, seed uint64, failure error, gap time.Duration) (runs
 			return nil
 		})
 		if gap == 0 {
-			for time.Since(began) < 6*time.Minute {
+			for time.Since(began) < lasts {
 				for q.Stats().Visible < 500 {
 					mu.Lock()
 					var batch []*queue.Message

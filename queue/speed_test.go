@@ -418,7 +418,7 @@ func TestLongRoundTripsKeepEverySlotBusy(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						ideal := float64(slots) / mean.Seconds()
 						span := time.Duration(20_000 / ideal * float64(time.Second)) // of so many messages
-						span = min(max(span, 50*c.roundTrip), 2*time.Minute) // ten of them scatter by a tenth
+						span = min(max(span, 50*c.roundTrip), 2*time.Minute)         // ten of them scatter by a tenth
 						m := watchAfter(t, &endless{roundTrip: c.roundTrip}, queue.Config{Concurrency: slots}, 12*c.roundTrip, span, sleeper(exponential(mean, 1)))
 						t.Logf("%.1f %% of the ideal, %v", 100*m.perSecond/ideal, m)
 						require.Greater(t, m.perSecond, c.least*ideal)
