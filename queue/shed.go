@@ -61,8 +61,10 @@ const (
 // bounds of the answer double with each receive, so that a wrong rate costs few.
 func (l *lane) turn(attempt int, now time.Time) time.Duration {
 	doubled := min(attempt-1, 5)
-	paused := min(l.until.Sub(now), maxReturn) // and perhaps again and again
-	least, most := max(minReturn, paused)<<doubled, maxReturn<<doubled
+	least, most := minReturn<<doubled, maxReturn<<doubled
+	if paused := min(l.until.Sub(now), maxReturn); paused > 0 { // and perhaps again and again
+		least = max(least, min(paused<<doubled, maxReturn))
+	}
 	if l.starts < 3 || now.Sub(l.counting) < time.Second {
 		return max(firstReturn<<doubled, least)
 	}
