@@ -41,19 +41,22 @@ type engine struct {
 
 	ledger
 
-	ladder      ladder    // how many receives may be in flight
-	wantedSince time.Time // since when a receive has been wanted; zero if none is
-	wakesAt     time.Time // when the intake will wake by itself; zero: it won't
-	limited     bool      // the intake waits for the limits to admit more
-	failures    int       // receives that failed in a row
-	idles       int       // receives that came back empty at once, in a row
-	receiveAt   time.Time // after failures: not before
-	everWorked  bool      // a receive has succeeded
+	ladder      ladder             // how many receives may be in flight
+	asking      context.Context    // for asking the limits: until the first message of an outage is held
+	interrupt   context.CancelFunc // ends it
+	wantedSince time.Time          // since when a receive has been wanted; zero if none is
+	wakesAt     time.Time          // when the intake will wake by itself; zero: it won't
+	limited     bool               // the intake waits for the limits to admit more
+	failures    int                // receives that failed in a row
+	idles       int                // receives that came back empty at once, in a row
+	receiveAt   time.Time          // after failures: not before
+	everWorked  bool               // a receive has succeeded
 
 	down       bool      // the limits admit single probes, as last asked
 	heldLimit  int       // how many may be held in the present outage
 	holdsSince time.Time // since when any have been
 	freshAt    time.Time // when one more fresh message may be received though so many are
+	freshDone  time.Time // when a fresh message last succeeded
 	leeway     int       // so many more fresh messages may fail in a row before it is an outage
 	pace       pace
 	pending    map[batchKey]*batch // results waiting to be settled, by call
@@ -108,6 +111,7 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 	e.starts, e.endStart = context.WithCancel(e.base)
 	e.polls, e.endPolls = context.WithCancel(e.base)
 	e.calls, e.endCalls = context.WithCancel(e.base)
+	e.asking, e.interrupt = context.WithCancel(e.starts)
 	return e
 }
 

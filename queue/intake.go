@@ -46,7 +46,12 @@ func (e *engine) intake() {
 		if p.wait > 0 {
 			e.wakesAt = now.Add(p.wait)
 		}
-		before, holds := e.demand(), e.counted > 0
+		before, asking := e.demand(), e.asking
+		if asking.Err() != nil {
+			e.asking, e.interrupt = context.WithCancel(e.starts)
+			asking = e.asking
+		}
+		holds := e.counted > 0
 		until, why := e.blockedUntil(p), e.why
 		stop := e.draining || e.eof
 		e.mu.Unlock()
@@ -75,7 +80,7 @@ func (e *engine) intake() {
 		// asked for that and for what is wanted on top of it.
 		n, err := before+p.ask, error(nil)
 		if !p.probe || !down { // else a probe takes its turn whenever the limits admit one
-			n, err = e.ready(before+p.ask, p.look.horizon, holds)
+			n, err = e.ready(asking, before+p.ask, p.look.horizon, holds)
 		}
 		if e.starts.Err() != nil {
 			return
@@ -136,13 +141,14 @@ func (e *engine) intake() {
 var errNotReady = errors.New("queue: not ready")
 
 // ready asks the limits how many messages could start. While messages are held it
-// does not wait for long: when the breaker opens meanwhile, they have its probes.
-func (e *engine) ready(most int, within time.Duration, holds bool) (int, error) {
-	if !holds {
-		return e.limits.Ready(e.starts, most, within)
+// does not wait for long, and when the first one is held not at all: should the
+// breaker open meanwhile, they have its probes.
+func (e *engine) ready(ctx context.Context, most int, within time.Duration, holds bool) (int, error) {
+	if holds {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, leastFresh)
+		defer cancel()
 	}
-	ctx, cancel := context.WithTimeout(e.starts, leastFresh)
-	defer cancel()
 	n, err := e.limits.Ready(ctx, most, within)
 	if err != nil && ctx.Err() != nil {
 		return 0, errNotReady

@@ -47,11 +47,15 @@ func (e *engine) plan(now time.Time) plan {
 	case e.counted > 0 && (e.down || e.counted >= e.heldMost()):
 		// As many are held as may be, or they would have every probe. One fresh message
 		// now and then shows whether it is they that fail, and not everything.
-		if e.count[queued]-e.parked+e.asked > 0 {
-			return plan{by: ByHeld}
-		}
-		if e.freshAt.After(now) {
-			return plan{by: ByHeld, wait: in(e.freshAt)}
+		if soon := e.freshAt.After(now); soon || e.count[queued]-e.parked+e.asked > 0 {
+			wait := time.Duration(0)
+			if soon {
+				wait = in(e.freshAt)
+			}
+			if e.down && (wait == 0 || wait > limitsRecheck) {
+				wait = limitsRecheck // nothing else says that it is over
+			}
+			return plan{by: ByHeld, wait: wait}
 		}
 		return plan{wanted: 1, ask: 1, look: look, probe: true}
 	case e.crowded() > e.maxParked():

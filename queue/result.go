@@ -27,7 +27,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	if f.Class != nil && !f.Permanent && !f.Postponed && !f.Interrupted {
 		f.Guilt, f.Alone = e.compare(j, f, now)
 	}
-	f.Repeated = e.repeated(j, f)
+	f.Repeated = e.repeated(j, f, now)
 	everybody := e.hear(j, permit, f, now)
 	f.Outage = f.Class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || d.lane.own != nil && limiter.Tripped(d.lane.own))
 	local := f.Err != nil && d.lane.own != nil && !(everybody && suffers(e.limits))
@@ -63,7 +63,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 			}
 		}
 		if j.run == 1 { // what is held says nothing about what is not
-			e.leeway, e.holdsSince, e.freshAt = freshLeeway, now, time.Time{}
+			e.leeway, e.freshDone, e.holdsSince, e.freshAt = freshLeeway, now, now, time.Time{}
 		}
 	case judge.DeadLetter:
 		allowed, began := e.guard.Allow(now)
@@ -163,17 +163,18 @@ func (e *engine) compare(j job, f judge.Facts, now time.Time) (g judge.Guilt, al
 }
 
 // repeated reports whether a failure is no news of the downstream: the message has
-// failed before, and fresh ones succeed. It would be counted again and again, until a
-// third of the messages, that of one backend of several, is most of what fails. A
-// Retry-After is news each time: it binds everybody.
-func (e *engine) repeated(j job, f judge.Facts) bool {
+// failed the same way before, and a fresh one has succeeded since. It would be counted
+// again and again, until a third of the messages, that of one backend of several, is
+// most of what fails. A Retry-After is news each time: it binds everybody.
+func (e *engine) repeated(j job, f judge.Facts, now time.Time) bool {
 	if f.Class == nil || f.Pause > 0 || e.host != nil || j.d.lane.own != nil {
 		return false
 	}
 	e.mu.Lock()
-	again, works := j.run > 1 || j.d.streak.Len() > 1, e.leeway > 0
+	s := j.d.streak
+	works := s.Len() > 1 && e.freshDone.After(now.Add(-s.Lasts(now)))
 	e.mu.Unlock()
-	return again && works && !probing(e.limits)
+	return works && !probing(e.limits)
 }
 
 // hear lets the limits hear of a run what they should, and reports whether the
@@ -223,6 +224,7 @@ func suffers(l limiter.Limiter) bool {
 // so, some of it is returned after all, be it this one. The caller holds mu.
 func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart bool) {
 	if !apart && e.counted == 0 { // the first of an outage
+		e.interrupt()
 		e.heldLimit = e.cfg.MaxHeld
 		if e.heldLimit == 0 {
 			e.heldLimit = max(e.capacity, e.inHand())
