@@ -91,7 +91,7 @@ func parts(l Limiter) []Limiter {
 	return []Limiter{l}
 }
 
-// Identity returns what tells l from other limiters. It is equal, as an any, for
+// Identity returns what identifies l among limiters. It is equal, as an any, for
 // what [Keyed].For returns for a key now and later, also when the limiter was
 // forgotten meanwhile. For others it is l itself.
 func Identity(l Limiter) any {

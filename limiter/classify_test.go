@@ -135,10 +135,10 @@ func TestDoKnowsWhoseDeadlineItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, c := range []struct {
 			outer, inner time.Duration
-			told         int
+			reported     int
 		}{
-			{outer: time.Second, inner: time.Minute, told: 0},
-			{outer: time.Minute, inner: time.Second, told: 1},
+			{outer: time.Second, inner: time.Minute, reported: 0},
+			{outer: time.Minute, inner: time.Second, reported: 1},
 		} {
 			l := newRecorder(t)
 			ctx, cancel := context.WithTimeout(t.Context(), c.outer)
@@ -150,8 +150,8 @@ func TestDoKnowsWhoseDeadlineItIs(t *testing.T) {
 			})
 			cancel()
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Len(t, l.told, c.told)
-			require.Equal(t, 1-c.told, l.abstained)
+			require.Len(t, l.reported, c.reported)
+			require.Equal(t, 1-c.reported, l.abstained)
 			require.Zero(t, l.Stats().InUse)
 		}
 		// An error that says more is taken at its word, whether or not the context has ended.
@@ -159,7 +159,7 @@ func TestDoKnowsWhoseDeadlineItIs(t *testing.T) {
 			l := newRecorder(t)
 			ctx, cancel := context.WithCancelCause(t.Context())
 			require.Equal(t, failure, limiter.Do(ctx, l, func(context.Context) error { cancel(errGaveUp); return failure }))
-			require.Equal(t, []error{failure}, l.told)
+			require.Equal(t, []error{failure}, l.reported)
 		}
 		l := newRecorder(t)
 		ctx, cancel := context.WithCancelCause(t.Context())

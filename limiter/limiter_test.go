@@ -29,7 +29,7 @@ func TestDo(t *testing.T) {
 		})
 		require.Equal(t, want, got)
 	}
-	require.Equal(t, []error{nil, errPoison}, l.told)
+	require.Equal(t, []error{nil, errPoison}, l.reported)
 
 	require.PanicsWithValue(t, "handler", func() {
 		_ = limiter.Do(t.Context(), l, func(context.Context) error { panic("handler") })
@@ -40,7 +40,7 @@ func TestDo(t *testing.T) {
 		_ = limiter.Do(t.Context(), l, func(context.Context) error { runtime.Goexit(); return nil })
 	}()
 	<-done
-	require.Len(t, l.told, 2)
+	require.Len(t, l.reported, 2)
 	require.Equal(t, 2, l.abstained)
 	require.Zero(t, l.Stats().InUse)
 

@@ -112,7 +112,7 @@ func TestAdaptiveRateCountsThoseOnTheWay(t *testing.T) {
 	})
 }
 
-// A downstream with a fixed window that tells its quota refuses nothing, and
+// A downstream with a fixed window that reports its quota refuses nothing, and
 // gives nearly all of it.
 func TestAdaptiveRateKeepsToATransportsQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

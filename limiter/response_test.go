@@ -165,7 +165,7 @@ func TestResponseErrorOfAClient(t *testing.T) {
 	require.EqualError(t, err, "limiter: GET "+server.URL+"/orders/7: response status 404 Not Found: no such order: [redacted]")
 	require.ErrorIs(t, err, retry.ErrPermanent)
 	require.NoError(t, res.Body.Close())
-	require.Equal(t, []error{nil}, l.told, "the API has answered")
+	require.Equal(t, []error{nil}, l.reported, "the API has answered")
 }
 
 // An error whose body does not end is not waited for.
@@ -188,7 +188,7 @@ func TestResponseErrorOfAnEndlessBody(t *testing.T) {
 		err = limiter.ResponseError(res)
 		require.ErrorContains(t, err, "502 Bad Gateway: the upstream is")
 		require.Zero(t, l.Stats().InUse)
-		require.Equal(t, limiter.ErrUnavailable, limiter.Classify(l.told[0]))
+		require.Equal(t, limiter.ErrUnavailable, limiter.Classify(l.reported[0]))
 		require.NoError(t, res.Body.Close())
 		close(stop)
 		server.Close()

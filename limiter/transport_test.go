@@ -20,10 +20,10 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// A recorder is a limiter that keeps what it was told.
+// A recorder is a limiter that keeps what is reported to it.
 type recorder struct {
 	*limiter.Semaphore
-	told      []error
+	reported  []error
 	abstained int
 }
 
@@ -37,7 +37,7 @@ func (r *recorder) Acquire(ctx context.Context) (limiter.Permit, error) {
 }
 
 func (r *recorder) ReleasePermit(token uint64, err error) {
-	r.told = append(r.told, err)
+	r.reported = append(r.reported, err)
 	r.Semaphore.ReleasePermit(token, err)
 }
 
@@ -121,12 +121,12 @@ func TestTransportVerdicts(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, test.status, res.StatusCode)
 				if name == "with" {
-					require.Empty(t, l.told)
+					require.Empty(t, l.reported)
 					require.NoError(t, res.Body.Close())
 				}
-				require.Len(t, l.told, 1)
-				require.Equal(t, test.class, limiter.Classify(l.told[0]))
-				after, ok := limiter.RetryAfter(l.told[0])
+				require.Len(t, l.reported, 1)
+				require.Equal(t, test.class, limiter.Classify(l.reported[0]))
+				after, ok := limiter.RetryAfter(l.reported[0])
 				require.Equal(t, test.after != none, ok)
 				if ok {
 					require.Equal(t, test.after, after)
@@ -153,7 +153,7 @@ func TestTransportReleasesOnce(t *testing.T) {
 	require.Equal(t, 0, l.Stats().InUse, "at the end of the body")
 	require.NoError(t, res.Body.Close())
 	require.NoError(t, res.Body.Close())
-	require.Equal(t, []error{nil}, l.told)
+	require.Equal(t, []error{nil}, l.reported)
 
 	for _, test := range []struct{ err, class error }{
 		{io.ErrUnexpectedEOF, limiter.ErrUnavailable},
@@ -168,9 +168,9 @@ func TestTransportReleasesOnce(t *testing.T) {
 		_, err = io.ReadAll(res.Body)
 		require.Equal(t, test.err, err, "the caller sees it as it was")
 		require.NoError(t, res.Body.Close())
-		require.Len(t, l.told, 1)
-		require.Error(t, l.told[0])
-		require.Equal(t, test.class, limiter.Classify(l.told[0]))
+		require.Len(t, l.reported, 1)
+		require.Error(t, l.reported[0])
+		require.Equal(t, test.class, limiter.Classify(l.reported[0]))
 	}
 }
 
@@ -187,9 +187,9 @@ func TestTransportWithoutResponse(t *testing.T) {
 			return nil, test.err
 		})))
 		require.Equal(t, test.err, err)
-		require.Len(t, l.told, 1)
-		require.Error(t, l.told[0])
-		require.Equal(t, test.class, limiter.Classify(l.told[0]))
+		require.Len(t, l.reported, 1)
+		require.Error(t, l.reported[0])
+		require.Equal(t, test.class, limiter.Classify(l.reported[0]))
 	}
 
 	l := newRecorder(t)
@@ -198,7 +198,7 @@ func TestTransportWithoutResponse(t *testing.T) {
 			panic("base")
 		})))
 	})
-	require.Empty(t, l.told)
+	require.Empty(t, l.reported)
 	require.Equal(t, 1, l.abstained)
 	require.Zero(t, l.Stats().InUse)
 }
@@ -248,7 +248,7 @@ func TestTransportDefaults(t *testing.T) {
 	client.Transport = transport(t, l, nil)
 	_, err = client.Get(server.URL)
 	require.Error(t, err)
-	require.Equal(t, limiter.ErrUnavailable, limiter.Classify(l.told[0]))
+	require.Equal(t, limiter.ErrUnavailable, limiter.Classify(l.reported[0]))
 }
 
 type idler struct {
@@ -296,7 +296,7 @@ func TestTransportSwitchesProtocols(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "hello\n", line)
 	require.NoError(t, conn.Close())
-	require.Equal(t, []error{nil}, l.told)
+	require.Equal(t, []error{nil}, l.reported)
 }
 
 // A server that drops kept connections makes net/http's transport send GETs,
@@ -334,7 +334,7 @@ func TestTransportSendsOneRequestPerPermit(t *testing.T) {
 		res, err := client.Do(req)
 		if i%2 == 1 {
 			require.Error(t, err)
-			require.ErrorIs(t, limiter.Classify(rec.told[len(rec.told)-1]), limiter.ErrUnavailable)
+			require.ErrorIs(t, limiter.Classify(rec.reported[len(rec.reported)-1]), limiter.ErrUnavailable)
 			continue
 		}
 		require.NoError(t, err)

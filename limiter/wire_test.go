@@ -285,12 +285,12 @@ func TestTransportWithoutAnAnswer(t *testing.T) {
 				err := exchange(ctx, transport(t, l, base), method, scheme+"://"+listen(t, c.serve))
 				require.Error(t, err)
 				require.NoError(t, ctx.Err(), "it hangs")
-				require.Len(t, l.told, 1)
+				require.Len(t, l.reported, 1)
 				class := limiter.ErrUnavailable
 				if c.class != nil {
 					class = c.class
 				}
-				require.Equal(t, class, limiter.Classify(l.told[0]), "%v", l.told[0])
+				require.Equal(t, class, limiter.Classify(l.reported[0]), "%v", l.reported[0])
 				require.Zero(t, l.Stats().InUse)
 				if strings.HasSuffix(name, "body") || strings.Contains(name, "chunk") || strings.Contains(name, "gzip") {
 					return
@@ -311,19 +311,19 @@ func TestTransportWithoutAServer(t *testing.T) {
 	require.NoError(t, l.Close())
 	rec := newRecorder(t)
 	require.Error(t, exchange(t.Context(), transport(t, rec, &http.Transport{}), "GET", "http://"+addr))
-	require.Equal(t, limiter.ErrUnavailable, limiter.Classify(rec.told[0]))
+	require.Equal(t, limiter.ErrUnavailable, limiter.Classify(rec.reported[0]))
 
 	slow := &http.Transport{DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{Timeout: time.Nanosecond}).DialContext(ctx, network, addr)
 	}}
 	require.Error(t, exchange(t.Context(), transport(t, rec, slow), "GET", "http://"+addr))
-	require.Equal(t, limiter.ErrUnavailable, limiter.Classify(rec.told[1]))
+	require.Equal(t, limiter.ErrUnavailable, limiter.Classify(rec.reported[1]))
 
 	server := httptest.NewTLSServer(http.NotFoundHandler())
 	defer server.Close()
 	server.Config.ErrorLog = nil
 	require.Error(t, exchange(t.Context(), transport(t, rec, &http.Transport{}), "GET", server.URL))
-	require.Equal(t, limiter.ErrMisconfigured, limiter.Classify(rec.told[2]), "a certificate that nobody knows")
+	require.Equal(t, limiter.ErrMisconfigured, limiter.Classify(rec.reported[2]), "a certificate that nobody knows")
 }
 
 // What comes of each way to run out of time or patience.
@@ -384,9 +384,9 @@ func TestTransportTimeouts(t *testing.T) {
 						_ = res.Body.Close()
 					}
 					require.Error(t, err)
-					require.Len(t, l.told, 1)
-					require.Error(t, l.told[0])
-					require.Equal(t, c.class, limiter.Classify(l.told[0]), "%v", l.told[0])
+					require.Len(t, l.reported, 1)
+					require.Error(t, l.reported[0])
+					require.Equal(t, c.class, limiter.Classify(l.reported[0]), "%v", l.reported[0])
 					require.Zero(t, l.Stats().InUse)
 				})
 			}
@@ -445,8 +445,8 @@ func TestTransportSendsAgainWhatWasNotProcessed(t *testing.T) {
 				for range 6 {
 					require.NoError(t, exchange(t.Context(), transport(t, l, base), method, server))
 				}
-				require.Len(t, l.told, 6)
-				for _, err := range l.told {
+				require.Len(t, l.reported, 6)
+				for _, err := range l.reported {
 					require.NoError(t, err)
 				}
 				mu.Lock()
@@ -513,8 +513,8 @@ func TestTransportKeptConnectionIsClosed(t *testing.T) {
 					}
 					mu.Lock()
 					defer mu.Unlock()
-					require.Equal(t, limiter.ErrUnavailable, limiter.Classify(l.told[len(l.told)-1]))
-					require.Equal(t, len(l.told), arrived-before)
+					require.Equal(t, limiter.ErrUnavailable, limiter.Classify(l.reported[len(l.reported)-1]))
+					require.Equal(t, len(l.reported), arrived-before)
 					require.Zero(t, l.Stats().InUse)
 				})
 			}
@@ -588,14 +588,14 @@ func TestTransportFaultsEverywhere(t *testing.T) {
 						if fault == "silence" {
 							client.Timeout = 30 * ms
 						}
-						rec := &teller{Limiter: l}
+						rec := &listener{Limiter: l}
 						client.Transport = transport(t, rec, base)
 						res, err := client.Post(server, "", strings.NewReader("{}"))
 						if method == http.MethodGet {
 							if err == nil {
 								_ = res.Body.Close()
 							}
-							rec.told = nil
+							rec.reported = nil
 							mu.Lock()
 							arrived = 0
 							mu.Unlock()
@@ -606,8 +606,8 @@ func TestTransportFaultsEverywhere(t *testing.T) {
 							_ = res.Body.Close()
 						}
 						require.Error(t, err, "%d bytes", cut)
-						require.Len(t, rec.told, 1, "%d bytes", cut)
-						require.Equal(t, limiter.ErrUnavailable, limiter.Classify(rec.told[0]), "%d bytes: %v", cut, rec.told[0])
+						require.Len(t, rec.reported, 1, "%d bytes", cut)
+						require.Equal(t, limiter.ErrUnavailable, limiter.Classify(rec.reported[0]), "%d bytes: %v", cut, rec.reported[0])
 						mu.Lock()
 						require.LessOrEqual(t, arrived, 1, "%d bytes", cut)
 						mu.Unlock()
@@ -620,28 +620,28 @@ func TestTransportFaultsEverywhere(t *testing.T) {
 	}
 }
 
-// A teller is a limiter that keeps the verdicts on another one's permits.
-type teller struct {
+// A listener is a limiter that keeps what the permits of another one report.
+type listener struct {
 	limiter.Limiter
-	told []error
+	reported []error
 }
 
-func (l *teller) Acquire(ctx context.Context) (limiter.Permit, error) {
+func (l *listener) Acquire(ctx context.Context) (limiter.Permit, error) {
 	p, err := l.Limiter.Acquire(ctx)
 	if err != nil {
 		return p, err
 	}
-	return limiter.NewPermit(&told{l, p}, 0), nil
+	return limiter.NewPermit(&heard{l, p}, 0), nil
 }
 
-type told struct {
-	teller *teller
+type heard struct {
+	by     *listener
 	permit limiter.Permit
 }
 
-func (p *told) ReleasePermit(_ uint64, err error) {
-	p.teller.told = append(p.teller.told, err)
+func (p *heard) ReleasePermit(_ uint64, err error) {
+	p.by.reported = append(p.by.reported, err)
 	p.permit.Release(err)
 }
-func (p *told) AbstainPermit(uint64) { p.permit.Abstain() }
-func (p *told) CancelPermit(uint64)  { p.permit.Cancel() }
+func (p *heard) AbstainPermit(uint64) { p.permit.Abstain() }
+func (p *heard) CancelPermit(uint64)  { p.permit.Cancel() }

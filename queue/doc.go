@@ -71,8 +71,8 @@
 // with, on a quiet queue, a message is kept and tried for twelve hours after its
 // first receive; then it is dead-lettered as "exhausted: nothing to compare with".
 //
-// While fresh messages succeed, the limits hear of a message's first failure only,
-// and of every Retry-After. In an outage every other probe is a fresh message, so
+// Once a fresh message has succeeded since a message's first failure, the limits hear
+// no more of it, except for a Retry-After. In an outage every other probe is a fresh message, so
 // that what is held and always fails stops nobody.
 //
 // # Dead letters

@@ -166,8 +166,8 @@ func (f figure) require(t *testing.T) {
 	require.GreaterOrEqual(t, sorted[0], f.asked-8, f.name)
 }
 
-// While there is work, a consumer uses what the downstream gives, whatever it was
-// told of it.
+// While there is work, a consumer uses what the downstream gives, whatever is
+// known of it.
 func TestNeverIdle(t *testing.T) {
 	audit.On = false // its recounts would take most of the time
 	t.Cleanup(func() { audit.On = true })

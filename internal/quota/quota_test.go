@@ -353,7 +353,7 @@ func TestUnits(t *testing.T) {
 			}
 		}
 		if d < 2*time.Minute {
-			continue // in small units it can't be told from seconds
+			continue // in small units it looks like seconds
 		}
 		for _, n := range []int64{d.Milliseconds(), d.Microseconds(), d.Nanoseconds()} {
 			after, ok := quota.RetryAfter(header("Retry-After", fmt.Sprint(n)), now)

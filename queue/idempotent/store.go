@@ -17,7 +17,7 @@ import (
 //
 // Errors of a store that can't be reached answer errors.Is for
 // limiter.ErrUnavailable, ErrOverload or ErrMisconfigured: the store is as
-// needed for the work as the downstream, and its troubles are told in the same
+// needed for the work as the downstream, and its failures are reported in the same
 // way. An error that is retry.ErrPermanent says that the store can't take the
 // key at all.
 type Store interface {

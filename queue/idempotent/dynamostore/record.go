@@ -74,7 +74,7 @@ func parse(item attributes) record {
 	return r
 }
 
-// claimed is what a claim's owner is told of it.
+// claimed is what its owner knows of a claim.
 func (r record) claimed() idempotent.Record {
 	return idempotent.Record{State: idempotent.Claimed, InDoubt: r.inDoubt, Failures: r.failures}
 }
