@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/inventory"
 	"github.com/rampmeter/rampmeter/inventory/inventorytest"
 	"github.com/rampmeter/rampmeter/limiter"
@@ -353,7 +354,7 @@ func TestAdjustAllTheOtherWay(t *testing.T) {
 // Orders that want the same goods, each delivered several times at once, over
 // a network that loses what it can: each is made once as a whole, or not.
 func TestAdjustAllUnderCompetition(t *testing.T) {
-	seed := rand.Uint64()
+	seed := testrun.Seed(t)
 	for _, transactions := range []bool{false, true} {
 		r := rand.New(rand.NewPCG(seed, 0))
 		stock := map[string]int{"A": 20, "B": 20, "C": 20, "D": 20}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/inventory"
 	"github.com/rampmeter/rampmeter/inventory/inventorytest"
 	"github.com/rampmeter/rampmeter/limiter"
@@ -410,7 +411,7 @@ func TestOnePermitOneRequest(t *testing.T) {
 // The client keeps to the server's limits, exactly, by its limiter alone.
 func TestNeverOverTheServersLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		seed := rand.Uint64()
+		seed := testrun.Seed(t)
 		r := rand.New(rand.NewPCG(seed, 0))
 		latency := make([]time.Duration, 64)
 		for i := range latency {

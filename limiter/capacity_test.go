@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/farside"
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -34,7 +35,7 @@ func TestAdaptiveFindsTheCapacity(t *testing.T) {
 	const length = 12 * time.Minute
 	seeds := uint64(2)
 	capacities := []int{3, 10, 50, 200}
-	if testing.Short() {
+	if !testrun.Long() {
 		seeds, capacities = 1, []int{10}
 	}
 	for name, queue := range map[string]float64{"refuses": 0, "slows down, then refuses": 1, "slows down": -1} {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/rampmeter/rampmeter/internal/testrun"
 )
 
 // A paceRow is one downstream, and what is asked of a pace in front of it: the
@@ -287,7 +289,7 @@ func jain(by []int) float64 {
 // seeds, and RAMPMETER_PACE_FROM to the first of them: nothing is asked then.
 func TestPace(t *testing.T) {
 	seeds, from, explore := uint64(9), uint64(1), false
-	short := testing.Short() || raceDetector
+	short := !testrun.Long() || raceDetector
 	switch {
 	case raceDetector:
 		seeds = 1

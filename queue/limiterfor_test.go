@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
@@ -21,7 +22,7 @@ import (
 func TestOneTenantsRefusalsAreItsOwn(t *testing.T) {
 	const tenants, after = 100, time.Minute
 	lasts := 10 * time.Minute
-	if testing.Short() {
+	if !testrun.Long() {
 		lasts = 3 * time.Minute
 	}
 	limits := map[string]func(*testing.T) limiter.Limiter{

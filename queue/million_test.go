@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
 )
@@ -14,7 +15,7 @@ import (
 // TestAMillionMessagesLeaveNothingBehind sends and consumes a million messages
 // and compares the live heap and the goroutines before and after.
 func TestAMillionMessagesLeaveNothingBehind(t *testing.T) {
-	if testing.Short() {
+	if !testrun.Long() {
 		t.Skip("a million messages take a while: run without -short")
 	}
 	const total, batch = 1_000_000, 1000

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/internal/audit"
@@ -39,7 +40,7 @@ func TestNeverIdleForBadMessages(t *testing.T) {
 		"403":                                   {stamped{is: limiter.ErrMisconfigured}, 0.05, 95},
 		"503 for a third, one backend of three": {stamped{is: limiter.ErrUnavailable}, 0.3, 80},
 	} {
-		if testing.Short() && c.share > 0.1 {
+		if !testrun.Long() && c.share > 0.1 {
 			continue // it needs the six minutes
 		}
 		t.Run(name, func(t *testing.T) {
@@ -102,7 +103,7 @@ func TestNeverIdleBehindBadMessages(t *testing.T) {
 func goodOnes(t *testing.T, seed uint64, failure error, share float64, gap time.Duration) (runs int, longest time.Duration) {
 	t.Helper()
 	lasts := 6 * time.Minute
-	if testing.Short() {
+	if !testrun.Long() {
 		lasts = 3 * time.Minute
 	}
 	synctest.Test(t, func(t *testing.T) {

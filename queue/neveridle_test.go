@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/internal/audit"
@@ -132,7 +133,7 @@ func feed(ctx context.Context, t *testing.T, q *memqueue.Queue) {
 
 // seedsOf returns the seeds of a test with a threshold.
 func seedsOf() []uint64 {
-	if testing.Short() {
+	if !testrun.Long() {
 		return []uint64{1, 2, 3}
 	}
 	return []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9}
@@ -213,7 +214,7 @@ func TestNeverIdle(t *testing.T) {
 		{name: "5 % at random", slots: []int{10}, minute: 30, seconds: 90, api: atRandom, later: 88, refused: 100},
 		{name: "5 % at random", slots: []int{100}, long: true, minute: 30, seconds: 90, api: atRandom, later: 88, refused: 100},
 	} {
-		if testing.Short() {
+		if !testrun.Long() {
 			if row.long {
 				continue
 			}
@@ -316,7 +317,7 @@ func TestOutagesAreNoticedToEnd(t *testing.T) {
 		{name: "401 for an hour", err: revoked{}, lasts: time.Hour, back: 6 * time.Minute, calls: 10 + 90, log: "401 Unauthorized: token revoked"},
 	} {
 		some := []int{10, 100}
-		if testing.Short() {
+		if !testrun.Long() {
 			some = some[:1]
 		}
 		for _, slots := range some {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
@@ -139,7 +140,7 @@ func TestTheFirst429PausesEverybody(t *testing.T) {
 			bubble(t, fmt.Sprintf("%s, %d at once", name, concurrency), func(t *testing.T) {
 				messages, closures, began := 10_000, 3, time.Now()
 				switch {
-				case testing.Short():
+				case !testrun.Long():
 					messages, closures = 1500, 1
 				case concurrency == 1:
 					messages = 1500

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
@@ -26,7 +27,7 @@ import (
 
 // seeds is n, or fewer with -short.
 func seeds(n uint64) uint64 {
-	if testing.Short() {
+	if !testrun.Long() {
 		return n / 20
 	}
 	return n

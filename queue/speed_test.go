@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/memqueue"
@@ -117,7 +118,7 @@ func watchAfter(t *testing.T, src queue.Source, cfg queue.Config, warm, span tim
 
 // span is d, or less of it with -short.
 func span(d time.Duration) time.Duration {
-	if testing.Short() {
+	if !testrun.Long() {
 		return d / 20
 	}
 	return d
@@ -145,7 +146,7 @@ func sleeper(d func() time.Duration) queue.HandlerFunc {
 func TestFastHandlersKeepEverySlotBusy(t *testing.T) {
 	const mean = 10 * time.Millisecond
 	for _, concurrency := range []int{10, 50, 200} {
-		if testing.Short() && concurrency > 50 {
+		if !testrun.Long() && concurrency > 50 {
 			continue
 		}
 		for name, d := range map[string]func() time.Duration{
@@ -198,7 +199,7 @@ func TestUnevenRoundTripsKeepEverySlotBusy(t *testing.T) {
 	const mean = 2 * time.Millisecond
 	for _, concurrency := range []int{10, 50} {
 		for _, takes := range []time.Duration{0, time.Millisecond, 5 * time.Millisecond} {
-			if testing.Short() && concurrency > 10 {
+			if !testrun.Long() && concurrency > 10 {
 				continue
 			}
 			t.Run(fmt.Sprint(concurrency, " ", takes), func(t *testing.T) {
@@ -411,7 +412,7 @@ func TestLongRoundTripsKeepEverySlotBusy(t *testing.T) {
 	}{{100 * time.Millisecond, 0.92}, {200 * time.Millisecond, 0.85}} {
 		for _, slots := range []int{10, 100, 200} {
 			for _, mean := range []time.Duration{5 * time.Millisecond, 20 * time.Millisecond, 100 * time.Millisecond} {
-				if testing.Short() && (slots > 10 || mean < 20*time.Millisecond) {
+				if !testrun.Long() && (slots > 10 || mean < 20*time.Millisecond) {
 					continue
 				}
 				t.Run(fmt.Sprintf("%v, %d slots, %v", c.roundTrip, slots, mean), func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -119,7 +120,7 @@ func checkDeadLetter(d retry.DeadLetter) error {
 }
 
 func TestDeadLetterRoundTrip(t *testing.T) {
-	seed := rand.Uint64()
+	seed := testrun.Seed(t)
 	r := rand.New(rand.NewPCG(seed, 0))
 	text := func() string {
 		b := make([]byte, 0, 64)

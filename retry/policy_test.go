@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/retry"
 )
 
@@ -78,7 +79,7 @@ func TestLongestDelays(t *testing.T) {
 // Any policy and any attempt: the delay is between (1-Jitter) of the whole and
 // the whole, and a late attempt costs no more than an early one.
 func TestDelayIsWithinTheRandomShare(t *testing.T) {
-	seed := rand.Uint64()
+	seed := testrun.Seed(t)
 	r := rand.New(rand.NewPCG(seed, 0))
 	for range 20_000 {
 		p := retry.Policy{

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/deadletter"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
@@ -38,8 +39,7 @@ func TestLiveKilled(t *testing.T) {
 	for name, value := range environment(endpoint) {
 		t.Setenv(name, value)
 	}
-	seed := mathrand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testrun.Seed(t)
 	random := mathrand.New(mathrand.NewPCG(seed, 0))
 	program := filepath.Join(t.TempDir(), "redrive")
 	built, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput()

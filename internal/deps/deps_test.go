@@ -44,6 +44,7 @@ var allowed = map[string][]string{
 		module + "/internal/nils", module + "/limiter", module + "/queue", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/limits", module + "/queue/internal/outage",
 		module + "/queue/internal/sqsmessage", module + "/retry", "github.com/aws/aws-lambda-go/events", "github.com/aws/aws-sdk-go-v2/service/sqs/types",
 	},
+	"internal/testrun":       {},
 	"queue/internal/audit":   {},
 	"queue/internal/host":    {module + "/limiter", module + "/queue/internal/judge"},
 	"queue/internal/judge":   {module + "/limiter", module + "/queue/internal/results", module + "/retry"},
@@ -81,7 +82,7 @@ var allowed = map[string][]string{
 }
 
 // mayTest names the packages that are made for tests and may import testing.
-var mayTest = []string{"queue/queuetest"}
+var mayTest = []string{"queue/queuetest", "internal/testrun"}
 
 // required are the modules that the root may depend on.
 var required = []string{

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/internal/testrun"
 )
 
 // A held message is one that a receive gave out.
@@ -27,8 +28,9 @@ type held struct {
 // batch at a time, nothing is lost and nothing comes back that was deleted.
 func TestProperty_RandomCalls(t *testing.T) {
 	for _, name := range []string{standard, fifo} {
-		for range 10 {
-			seed := rand.Uint64()
+		first := testrun.Seed(t)
+		for i := range uint64(10) {
+			seed := first + i
 			t.Run(fmt.Sprint(name, "/seed=", seed), func(t *testing.T) {
 				var attributes map[string]string
 				if name == fifo {

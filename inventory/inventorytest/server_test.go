@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/inventory/inventorytest"
 )
 
@@ -230,7 +231,7 @@ func TestIdempotency(t *testing.T) {
 // The figures of the record are those of its definition: all windows, counted
 // one by one.
 func TestMaxOverRateIsExact(t *testing.T) {
-	seed := rand.Uint64()
+	seed := testrun.Seed(t)
 	r := rand.New(rand.NewPCG(seed, 0))
 	for round := range 60 {
 		synctest.Test(t, func(t *testing.T) {

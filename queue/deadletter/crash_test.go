@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/deadletter"
@@ -184,7 +185,7 @@ func TestKilled(t *testing.T) {
 func TestKilledAgainAndAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const kills, n = 100, 2000
-		seed := rand.Uint64()
+		seed := testrun.Seed(t)
 		random := rand.New(rand.NewPCG(seed, 0))
 		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
 		fill(t, dead, n, 0)

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/queue/idempotent/idempotenttest"
 )
 
@@ -22,7 +23,7 @@ func TestCrashes(t *testing.T) {
 	for name, effect := range idempotenttest.Effects() {
 		t.Run(name, func(t *testing.T) {
 			rounds := 6
-			if testing.Short() {
+			if !testrun.Long() {
 				rounds = 1
 			}
 			for seed := range uint64(rounds) {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/rampmeter/rampmeter/internal/lambdalocal"
 	"github.com/rampmeter/rampmeter/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqslambda"
@@ -177,7 +178,7 @@ func sum(counts []int) (n int) {
 func TestHandlerIsNeverIdle(t *testing.T) {
 	minute := int(time.Minute / time.Second)
 	all := []int{1, 2, 10}
-	if testing.Short() {
+	if !testrun.Long() {
 		all = all[1:2]
 	}
 	for name, c := range map[string]struct {

@@ -3,7 +3,6 @@ package sqsqueue_test
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
@@ -188,7 +188,7 @@ func TestStandardQueueHasNoAttemptID(t *testing.T) {
 func TestLostReceivesBlockNoGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const groups, each = 40, 20
-		seed := rand.Uint64()
+		seed := testrun.Seed(t)
 		server := &sqsfake.Server{
 			Latency: 20 * time.Millisecond,
 			Plan: func() sqsfake.Plan {

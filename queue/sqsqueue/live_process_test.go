@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/retry"
 )
@@ -35,8 +36,7 @@ func TestLiveCrash(t *testing.T) {
 	client := liveClient(t)
 	t.Parallel()
 	const kills, n, bad = 50, 5000, 100
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testrun.Seed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
 	q, dead := liveQueue(t, client, false), liveQueue(t, client, false)
 
@@ -154,8 +154,7 @@ func TestLiveDrain(t *testing.T) {
 		drainTimeout  = 5 * time.Second
 		lease         = 20 * time.Minute
 	)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := testrun.Seed(t)
 	q := liveQueue(t, client, false)
 	cfg := workerConfig{
 		Endpoint: liveEndpoint(t), Queue: q.URL(),

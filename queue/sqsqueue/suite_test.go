@@ -2,11 +2,11 @@ package sqsqueue_test
 
 import (
 	"context"
-	"math/rand/v2"
 	"testing"
 	"time"
 
 	"github.com/rampmeter/rampmeter/internal/sqsfake"
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue"
 	"github.com/rampmeter/rampmeter/queue/queuetest"
@@ -28,8 +28,7 @@ func TestSource(t *testing.T) {
 		t.Run(name+", with faults", func(t *testing.T) {
 			cfg.Slack = 5 * time.Second // of what is tried again
 			queuetest.TestSource(t, func(t *testing.T) queuetest.Queue {
-				seed := rand.Uint64()
-				t.Logf("seed %d", seed)
+				seed := testrun.Seed(t)
 				server := &sqsfake.Server{Plan: faults(seed, cfg.FIFO), Latency: 10 * time.Millisecond}
 				return persistent{newQueue(t, server, cfg.FIFO, nil)}
 			}, cfg)

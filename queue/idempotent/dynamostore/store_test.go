@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/rampmeter/rampmeter/internal/awserr/awserrtest"
+	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue/idempotent"
 	"github.com/rampmeter/rampmeter/queue/idempotent/dynamostore"
@@ -138,7 +139,7 @@ func TestCrashes(t *testing.T) {
 	for name, effect := range idempotenttest.Effects() {
 		t.Run(name, func(t *testing.T) {
 			rounds, operations := 3, 1000
-			if testing.Short() {
+			if !testrun.Long() {
 				rounds, operations = 1, 200
 			}
 			for seed := range uint64(rounds) {
