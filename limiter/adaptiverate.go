@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/again"
 	"github.com/rampmeter/rampmeter/internal/quota"
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
@@ -324,11 +325,10 @@ func (a *AdaptiveRate) CancelPermit(token uint64) {
 }
 
 // AbstainPermit implements [Releaser].
-func (a *AdaptiveRate) AbstainPermit(uint64) {
+func (a *AdaptiveRate) AbstainPermit(token uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.end()
-	a.pace.abstain()
+	a.pace.abstain(token, a.end())
 	a.line.Stir()
 }
 
@@ -347,10 +347,14 @@ func (a *AdaptiveRate) ReleasePermit(token uint64, err error) {
 		after, _ := RetryAfter(err)
 		a.cause = err
 		a.refused++
+		if again.Is(err) {
+			a.pace.again(after, now)
+			break
+		}
 		a.share += (1 - a.share) / memory
 		a.pace.refuse(token, after, now)
 	default:
-		a.pace.abstain()
+		a.pace.abstain(token, now)
 	}
 	a.line.Stir()
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/again"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -20,6 +21,7 @@ import (
 type api struct {
 	rate, burst float64
 	after       time.Duration // the Retry-After; 0: none
+	abstains    bool          // every second operation that is accepted does
 
 	mu              sync.Mutex // guards all below
 	tokens          float64
@@ -53,9 +55,12 @@ func (s *api) call(ctx context.Context, l limiter.Limiter) error {
 		s.tokens--
 		s.accepted++
 	}
+	abstain := s.abstains && s.accepted%2 == 0
 	s.mu.Unlock()
 	time.Sleep(15 * ms)
 	switch {
+	case ok && abstain:
+		p.Abstain()
 	case ok:
 		p.Release(nil)
 	case s.after == 0:
@@ -668,4 +673,45 @@ func TestAdaptiveRateCancelledAreNotInWhatIsLeft(t *testing.T) {
 			require.Equal(t, 2.0, a.Rate(), "50 but 10, in 20 s")
 		}
 	})
+}
+
+// Refusals that are no news pause for as long as they ask, and leave the pace as it
+// is.
+func TestAdaptiveRateOfWhatIsNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
+		newAPI(50, 10, time.Second).busy(t, a, 20, 2*time.Minute)
+		before := a.Rate()
+		for n := range 1000 {
+			p, err := a.Acquire(t.Context())
+			require.NoError(t, err)
+			time.Sleep(20 * ms)
+			if n%20 > 0 {
+				p.Release(nil)
+				continue
+			}
+			p.Release(again.Mark(overload(time.Second)))
+			require.Equal(t, limiter.ByPause, a.Blocked().Reason)
+			require.Equal(t, time.Now().Add(time.Second), a.Blocked().Until)
+		}
+		require.GreaterOrEqual(t, a.Rate(), 0.99*before)
+	})
+}
+
+// Operations that abstain are operations all the same: if every second one does, the
+// API's capacity is used as well.
+func TestAdaptiveRateOfOperationsThatAbstain(t *testing.T) {
+	for name, after := range map[string]time.Duration{"Retry-After": time.Second, "bare": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
+				api := newAPI(50, 10, after)
+				api.abstains = true
+				api.busy(t, a, 20, 5*time.Minute)
+				share := float64(api.accepted) / (50 * 300)
+				t.Logf("%.3f of what it gives", share)
+				require.GreaterOrEqual(t, share, 0.9)
+			})
+		})
+	}
 }

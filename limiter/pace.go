@@ -268,8 +268,30 @@ func (p *pace) cancel(token uint64, now time.Duration) {
 	p.full = p.starts
 }
 
-// abstain says that an operation has ended, and nothing about the downstream.
-func (p *pace) abstain() { p.flying-- }
+// abstain says that an operation has ended, and nothing about the downstream. It
+// started all the same: a pace that is measured by what was accepted would fall
+// short by the share of those that abstain, each time that it is measured.
+func (p *pace) abstain(token uint64, now time.Duration) {
+	p.flying--
+	if begin, _, _ := unpackStart(token, now); p.bare {
+		p.share.abstained++
+	} else {
+		p.bucket.accept(p, begin, now)
+	}
+}
+
+// again says that an operation was refused that had been before, while others were
+// accepted. It starts nothing for so long, and says nothing about the pace.
+func (p *pace) again(after, now time.Duration) {
+	p.flying--
+	c := &p.bucket
+	if until := now + after; until > p.until && !c.doubt.deaf {
+		if !p.bare && !c.pending {
+			c.pausing += until - max(p.until, now)
+		}
+		p.until = until
+	}
+}
 
 // accept says that an operation was accepted.
 func (p *pace) accept(token uint64, now time.Duration) {

@@ -80,6 +80,7 @@ type shareControl struct {
 	windowFrom time.Duration
 	windowN    int
 	windowBad  int
+	abstained  int     // operations in it that have no result
 	before     float64 // share of refusals in the window before
 	best       float64 // the most delivered in one; 0: forgotten
 	sunk       int     // refusals since the pace has been sinking
@@ -171,8 +172,8 @@ func (c *shareControl) window(now time.Duration, refused bool) {
 	if c.before > windowRefused {
 		c.best = 0
 	}
-	c.best = max(c.best, float64(c.windowN-c.windowBad)/t)
-	c.windowFrom, c.windowN, c.windowBad = now, 0, 0
+	c.best = max(c.best, float64(c.windowN-c.windowBad+c.abstained)/t)
+	c.windowFrom, c.windowN, c.windowBad, c.abstained = now, 0, 0, 0
 }
 
 // suspicious reports whether refusals may be noise, or noise none any more.

@@ -72,6 +72,8 @@ type bucketControl struct {
 	riseFrom  time.Duration // when it did; 0: it has not
 	risen     int           // accepted since
 	up        float64       // what the rise, or a dip, has made of the rate
+	paused    time.Duration // in pauses in this epoch, which no refusal has ended
+	pausing   time.Duration // the same, after the last start
 	probation time.Duration // stageFree: the later half of the epoch
 	later     int           // accepted in it
 
@@ -123,6 +125,11 @@ func (c *bucketControl) start(p *pace, now time.Duration, paced bool) {
 		return
 	}
 	us := now.Truncate(time.Microsecond) // as tokens have it
+	last := p.last + c.pausing
+	if c.paused += c.pausing; c.riseFrom > 0 {
+		c.riseFrom += c.pausing
+	}
+	c.pausing = 0
 	if c.fresh {
 		c.fresh = false
 		c.waited += now - c.from
@@ -132,15 +139,15 @@ func (c *bucketControl) start(p *pace, now time.Duration, paced bool) {
 	switch {
 	case c.stage == stageFree && now-c.probation >= time.Second:
 		// What is long ago says little. The epoch is the last second or two.
-		c.from, c.accepted = max(c.probation, us-2*time.Second), c.later
+		c.from, c.accepted, c.paused = max(c.probation, us-2*time.Second), c.later, 0
 		c.probation, c.later = us, 0
 	case math.IsInf(p.rate, 1) || c.doubt.looking():
 	case c.riseFrom == 0 && c.stage == stageFirst:
 		c.riseFrom = us
-	case c.riseFrom == 0 && now-c.from >= c.due:
-		c.riseFrom = c.from + c.due
+	case c.riseFrom == 0 && now-c.from-c.paused >= c.due:
+		c.riseFrom = c.from + c.paused + c.due
 	case c.riseFrom > 0 && paced: // it rises no further than it is used
-		d := (now - max(p.last, c.riseFrom)).Seconds()
+		d := (now - max(last, c.riseFrom)).Seconds()
 		c.up *= math.Exp2(min(1, d/c.doubles(p)))
 	}
 }
@@ -199,7 +206,7 @@ func (p *pace) resume(now time.Duration) {
 	c.pending = false
 	e := epoch{
 		n:     float64(c.accepted),
-		t:     (p.last - c.from).Seconds(),
+		t:     (p.last - c.from - c.paused).Seconds(),
 		after: (p.until - c.pausedAt).Seconds(),
 	}
 	waited := e.after
@@ -251,6 +258,7 @@ func (c *bucketControl) begin(p *pace, now time.Duration, after float64) {
 	c.waited, c.pause = p.until-c.pausedAt, after
 	c.due = time.Duration((overdue*p.period(after) - c.owed) * float64(time.Second))
 	c.riseFrom, c.risen, c.up = 0, 0, c.doubt.dip(now)
+	c.paused, c.pausing = 0, 0
 	c.crowd.begin(p.until + c.due)
 	p.credit = p.cost()
 }

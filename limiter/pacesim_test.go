@@ -512,7 +512,7 @@ func (s *simPace) result(token uint64, r simResult, after, now time.Duration) {
 	case simRefused:
 		s.refuse(token, after, now)
 	case simAbstained:
-		s.abstain()
+		s.abstain(token, now)
 	}
 }
 

@@ -19,10 +19,10 @@ const module = "github.com/rampmeter/rampmeter"
 // allowed says what each package of the root module may import beside the
 // standard library. A package that is not here may not exist.
 var allowed = map[string][]string{
-	"limiter": {module + "/internal/nils", module + "/internal/permanent", module + "/internal/quota", module + "/internal/sendonce", module + "/limiter/internal/line", "golang.org/x/time/rate"},
+	"limiter": {module + "/internal/again", module + "/internal/nils", module + "/internal/permanent", module + "/internal/quota", module + "/internal/sendonce", module + "/limiter/internal/line", "golang.org/x/time/rate"},
 	"retry":   {module + "/internal/permanent", module + "/internal/quota", module + "/internal/sleep", "github.com/cenkalti/backoff/v4"},
 	"queue": {
-		module + "/internal/nils", module + "/internal/sleep", module + "/limiter", module + "/retry",
+		module + "/internal/again", module + "/internal/nils", module + "/internal/sleep", module + "/limiter", module + "/retry",
 		module + "/queue/internal/audit", module + "/queue/internal/host", module + "/queue/internal/judge", module + "/queue/internal/limits", module + "/queue/internal/results",
 	},
 	"queue/deadletter": {module + "/internal/nils", module + "/internal/sleep", module + "/limiter", module + "/queue", module + "/retry"},
@@ -77,6 +77,7 @@ var allowed = map[string][]string{
 	"internal/sleep":             {},
 	"internal/terminal":          {},
 	"internal/permanent":         {},
+	"internal/again":             {},
 	"internal/quota":             {},
 	"internal/sendonce":          {},
 }
