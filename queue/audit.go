@@ -19,7 +19,7 @@ func (g *ledger) audit() error {
 	parked, stalled, apart, counted, spares, watched, named := 0, 0, 0, 0, 0, 0, 0
 	groups := make(map[*group]int)
 	members := make(map[*lane]int)
-	ready := make(map[*lane][3]int) // fresh, again, spares
+	ready := make(map[*lane][4]int) // fresh, again, spares, doubted
 	each := func(l *list) {
 		n := 0
 		for d := l.first; d != nil; d = l.next(d) {
@@ -42,8 +42,12 @@ func (g *ledger) audit() error {
 					parked++
 				}
 			case due:
-				r[1]++
-				if d.lane.aside {
+				if d.doubt {
+					r[3]++
+				} else {
+					r[1]++
+				}
+				if d.lane.aside || d.doubt {
 					stalled++
 				}
 			}
@@ -51,6 +55,7 @@ func (g *ledger) audit() error {
 			if d.apart {
 				apart++
 				differ(fmt.Sprintf("message %s is apart and held or due", d.msg.ID), d.state == held || d.state == due, true)
+				differ(fmt.Sprintf("message %s is a suspect and spare", d.msg.ID), !d.doubt || d.spare, true)
 				if d.spare {
 					spares++
 				}
@@ -127,6 +132,7 @@ func (g *ledger) audit() error {
 		differ("a lane's members", l.members, members[l])
 		differ("a lane's fresh deliveries", l.fresh.n, r[0])
 		differ("a lane's due deliveries", l.again.n, r[1])
+		differ("a lane's due suspects", l.doubted.n, r[3])
 		differ("a lane's spares", l.spares.n, r[2])
 		differ("a lane has a turn", turn[l] || l.aside || l.ready() == 0, true)
 		differ("a lane is in crowds", l.crowdAt > 0, l.aside)

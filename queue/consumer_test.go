@@ -614,7 +614,7 @@ func TestABrokenDeployDoesNotEmptyTheQueueIntoTheDeadLetters(t *testing.T) {
 			return h(ctx, m)
 		}
 		r := start(t, q, queue.Config{DeadLetter: &dead}, slow)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2*time.Second + 50*time.Millisecond) // no handler ends then
 		broken.Store(true)
 		time.Sleep(10 * time.Minute)
 		require.LessOrEqual(t, len(dead.Messages()), 20+10, "20 and one a minute")

@@ -72,8 +72,10 @@
 // first receive; then it is dead-lettered as "exhausted: nothing to compare with".
 //
 // Once a fresh message has succeeded since a message's first failure, the limits hear
-// no more of it, except for a Retry-After. In an outage every other probe is a fresh message, so
-// that what is held and always fails stops nobody.
+// no more of it, except that they obey a Retry-After until it is a suspect. Fresh
+// messages start before those that run again: four for each of these, and nineteen
+// for each suspect. In an outage every other probe is a fresh message. So what
+// always fails stops nobody.
 //
 // # Dead letters
 //

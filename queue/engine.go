@@ -56,7 +56,7 @@ type engine struct {
 	heldLimit  int       // how many may be held in the present outage
 	holdsSince time.Time // since when any have been
 	freshAt    time.Time // when one more fresh message may be received though so many are
-	freshDone  time.Time // when a fresh message last succeeded
+	freshGood  time.Time // when the last fresh message started that has succeeded
 	leeway     int       // so many more fresh messages may fail in a row before it is an outage
 	pace       pace
 	pending    map[batchKey]*batch // results waiting to be settled, by call
@@ -259,9 +259,17 @@ func (e *engine) maxUnsettled() int {
 
 // demand counts what will take a permit as soon as it can. What waits behind
 // the first of its group is left out, or one slow group would keep the other
-// groups' slots empty, unless it is more than a full receive for each slot.
+// groups' slots empty, unless it is more than a full receive for each slot. So are
+// suspects, which come after fresh messages.
 func (e *engine) demand() int {
 	return e.waiting() - e.parked - min(e.count[behind], (batchSize-1)*(e.capacity+e.holding())) + e.count[due] - e.stalled + e.asked
+}
+
+// onlyAgain reports whether all that could start has failed before. Then one fresh
+// message is wanted, even if there are permits for none: else what fails each time
+// takes them all, and nothing shows that only that fails. The caller holds mu.
+func (e *engine) onlyAgain() bool {
+	return e.waiting()-e.parked+e.asked == 0 && e.turns.first() != nil
 }
 
 // slots is how many handlers may run at once.

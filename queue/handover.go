@@ -60,7 +60,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	case err != nil && d.group != nil && e.policy.Stays(judge.Facts{
 		Ordered: true, Draining: e.draining, Held: j.heldFor(now), InHand: now.Sub(m.ReceivedAt),
 	}, retryIn):
-		e.hold(d, now, retryIn, true) // those behind it lose no receives
+		e.hold(d, now, retryIn, true, false) // those behind it lose no receives
 	case err != nil:
 		e.returnGroup(d, now)
 		e.settle(d, settlement{op: opNack, delay: retryIn, outcome: Retried}, now)

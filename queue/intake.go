@@ -51,7 +51,7 @@ func (e *engine) intake() {
 			e.asking, e.interrupt = context.WithCancel(e.starts)
 			asking = e.asking
 		}
-		holds := e.counted > 0
+		holds, only := e.counted > 0, e.onlyAgain()
 		until, why := e.blockedUntil(p), e.why
 		stop := e.draining || e.eof
 		e.mu.Unlock()
@@ -73,13 +73,24 @@ func (e *engine) intake() {
 			continue
 		}
 
-		if block := e.limits.Blocked(); block.Reason != "" {
+		block := e.limits.Blocked()
+		if block.Reason != "" {
 			e.tell(block)
 		}
 		// What is in hand and due will take its permits first, so the limits are
 		// asked for that and for what is wanted on top of it.
 		n, err := before+p.ask, error(nil)
-		if !p.probe || !down { // else a probe takes its turn whenever the limits admit one
+		soon := block.Until.Sub(now) - p.look.horizon
+		switch {
+		case p.probe && down: // it takes its turn whenever the limits admit one
+		case only && block.Reason != "" && !block.Reason.Outage(), only && block.Reason == limiter.ByPause && soon <= 0:
+			n = before + 1 // so does one among those that have failed
+		case only && block.Reason == limiter.ByPause:
+			if !e.wakeIntake.sleep(e.starts, timer, min(soon, limitsRecheck)) {
+				return
+			}
+			continue
+		default:
 			n, err = e.ready(asking, before+p.ask, p.look.horizon, holds)
 		}
 		if e.starts.Err() != nil {
@@ -101,7 +112,7 @@ func (e *engine) intake() {
 		e.ripen(now)
 		p = e.plan(now)
 		ask := min(p.ask, n-e.demand())
-		if p.probe {
+		if p.probe || ask < 1 && e.onlyAgain() {
 			ask = 1 // it takes turns with those that are held
 		}
 		wait := time.Duration(0)

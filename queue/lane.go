@@ -21,7 +21,9 @@ type lane struct {
 	members int             // deliveries that have not ended
 	fresh   list            // queued ones
 	again   list            // due ones
-	rerun   bool            // the last start was of a due one
+	doubted list            // due suspects
+	firsts  int             // starts since the last one of a due one
+	others  int             // starts since the last one of a suspect
 	spares  list            // queued ones that may be returned unrun
 	aside   bool            // own has refused, and a goroutine waits until it admits again
 	crowdAt int             // position in ledger.crowds
@@ -31,7 +33,7 @@ type lane struct {
 	until    time.Time          // aside: until when own refuses, as far as it knows
 	refusals int                // in a row, each after own had said that it would admit
 
-	others judge.Comparison // of its messages, if it has a limiter of its own
+	results judge.Comparison // of its messages, if it has a limiter of its own
 
 	starts   float64 // since counting, which is moved so that they are of the last minute or so
 	counting time.Time
@@ -39,21 +41,31 @@ type lane struct {
 }
 
 func newLane(own limiter.Limiter) lane {
-	return lane{own: own, fresh: list{by: inLane}, again: list{by: inLane}, spares: list{by: inSpares}}
+	return lane{own: own, fresh: list{by: inLane}, again: list{by: inLane}, doubted: list{by: inLane}, spares: list{by: inSpares}}
 }
 
 // ready counts the deliveries that may start when the lane has its turn.
-func (l *lane) ready() int { return l.fresh.n + l.again.n }
+func (l *lane) ready() int { return l.fresh.n + l.again.n + l.doubted.n }
 
-// first is the delivery to start when the lane has its turn, or nil: due ones
-// and fresh ones by turns, so that messages that are refused each time they run
-// again keep the others neither from running nor from showing that all is well.
+// first is the delivery to start when the lane has its turn, or nil. Fresh ones come
+// first, so that messages that are refused each time they run again keep them neither
+// from running nor from showing that all is well.
 func (l *lane) first() *delivery {
-	if l.again.first != nil && (!l.rerun || l.fresh.first == nil) {
+	switch {
+	case l.doubted.first != nil && (l.others >= suspectsTurn || l.fresh.first == nil && l.again.first == nil):
+		return l.doubted.first
+	case l.again.first != nil && (l.firsts >= againTurn || l.fresh.first == nil):
 		return l.again.first
 	}
 	return l.fresh.first
 }
+
+// Where there are others, so many start for each delivery that is due, and for each
+// suspect, which mostly would fail once more.
+const (
+	againTurn    = 4
+	suspectsTurn = 19
+)
 
 // laneOf returns the lane for messages with that limiter of their own.
 func (g *ledger) laneOf(own limiter.Limiter) *lane {

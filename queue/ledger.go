@@ -61,6 +61,7 @@ type delivery struct {
 	apart  bool // held or due: by itself, and not because of an outage
 	counts bool // against the limit of held messages, also while it runs again
 	spare  bool // may be returned unrun when too much is in hand
+	doubt  bool // held or due: a suspect, which fails where others succeed
 	sent   bool // settling: its call has been made, at least once
 	dueAt  int  // position in ledger.holds
 	lookAt int  // position in ledger.watch
@@ -75,7 +76,6 @@ type delivery struct {
 	err      error
 	failures int          // attempts that the message has failed in, also in earlier deliveries
 	streak   judge.Streak // of failures with the same class
-	suspect  bool         // held: others succeed where it fails
 
 	heldSince time.Time // since the first run after which it was held
 	due       time.Time // held: not before
@@ -104,10 +104,11 @@ type delivery struct {
 //     runs, and out the rest; byID has one delivery for each message id.
 //   - Of an ordered group, members has all deliveries in the order of arrival.
 //     All but the first are behind, unless they have been started or settled.
-//   - A lane has its queued deliveries in fresh and its due ones in again. It is
-//     in turns if it does not stand aside and has either, and then only.
-//   - parked and stalled count the queued and the due deliveries of lanes that
-//     stand aside; apart and counted those that are marked so.
+//   - A lane has its queued deliveries in fresh, and its due ones in doubted if they
+//     are suspects, in again if not. It is in turns if it does not stand aside and has
+//     any, and then only.
+//   - parked counts the queued deliveries of lanes that stand aside, stalled their due
+//     ones and all due suspects; apart and counted count those that are marked so.
 //   - asked is the sum over the receives under way.
 type ledger struct {
 	fresh, kept, busy, out list
@@ -204,7 +205,14 @@ func (g *ledger) accept(d *delivery, own limiter.Limiter) (first bool) {
 // start makes a delivery that waits or is due run, and passes the turn on.
 func (g *ledger) start(d *delivery) {
 	l := d.lane
-	l.rerun = d.state == due
+	l.firsts++
+	l.others++
+	switch {
+	case d.state == due && d.doubt:
+		l.others = 0
+	case d.state == due:
+		l.firsts = 0
+	}
 	if g.turns.first() == l {
 		g.turns.drop()
 	}
@@ -214,8 +222,11 @@ func (g *ledger) start(d *delivery) {
 	}
 }
 
-// hold keeps a delivery that ran in hand, to run again when d.due has come.
-func (g *ledger) hold(d *delivery, apart bool) {
+// hold keeps a delivery that ran in hand, to run again when d.due has come. A suspect
+// is apart.
+func (g *ledger) hold(d *delivery, apart, suspect bool) {
+	d.doubt = suspect
+	d.spare = d.spare || suspect
 	g.move(d, held)
 	g.limit(d, !apart)
 	if apart {
@@ -397,8 +408,8 @@ func (g *ledger) leave(d *delivery, to state) {
 	case held:
 		g.holds.remove(d)
 	case due:
-		l.again.remove(d)
-		if l.aside {
+		l.dueList(d).remove(d)
+		if l.aside || d.doubt {
 			g.stalled--
 		}
 	}
@@ -415,6 +426,14 @@ func (g *ledger) leave(d *delivery, to state) {
 	if to == settling || to == ended {
 		g.look(d, time.Time{})
 	}
+}
+
+// dueList is the list that a due delivery of the lane is in.
+func (l *lane) dueList(d *delivery) *list {
+	if d.doubt {
+		return &l.doubted
+	}
+	return &l.again
 }
 
 // enter puts d into what its new state keeps it in.
@@ -435,10 +454,11 @@ func (g *ledger) enter(d *delivery) {
 	case held:
 		g.holds.fix(d)
 	case due:
-		l.again.push(d)
-		if l.aside {
+		l.dueList(d).push(d)
+		if l.aside || d.doubt {
 			g.stalled++
-		} else {
+		}
+		if !l.aside {
 			g.turns.add(l)
 		}
 	}

@@ -69,7 +69,8 @@ func TestLedger_RandomVerbs(t *testing.T) {
 			case 4:
 				if d = pick(in(running, handing)); d != nil {
 					d.due = at
-					g.hold(d, random.IntN(2) == 0)
+					apart := random.IntN(2) == 0
+					g.hold(d, apart, apart && random.IntN(2) == 0)
 				}
 			case 5:
 				g.ripen(now)

@@ -30,6 +30,9 @@ func TestNeverIdleForBadMessages(t *testing.T) {
 	audit.On = false
 	t.Cleanup(func() { audit.On = true })
 	seeds := []uint64{1, 2, 3, 4, 5} // of fewer, chance could spoil most
+	if testrun.Long() {
+		seeds = append(seeds, 6, 7, 8, 9)
+	}
 	median := func(values []float64) float64 { return slices.Sorted(slices.Values(values))[len(values)/2] }
 	for name, c := range map[string]struct {
 		failure stamped
@@ -38,23 +41,26 @@ func TestNeverIdleForBadMessages(t *testing.T) {
 	}{
 		"503":                                   {stamped{is: limiter.ErrUnavailable}, 0.05, 95},
 		"403":                                   {stamped{is: limiter.ErrMisconfigured}, 0.05, 95},
+		"429":                                   {stamped{is: limiter.ErrOverload}, 0.05, 95},
+		"429, Retry-After":                      {stamped{is: limiter.ErrOverload, after: time.Second}, 0.05, 80},
 		"503 for a third, one backend of three": {stamped{is: limiter.ErrUnavailable}, 0.3, 80},
 	} {
 		if !testrun.Long() && c.share > 0.1 {
 			continue // it needs the six minutes
 		}
 		t.Run(name, func(t *testing.T) {
-			var busy, late []float64
+			var busy, good, late []float64
 			for _, seed := range seeds {
-				ideal, _ := goodOnes(t, seed, nil, 0, 0)
-				got, _ := goodOnes(t, seed, c.failure, c.share, 0)
-				busy = append(busy, 100*float64(got)/float64(ideal))
+				ideal, _, _ := goodOnes(t, seed, nil, 0, 0)
+				all, well, _ := goodOnes(t, seed, c.failure, c.share, 0)
+				busy = append(busy, 100*float64(all)/float64(ideal))
+				good = append(good, 100*float64(well)/float64(ideal)/(1-c.share))
 				if c.share < 0.1 {
-					_, longest := goodOnes(t, seed, c.failure, c.share, time.Second)
+					_, _, longest := goodOnes(t, seed, c.failure, c.share, time.Second)
 					late = append(late, longest.Seconds())
 				}
 			}
-			t.Logf("runs in the last minute, %% of those without bad messages: %.1f; the longest wait of a good one on a quiet queue, s: %.1f", busy, late)
+			t.Logf("runs in the last minute, %% of those without bad messages: %.1f, of good ones: %.1f; the longest wait of a good one on a quiet queue, s: %.1f", busy, good, late)
 			require.GreaterOrEqual(t, median(busy), c.least)
 			if len(late) > 0 {
 				require.LessOrEqual(t, median(late), 5.0)
@@ -98,9 +104,10 @@ func TestNeverIdleBehindBadMessages(t *testing.T) {
 
 // goodOnes runs a consumer with the defaults over messages of which a share always
 // fails, if failure is set, and returns how many handlers start in the last
-// minute and how long a good message waited to start. A message comes every gap; 0:
+// minute, how many of them for good messages, and how long one of these waited to
+// start. A message comes every gap; 0:
 // there is always work.
-func goodOnes(t *testing.T, seed uint64, failure error, share float64, gap time.Duration) (runs int, longest time.Duration) {
+func goodOnes(t *testing.T, seed uint64, failure error, share float64, gap time.Duration) (runs, good int, longest time.Duration) {
 	t.Helper()
 	lasts := 6 * time.Minute
 	if !testrun.Long() {
@@ -129,6 +136,9 @@ func goodOnes(t *testing.T, seed uint64, failure error, share float64, gap time.
 			takes := 15*time.Millisecond + time.Duration(rng.Int64N(int64(10*time.Millisecond)))
 			if now >= lasts-time.Minute && now < lasts {
 				runs++
+				if string(m.Body) == "good" {
+					good++
+				}
 			}
 			if string(m.Body) == "good" && gap > 0 {
 				longest = max(longest, now-time.Duration(at))
@@ -174,5 +184,5 @@ func goodOnes(t *testing.T, seed uint64, failure error, share float64, gap time.
 		}
 		require.NoError(t, r.drain())
 	})
-	return runs, longest
+	return runs, good, longest
 }

@@ -64,6 +64,9 @@ func (e *engine) plan(now time.Time) plan {
 		return plan{}
 	}
 	wanted := slots + ahead - e.count[running] - e.demand()
+	if e.onlyAgain() {
+		wanted = max(wanted, 1)
+	}
 	if wanted < 1 {
 		return plan{by: BySlots}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/again"
 	"github.com/rampmeter/rampmeter/limiter"
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
@@ -25,7 +26,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	cause := context.Cause(j.ctx)
 	f.Interrupted = cause == ErrDrainTimeout || cause == ErrLeaseLost || cause == context.DeadlineExceeded && took < e.telling
 	if f.Class != nil && !f.Permanent && !f.Postponed && !f.Interrupted {
-		f.Guilt, f.Alone = e.compare(j, f, now)
+		f = e.compare(j, f, now)
 	}
 	f.Repeated = e.repeated(j, f, now)
 	everybody := e.hear(j, permit, f, now)
@@ -59,11 +60,11 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		if fresh {
 			e.others.Add(now, nil)
 			if d.lane.own != nil {
-				d.lane.others.Add(now, nil)
+				d.lane.results.Add(now, nil)
 			}
 		}
 		if j.run == 1 { // what is held says nothing about what is not
-			e.leeway, e.freshDone, e.holdsSince, e.freshAt = freshLeeway, now, now, time.Time{}
+			e.leeway, e.freshGood, e.holdsSince, e.freshAt = freshLeeway, j.at, now, time.Time{}
 		}
 	case judge.DeadLetter:
 		allowed, began := e.guard.Allow(now)
@@ -96,10 +97,9 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		e.changed(now)
 	case judge.Hold:
 		// What is its own, or its key's, says nothing about other messages.
-		d.suspect = f.Guilt != judge.Innocent || d.streak.Suspected()
-		apart := local || v.Failed || f.Postponed || d.suspect
-		d.spare = d.spare || d.suspect
-		e.hold(d, now, v.Delay, apart)
+		suspect := f.Guilt != judge.Innocent || d.streak.Suspected()
+		apart := local || v.Failed || f.Postponed || suspect
+		e.hold(d, now, v.Delay, apart, suspect)
 		if !apart && j.run == 1 {
 			e.leeway = max(0, e.leeway-1)
 			e.nextFresh(now)
@@ -144,35 +144,40 @@ func (m *Message) age(now time.Time) time.Duration {
 	return now.Sub(first)
 }
 
-// compare says how guilty a message is whose result names a class, by what others
-// did, and whether a host does not wait for it alone.
-func (e *engine) compare(j job, f judge.Facts, now time.Time) (g judge.Guilt, alone bool) {
+// compare adds how guilty a message is whose result names a class, by what others
+// did, whether it was a suspect before, and whether a host does not wait for it alone.
+func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Facts {
 	if e.host != nil {
-		return e.host.Guilt(j.m.Attempt, f)
+		f.Guilt, f.Alone = e.host.Guilt(j.m.Attempt, f)
+		f.Suspected = f.Guilt != judge.Innocent
+		return f
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	d, others := j.d, &e.others
 	if d.lane.own != nil {
-		others = &d.lane.others // another key's success says nothing about this one
+		others = &d.lane.results // another key's success says nothing about this one
 	}
 	if j.run == 1 && d.streak.Len() == 0 {
 		others.Add(now, f.Class)
 	}
-	return others.Fail(now, &d.streak, f.Class), false
+	f.Suspected = d.streak.Suspected()
+	f.Guilt = others.Fail(now, &d.streak, f.Class)
+	f.Unlikely = d.streak.Unlikely()
+	return f
 }
 
 // repeated reports whether a failure is no news of the downstream: the message has
 // failed the same way before, and a fresh one has succeeded since. It would be counted
 // again and again, until a third of the messages, that of one backend of several, is
-// most of what fails. A Retry-After is news each time: it binds everybody.
+// most of what fails.
 func (e *engine) repeated(j job, f judge.Facts, now time.Time) bool {
-	if f.Class == nil || f.Pause > 0 || e.host != nil || j.d.lane.own != nil {
+	if f.Class == nil || e.host != nil || j.d.lane.own != nil {
 		return false
 	}
 	e.mu.Lock()
 	s := j.d.streak
-	works := s.Len() > 1 && e.freshDone.After(now.Add(-s.Lasts(now)))
+	works := s.Len() > 1 && e.freshGood.After(now.Add(-s.Lasts(now)))
 	e.mu.Unlock()
 	return works && !probing(e.limits)
 }
@@ -182,15 +187,19 @@ func (e *engine) repeated(j job, f judge.Facts, now time.Time) bool {
 // is that key's trouble, and the limits for all abstain, or one key's 429 would pace
 // every key, unless half of the keys are in trouble.
 func (e *engine) hear(j job, shared limiter.Permit, f judge.Facts, now time.Time) (everybody bool) {
-	switch f.Hears() {
+	switch heard := f.Hears(); heard {
 	case judge.NeverRan:
 		j.own.Cancel()
 		shared.Cancel()
 	case judge.Unjudged:
 		j.own.Abstain()
 		shared.Abstain()
-	case judge.Heard:
-		j.own.Release(f.Err)
+	case judge.Heard, judge.Heeded:
+		err := f.Err
+		if heard == judge.Heeded {
+			err = again.Mark(err)
+		}
+		j.own.Release(err)
 		everybody = true
 		if l := j.d.lane; l.own != nil {
 			var paused time.Time
@@ -205,7 +214,7 @@ func (e *engine) hear(j job, shared limiter.Permit, f judge.Facts, now time.Time
 			e.mu.Unlock()
 		}
 		if everybody {
-			shared.Release(f.Err)
+			shared.Release(err)
 		} else {
 			shared.Abstain()
 		}
@@ -222,7 +231,7 @@ func suffers(l limiter.Limiter) bool {
 // hold keeps a message in hand until it may run again. One that is apart does
 // not count against MaxHeld, and lets the others go on; when too much is held
 // so, some of it is returned after all, be it this one. The caller holds mu.
-func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart bool) {
+func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart, suspect bool) {
 	if !apart && e.counted == 0 { // the first of an outage
 		e.interrupt()
 		e.heldLimit = e.cfg.MaxHeld
@@ -235,7 +244,7 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart boo
 		d.heldSince = now
 	}
 	d.due, d.since = now.Add(delay), now
-	e.ledger.hold(d, apart)
+	e.ledger.hold(d, apart, suspect)
 	e.attend(d)
 	e.wakeDispatch.set() // it sleeps until the first one is due
 	e.shed(now)

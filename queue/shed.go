@@ -26,7 +26,7 @@ func (e *engine) shed(now time.Time) {
 			return
 		}
 		delay := max(minReturn, d.due.Sub(now))
-		if d.suspect || d.group != nil { // each time costs it a receive, and those behind it
+		if d.doubt || d.group != nil { // each time costs it a receive, and those behind it
 			delay = max(delay, judge.Ration(e.cfg.Retry, d.msg.Attempt-1))
 		}
 		if d.lane.aside {

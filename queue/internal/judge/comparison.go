@@ -21,6 +21,7 @@ const (
 const (
 	leastShare  = 0.01  // of other messages that are taken to fail, where none was seen to
 	chance      = 0.001 // what is less likely than this is no coincidence
+	unlikely    = 0.05  // what is less likely than this is hardly one
 	guiltyBelow = 0.1   // share of other messages that fail above which it is a partial outage
 
 	minutes = 10 // of results to compare with
@@ -50,7 +51,12 @@ type Streak struct {
 	first time.Time
 	since Mark // after the first of them
 	alone bool // others succeeded while it failed, at some time
+	odd   bool // that they did is unlikely, for its last failure
 }
+
+// Unlikely reports whether the failures up to the last one are hardly chance, given
+// how many others succeeded meanwhile: less than the 5 % of a weak suspicion.
+func (s Streak) Unlikely() bool { return s.odd }
 
 // Suspected reports whether the message has been a suspect since the streak began.
 // On a queue that has become quiet it may be Innocent again, for want of others to
@@ -107,13 +113,16 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 		return Innocent
 	}
 	s.n++
+	s.odd = false
 	runs, failed := c.since(s.since, i)
 	if runs <= failed {
 		return Innocent // nobody else has succeeded
 	}
 	// Of few results the share is not known well: half a failure more is assumed.
 	share := max(leastShare, (float64(failed)+0.5)/float64(runs+1))
-	if math.Pow(share, float64(s.n)) >= chance {
+	p := math.Pow(share, float64(s.n))
+	s.odd = p < unlikely
+	if p >= chance {
 		return Innocent
 	}
 	s.alone = true

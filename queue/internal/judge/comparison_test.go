@@ -229,3 +229,26 @@ func TestComparison_Partial(t *testing.T) {
 		require.Equal(t, c.want, others.Partial(epoch.Add(c.age), c.class), "%+v", c)
 	}
 }
+
+// A message that has failed twice, and six others not once, has hardly met chance. It
+// is no suspect yet.
+func TestComparison_Unlikely(t *testing.T) {
+	var c judge.Comparison
+	var s judge.Streak
+	now := time.Unix(1_000_000, 0)
+	require.Equal(t, judge.Innocent, c.Fail(now, &s, limiter.ErrOverload))
+	require.False(t, s.Unlikely(), "one failure is anybody's")
+	c.Add(now, nil)
+	require.Equal(t, judge.Innocent, c.Fail(now, &s, limiter.ErrOverload))
+	require.False(t, s.Unlikely(), "one success is not much")
+	for range 5 {
+		c.Add(now, nil)
+	}
+	require.Equal(t, judge.Innocent, c.Fail(now, &s, limiter.ErrOverload))
+	require.True(t, s.Unlikely())
+	for range 20 {
+		c.Add(now, limiter.ErrOverload)
+	}
+	require.Equal(t, judge.Innocent, c.Fail(now, &s, limiter.ErrOverload))
+	require.False(t, s.Unlikely(), "most fail")
+}

@@ -35,6 +35,8 @@ type Facts struct {
 	Draining    bool
 	Outage      bool // a breaker among its limits is not closed, after the limits have heard of the result
 	Guilt       Guilt
+	Suspected   bool          // it was a suspect before
+	Unlikely    bool          // its failures in a row are hardly chance
 	Alone       bool          // others succeed, and nobody waits until it may run again
 	Repeated    bool          // it failed before, and others have succeeded since: it is no news of the downstream
 	Streak      int           // failures in a row with the same class, over all deliveries
@@ -190,6 +192,7 @@ type Hearing uint8
 // What limiters hear.
 const (
 	Heard    Hearing = iota // the result's error
+	Heeded                  // that they are to pause for as long as it asks; it is no news otherwise
 	Unjudged                // that it ran, and says nothing about the downstream
 	NeverRan                // that it did not start
 )
@@ -199,8 +202,15 @@ func (f Facts) Hears() Hearing {
 	switch {
 	case f.Postponed:
 		return NeverRan
-	case f.Panicked, f.Err != nil && f.Interrupted, f.Guilt != Innocent, f.Repeated:
+	case f.Panicked, f.Err != nil && f.Interrupted:
 		return Unjudged
+	case f.Pause > 0 && !f.Suspected: // up to the verdict, a Retry-After binds everybody
+		if f.Unlikely {
+			return Heeded
+		}
+		return Heard
+	case f.Guilt == Innocent && !f.Repeated:
+		return Heard
 	}
-	return Heard
+	return Unjudged
 }

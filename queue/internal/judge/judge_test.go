@@ -184,6 +184,25 @@ func TestJudge(t *testing.T) {
 		{name: "lease lost, nil", facts: judge.Facts{LeaseLost: true}, want: judge.Verdict{Action: judge.Drop}},
 		{name: "lease lost, permanent", err: retry.Permanent(errPlain), facts: judge.Facts{LeaseLost: true}, want: judge.Verdict{Action: judge.Drop}},
 
+		// what is no news
+		{name: "repeated", err: limiter.ErrUnavailable, facts: judge.Facts{Repeated: true}, want: judge.Verdict{Action: judge.Hold, Delay: time.Second}, hears: judge.Unjudged},
+		{
+			name: "repeated, Retry-After", err: retry.After(time.Minute, limiter.ErrOverload), facts: judge.Facts{Repeated: true},
+			want: judge.Verdict{Action: judge.Hold, Delay: time.Minute}, hears: judge.Heard,
+		},
+		{
+			name: "unlikely, Retry-After", err: retry.After(time.Minute, limiter.ErrOverload), facts: judge.Facts{Repeated: true, Unlikely: true},
+			want: judge.Verdict{Action: judge.Hold, Delay: time.Minute}, hears: judge.Heeded,
+		},
+		{
+			name: "suspect from now on, Retry-After", err: retry.After(time.Minute, limiter.ErrOverload), facts: judge.Facts{Guilt: judge.Suspect, Unlikely: true},
+			want: judge.Verdict{Action: judge.Hold, Delay: time.Minute}, hears: judge.Heeded,
+		},
+		{
+			name: "suspect, Retry-After", err: retry.After(time.Minute, limiter.ErrOverload), facts: judge.Facts{Guilt: judge.Suspect, Unlikely: true, Suspected: true},
+			want: judge.Verdict{Action: judge.Hold, Delay: time.Minute}, hears: judge.Unjudged,
+		},
+
 		// delays that overflow
 		{name: "longest Retry-After", err: retry.After(math.MaxInt64, limiter.ErrOverload), facts: ordered(judge.Facts{InHand: hour}), want: judge.Verdict{Action: judge.Return, Delay: judge.Longest}},
 		{name: "longest retry.After", err: retry.After(math.MaxInt64, errPlain), facts: ordered(judge.Facts{InHand: hour}), want: judge.Verdict{Action: judge.Return, Delay: judge.Longest, Failed: true}},
