@@ -97,6 +97,7 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		},
 	}
 	if e.host != nil {
+		e.againTurn, e.plain.turns = hostTurn, hostTurn
 		e.policy.MaxOrdered, e.policy.GiveUp = 0, 0 // since when a message has failed is not known
 		e.base = host.NewContext(e.base, nil)       // it is not the host of consumers that handlers run
 	}

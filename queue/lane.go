@@ -22,6 +22,7 @@ type lane struct {
 	fresh   list            // queued ones
 	again   list            // due ones
 	doubted list            // due suspects
+	turns   int             // others that start for each due one
 	firsts  int             // starts since the last one of a due one
 	others  int             // starts since the last one of a suspect
 	spares  list            // queued ones that may be returned unrun
@@ -40,8 +41,8 @@ type lane struct {
 	returns  time.Time // when the last message that was returned for want of room is to come back
 }
 
-func newLane(own limiter.Limiter) lane {
-	return lane{own: own, fresh: list{by: inLane}, again: list{by: inLane}, doubted: list{by: inLane}, spares: list{by: inSpares}}
+func newLane(own limiter.Limiter, turns int) lane {
+	return lane{own: own, turns: turns, fresh: list{by: inLane}, again: list{by: inLane}, doubted: list{by: inLane}, spares: list{by: inSpares}}
 }
 
 // ready counts the deliveries that may start when the lane has its turn.
@@ -54,16 +55,18 @@ func (l *lane) first() *delivery {
 	switch {
 	case l.doubted.first != nil && (l.others >= suspectsTurn || l.fresh.first == nil && l.again.first == nil):
 		return l.doubted.first
-	case l.again.first != nil && (l.firsts >= againTurn || l.fresh.first == nil):
+	case l.again.first != nil && (l.firsts >= l.turns || l.fresh.first == nil):
 		return l.again.first
 	}
 	return l.fresh.first
 }
 
 // Where there are others, so many start for each delivery that is due, and for each
-// suspect, which mostly would fail once more.
+// suspect, which mostly would fail once more. A host has a few messages, and waits for
+// all of them.
 const (
 	againTurn    = 4
+	hostTurn     = 1
 	suspectsTurn = 19
 )
 
@@ -75,7 +78,7 @@ func (g *ledger) laneOf(own limiter.Limiter) *lane {
 	key := limiter.Identity(own)
 	l := g.lanes[key]
 	if l == nil {
-		made := newLane(g.complete(own))
+		made := newLane(g.complete(own), g.againTurn)
 		l = &made
 		l.key = key
 		g.lanes[key] = l

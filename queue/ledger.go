@@ -126,7 +126,8 @@ type ledger struct {
 	apart   int
 	counted int
 
-	complete func(own limiter.Limiter) limiter.Limiter // adds what each key has
+	complete  func(own limiter.Limiter) limiter.Limiter // adds what each key has
+	againTurn int                                       // of lanes
 
 	holds heap[*delivery] // held ones, by when they are due
 	watch heap[*delivery] // those with leases or limits of holding, by when to look at them
@@ -150,15 +151,16 @@ func newLedger(complete func(own limiter.Limiter) limiter.Limiter) ledger {
 	return ledger{
 		complete: complete,
 
-		fresh:  list{by: inAll},
-		kept:   list{by: inAll},
-		busy:   list{by: inAll},
-		out:    list{by: inAll},
-		byID:   make(map[string]*delivery),
-		groups: make(map[string]*group),
-		plain:  newLane(nil),
-		lanes:  make(map[any]*lane),
-		spares: list{by: inSpares},
+		fresh:     list{by: inAll},
+		kept:      list{by: inAll},
+		busy:      list{by: inAll},
+		out:       list{by: inAll},
+		byID:      make(map[string]*delivery),
+		groups:    make(map[string]*group),
+		plain:     newLane(nil, againTurn),
+		againTurn: againTurn,
+		lanes:     make(map[any]*lane),
+		spares:    list{by: inSpares},
 		crowds: heap[*lane]{
 			less: func(a, b *lane) bool { return a.spares.n > b.spares.n },
 			at:   func(l *lane) *int { return &l.crowdAt },
