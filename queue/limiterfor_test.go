@@ -21,7 +21,7 @@ import (
 // everybody is paced.
 func TestOneTenantsRefusalsAreItsOwn(t *testing.T) {
 	const tenants, after = 100, time.Minute
-	lasts := 10 * time.Minute
+	lasts := time.Hour
 	if !testrun.Long() {
 		lasts = 3 * time.Minute
 	}

@@ -106,25 +106,73 @@ func tokenAPI(rate, burst float64, refusal error) func(*rand.Rand) func(time.Dur
 	}
 }
 
-// atRandom is an API that refuses one request in twenty.
-func atRandom(rng *rand.Rand) func(time.Duration) error {
-	return func(time.Duration) error {
-		if rng.Float64() < 0.05 {
-			return bare429
+// atRandom is an API that refuses that share of the requests.
+func atRandom(share float64) func(*rand.Rand) func(time.Duration) error {
+	return func(rng *rand.Rand) func(time.Duration) error {
+		return func(time.Duration) error {
+			if rng.Float64() < share {
+				return bare429
+			}
+			return nil
 		}
-		return nil
 	}
 }
 
-// feed keeps work in the queue until ctx ends.
+// windows is an API that accepts n requests in each window of that length, and
+// refuses the others until the window ends, with a Retry-After in whole units.
+func windows(n int, length, unit time.Duration) func(*rand.Rand) func(time.Duration) error {
+	return func(*rand.Rand) func(time.Duration) error {
+		window, accepted := time.Duration(-1), 0
+		return func(now time.Duration) error {
+			if w := now / length; w != window {
+				window, accepted = w, 0
+			}
+			if accepted < n {
+				accepted++
+				return nil
+			}
+			left := length - now%length
+			return stamped{is: limiter.ErrOverload, after: (left + unit - 1) / unit * unit}
+		}
+	}
+}
+
+// becomes is an API that is first one and then, after a minute, another.
+func becomes(first, then func(*rand.Rand) func(time.Duration) error) func(*rand.Rand) func(time.Duration) error {
+	return func(rng *rand.Rand) func(time.Duration) error {
+		a, b := first(rng), then(rng)
+		return func(now time.Duration) error {
+			if now < time.Minute {
+				return a(now)
+			}
+			return b(now)
+		}
+	}
+}
+
+// upAndDown is an API that is up and unavailable by turns, for so long each.
+func upAndDown(each time.Duration) func(*rand.Rand) func(time.Duration) error {
+	return func(*rand.Rand) func(time.Duration) error {
+		return func(now time.Duration) error {
+			if now/each%2 == 1 {
+				return stamped{is: limiter.ErrUnavailable}
+			}
+			return nil
+		}
+	}
+}
+
+// feed keeps work in the queue until ctx ends: how much of it varies, or what is
+// returned would come again after as long as the pace takes from one refusal to the
+// next, and always be the one that is refused.
 func feed(ctx context.Context, t *testing.T, q *memqueue.Queue) {
 	t.Helper()
 	batch := make([]*queue.Message, 500)
 	for i := range batch {
 		batch[i] = &queue.Message{Body: []byte("0")}
 	}
-	for ctx.Err() == nil {
-		for q.Stats().Visible < 2000 {
+	for i := 0; ctx.Err() == nil; i++ {
+		for q.Stats().Visible < 1000+i/150%5*700 {
 			require.NoError(t, q.Send(t.Context(), batch...))
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -177,10 +225,11 @@ func TestNeverIdle(t *testing.T) {
 		name    string
 		slots   []int
 		procs   int
-		long    bool // too much for -short, and for more than three seeds
+		long    bool // at full length only
 		minute  int  // how long the first one is, in seconds; 0: 60
 		seconds int
-		rate    float64 // that the API gives
+		rate    float64 // that the API gives; 0: what goes through without any limit
+		share   float64 // of the time that it gives it; 0: all
 		api     func(*rand.Rand) func(time.Duration) error
 		inOne   int   // or that it accepts so many at once,
 		refusal error // and refuses the others so
@@ -188,14 +237,29 @@ func TestNeverIdle(t *testing.T) {
 		first   float64 // percent of it asked in the first minute
 		later   float64 // and after it
 		refused float64 // percent of the requests after the first minute, at most
+		equal   float64 // asked of Jain's index of the consumers, in percent
+		early   int     // requests that may start in a pause: one that is refused four times by chance is a suspect
 		log     string
 	}{
 		{name: "50/s, Retry-After", slots: []int{10, 100}, seconds: 120, rate: 50, api: tokenAPI(50, 10, after429), first: 85, later: 93, refused: 0.5, log: "refused, Retry-After 1s: paced to "},
 		{name: "400/s, Retry-After", slots: []int{10, 100}, seconds: 80, rate: 400, api: tokenAPI(400, 40, after429), first: 80, later: 93, refused: 0.5},
+		{name: "20/s, Retry-After", slots: []int{10, 100}, long: true, seconds: 600, rate: 20, api: tokenAPI(20, 5, after429), first: 85, later: 93, refused: 0.5},
+		{name: "150/s, Retry-After", slots: []int{10, 100}, long: true, seconds: 600, rate: 150, api: tokenAPI(150, 30, after429), first: 85, later: 93, refused: 0.5},
 		{name: "50/s, bare", slots: []int{10, 100}, seconds: 120, rate: 50, api: tokenAPI(50, 10, bare429), later: 97, refused: 3},
 		{name: "400/s, bare", slots: []int{10, 100}, minute: 20, seconds: 40, rate: 400, api: tokenAPI(400, 40, bare429), later: 97, refused: 3},
+		{name: "20/s, bare", slots: []int{10, 100}, long: true, seconds: 600, rate: 20, api: tokenAPI(20, 5, bare429), later: 97, refused: 3},
+		{name: "150/s, bare", slots: []int{10, 100}, long: true, seconds: 600, rate: 150, api: tokenAPI(150, 30, bare429), later: 97, refused: 3},
 		{name: "two consumers, Retry-After", slots: []int{10}, procs: 2, seconds: 120, rate: 50, api: tokenAPI(50, 10, after429), later: 90, refused: 3},
 		{name: "two consumers, bare", slots: []int{10}, procs: 2, seconds: 120, rate: 50, api: tokenAPI(50, 10, bare429), later: 90, refused: 3},
+		{name: "five consumers, Retry-After", slots: []int{10}, procs: 5, long: true, seconds: 600, rate: 50, api: tokenAPI(50, 10, after429), later: 90, refused: 3, equal: 80},
+		{name: "five consumers, bare", slots: []int{10}, procs: 5, long: true, seconds: 600, rate: 50, api: tokenAPI(50, 10, bare429), later: 90, refused: 3, equal: 70},
+		{
+			// The others' use looks like noise to a few of so many: what is refused does not
+			// depend on their own pace.
+			name: "twenty consumers, Retry-After", slots: []int{10}, procs: 20, long: true, seconds: 600, rate: 50, api: tokenAPI(50, 10, after429), later: 90, refused: 5, equal: 80,
+			early: 600, // of 30,000
+		},
+		{name: "twenty consumers, bare", slots: []int{10}, procs: 20, long: true, seconds: 600, rate: 50, api: tokenAPI(50, 10, bare429), later: 90, refused: 5, equal: 70},
 		{
 			name: "a TokenBucket exactly right, Retry-After", slots: []int{10, 100}, seconds: 120, rate: 50, api: tokenAPI(50, 10, after429), later: 96, refused: 0.3,
 			cfg: func(t *testing.T) queue.Config { return queue.Config{Limiter: bucket(t, 50, 10)} },
@@ -209,10 +273,39 @@ func TestNeverIdle(t *testing.T) {
 			cfg: func(t *testing.T) queue.Config { return queue.Config{Limiter: bucket(t, 62.5, 10)} },
 			log: tooHigh + ": 62/s, the downstream takes about 5",
 		},
+		{
+			name: "a TokenBucket 25 % too high, Retry-After", slots: []int{10, 100}, long: true, seconds: 600, rate: 50, api: tokenAPI(50, 10, after429), later: 92, refused: 4,
+			cfg: func(t *testing.T) queue.Config { return queue.Config{Limiter: bucket(t, 62.5, 10)} }, log: tooHigh,
+		},
+		{
+			name: "a TokenBucket 5 % too high, bare", slots: []int{10, 100}, long: true, seconds: 300, rate: 50, api: tokenAPI(50, 10, bare429), later: 92, refused: 6,
+			cfg: func(t *testing.T) queue.Config { return queue.Config{Limiter: bucket(t, 52.5, 10)} },
+		},
+		{
+			name: "a TokenBucket 5 % too high, Retry-After", slots: []int{10, 100}, long: true, seconds: 600, rate: 50, api: tokenAPI(50, 10, after429), later: 92, refused: 6,
+			cfg: func(t *testing.T) queue.Config { return queue.Config{Limiter: bucket(t, 52.5, 10)} },
+		},
+		{
+			name: "a TokenBucket 100 % too high, bare", slots: []int{10, 100}, long: true, seconds: 300, rate: 50, api: tokenAPI(50, 10, bare429), later: 92, refused: 4,
+			cfg: func(t *testing.T) queue.Config { return queue.Config{Limiter: bucket(t, 100, 10)} }, log: tooHigh,
+		},
+		{
+			name: "a TokenBucket 100 % too high, Retry-After", slots: []int{10, 100}, long: true, seconds: 600, rate: 50, api: tokenAPI(50, 10, after429), later: 92, refused: 4,
+			cfg: func(t *testing.T) queue.Config { return queue.Config{Limiter: bucket(t, 100, 10)} }, log: tooHigh,
+		},
 		{name: "10 in flight, bare", slots: []int{50}, minute: 20, seconds: 40, rate: 500, inOne: 10, refusal: bare429, later: 95, refused: 100},
 		{name: "10 in flight, Retry-After", slots: []int{50}, long: true, seconds: 180, rate: 500, inOne: 10, refusal: after429, later: 85, refused: 100},
-		{name: "5 % at random", slots: []int{10}, minute: 30, seconds: 90, api: atRandom, later: 88, refused: 100},
-		{name: "5 % at random", slots: []int{100}, long: true, minute: 30, seconds: 90, api: atRandom, later: 88, refused: 100},
+		{name: "windows of a second", slots: []int{10, 100}, long: true, seconds: 600, rate: 100, api: windows(100, time.Second, time.Millisecond), later: 95, refused: 100, early: 30},
+		{name: "windows of a second, whole seconds", slots: []int{10, 100}, long: true, seconds: 600, rate: 100, api: windows(100, time.Second, time.Second), later: 85, refused: 100},
+		{name: "windows of a minute", slots: []int{10, 100}, long: true, seconds: 600, rate: 50, api: windows(3000, time.Minute, time.Millisecond), later: 95, refused: 4},
+		{name: "1 % at random", slots: []int{10, 100}, long: true, seconds: 180, api: atRandom(0.01), later: 95, refused: 100},
+		{name: "5 % at random", slots: []int{10}, minute: 30, seconds: 90, api: atRandom(0.05), later: 88, refused: 100},
+		{name: "5 % at random", slots: []int{100}, long: true, minute: 30, seconds: 90, api: atRandom(0.05), later: 88, refused: 100},
+		{name: "up and down by turns", slots: []int{10}, long: true, minute: 80, seconds: 3600, share: 0.5, api: upAndDown(20 * time.Second), later: 88, refused: 100},
+		{name: "half of it after a minute, Retry-After", slots: []int{10, 100}, long: true, minute: 70, seconds: 130, rate: 25, api: becomes(tokenAPI(50, 10, after429), tokenAPI(25, 5, after429)), later: 90, refused: 3},
+		{name: "half of it after a minute, bare", slots: []int{10, 100}, long: true, minute: 70, seconds: 130, rate: 25, api: becomes(tokenAPI(50, 10, bare429), tokenAPI(25, 5, bare429)), later: 90, refused: 5},
+		{name: "twice as much after a minute, Retry-After", slots: []int{10, 100}, long: true, minute: 90, seconds: 150, rate: 100, api: becomes(tokenAPI(50, 10, after429), tokenAPI(100, 20, after429)), later: 90, refused: 3},
+		{name: "twice as much after a minute, bare", slots: []int{10, 100}, long: true, minute: 90, seconds: 150, rate: 100, api: becomes(tokenAPI(50, 10, bare429), tokenAPI(100, 20, bare429)), later: 90, refused: 5},
 	} {
 		if !testrun.Long() {
 			if row.long {
@@ -225,16 +318,13 @@ func TestNeverIdle(t *testing.T) {
 				begin := figure{name: "percent in the first minute", asked: row.first}
 				later := figure{name: "percent after it", asked: row.later}
 				refused := figure{name: "percent refused after it", asked: row.refused, most: true}
+				equal := figure{name: "Jain's index, percent", asked: row.equal}
 				rate := row.rate
 				if rate == 0 {
-					rate = float64(slots) / 0.020
+					rate = float64(slots) / 0.020 * cmp.Or(row.share, 1)
 				}
 				first := cmp.Or(row.minute, 60)
-				seeds := seedsOf()
-				if row.long {
-					seeds = seeds[:3]
-				}
-				for _, seed := range seeds {
+				for _, seed := range seedsOf() {
 					synctest.Test(t, func(t *testing.T) {
 						d := &downstream{rng: rand.New(rand.NewPCG(seed, 1)), began: time.Now()}
 						if row.inOne == 0 {
@@ -267,20 +357,24 @@ func TestNeverIdle(t *testing.T) {
 						}
 						time.Sleep(time.Duration(row.seconds) * time.Second)
 						stop()
+						sum, squares := 0.0, 0.0
 						for _, r := range consumers {
-							if row.log != "" {
+							n := float64(r.Stats().Done)
+							sum, squares = sum+n, squares+n*n
+							if row.log != "" && row.log != tooHigh {
 								require.InDelta(t, row.rate, r.Stats().Pace, row.rate/10)
 							}
 							require.NoError(t, r.drain())
 						}
 						wg.Wait()
-						require.Zero(t, d.early, "requests in a pause")
+						require.LessOrEqual(t, d.early, row.early, "requests in a pause")
 						if row.log != "" {
 							require.Contains(t, log.String(), row.log)
 						}
 						if !strings.Contains(row.log, tooHigh) {
 							require.NotContains(t, log.String(), tooHigh)
 						}
+						equal.of = append(equal.of, 100*sum*sum/squares/float64(len(consumers)))
 						after := between(d.accepted, first, row.seconds)
 						begin.of = append(begin.of, 100*min(1, between(d.accepted, 0, first)/(rate*float64(first))))
 						later.of = append(later.of, 100*min(1, after/(rate*float64(row.seconds-first))))
@@ -291,6 +385,9 @@ func TestNeverIdle(t *testing.T) {
 				begin.require(t)
 				later.require(t)
 				refused.require(t)
+				if row.procs > 1 {
+					equal.require(t)
+				}
 			})
 		}
 	}
@@ -310,6 +407,8 @@ func TestOutagesAreNoticedToEnd(t *testing.T) {
 		calls int           // that fail at most, without those that start before the tenth has failed; 0: any number
 		log   string
 	}{
+		{name: "503 for 5 s", err: unavailable, lasts: 5 * time.Second, back: 4 * time.Second, calls: 10 + 90},
+		{name: "503 for an hour", err: unavailable, lasts: time.Hour, back: 6*time.Minute + 2*time.Second, calls: 10 + 90},
 		{name: "503 for 30 s", err: unavailable, lasts: 30 * time.Second, back: 5 * time.Second, calls: 10 + 90},
 		{name: "503 for 5 min", err: unavailable, lasts: 5 * time.Minute, back: 32 * time.Second, calls: 10 + 90},
 		{name: "a quota used up for an hour, bare", err: bare429, lasts: time.Hour, back: 6 * time.Minute},

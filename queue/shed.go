@@ -54,16 +54,20 @@ const (
 	firstReturn = 2 * time.Second  // when nothing is known of a lane's rate: more is known then
 	minReturn   = time.Second
 	maxReturn   = 15 * time.Minute // at first; an estimate that has failed is trusted for longer
+
+	// A key that is paused for a minute, again and again, is paused for hours perhaps.
+	// With four times the delay for each receive, five receives last for two hours.
+	maxPaused = time.Hour
 )
 
 // turn is after how long one more message that is returned could start, by the
 // lane's rate of starts and what comes before it, and not before its pause ends. The
-// bounds of the answer double with each receive, so that a wrong rate costs few.
+// bounds of the answer grow with each receive, so that a wrong one costs few.
 func (l *lane) turn(attempt int, now time.Time) time.Duration {
 	doubled := min(attempt-1, 5)
 	least, most := minReturn<<doubled, maxReturn<<doubled
-	if paused := min(l.until.Sub(now), maxReturn); paused > 0 { // and perhaps again and again
-		least = max(least, min(paused<<doubled, maxReturn))
+	if paused := min(l.until.Sub(now), maxPaused); paused > 0 { // and perhaps again and again
+		least = max(least, min(paused<<(2*doubled), maxPaused))
 	}
 	if l.starts < 3 || now.Sub(l.counting) < time.Second {
 		return max(firstReturn<<doubled, least)
@@ -74,7 +78,7 @@ func (l *lane) turn(attempt int, now time.Time) time.Duration {
 		after = l.returns
 	}
 	l.returns = after.Add(each)
-	delay := min(max(l.returns.Sub(now), least), most)
+	delay := max(min(l.returns.Sub(now), most), least)
 	if limit := now.Add(most); l.returns.After(limit) {
 		l.returns = limit
 	}

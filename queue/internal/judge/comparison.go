@@ -20,6 +20,7 @@ const (
 
 const (
 	leastShare  = 0.01  // of other messages that are taken to fail, where none was seen to
+	refusedOnes = 0.04  // the same of refusals, which come together: two in a row are nobody's fault
 	chance      = 0.001 // what is less likely than this is no coincidence
 	unlikely    = 0.05  // what is less likely than this is hardly one
 	guiltyBelow = 0.1   // share of other messages that fail above which it is a partial outage
@@ -120,6 +121,9 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 	}
 	// Of few results the share is not known well: half a failure more is assumed.
 	share := max(leastShare, (float64(failed)+0.5)/float64(runs+1))
+	if class == limiter.ErrOverload {
+		share = max(share, refusedOnes)
+	}
 	p := math.Pow(share, float64(s.n))
 	s.odd = p < unlikely
 	if p >= chance {
