@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -75,6 +77,71 @@ func TestConsumer_SetConcurrency(t *testing.T) {
 	require.NoError(t, err)
 	for _, n := range []int{-1, 0, 100_001} {
 		require.ErrorContains(t, c.SetConcurrency(n), fmt.Sprint(n))
+	}
+}
+
+// Whatever fails, whatever the pace is, and however often the concurrency is changed:
+// no more handlers run than may, and no more start than the bucket gives.
+func TestConsumer_NeverOver(t *testing.T) {
+	for seed := range seeds(1000) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 5))
+			rate, burst := 5+95*random.Float64(), 1+random.IntN(20)
+			q := newQueue(t, memqueue.Config{})
+			fill(t, q, 1000)
+			var mu sync.Mutex // guards all below
+			limit, running, began := 1+random.IntN(40), 0, time.Now()
+			var starts []float64 // in seconds
+			src := &queuetest.Faulty{Source: q, Latency: 20 * time.Millisecond}
+			cfg := queue.Config{Concurrency: limit, Limiter: bucket(t, rate, burst), DeadLetter: newQueue(t, memqueue.Config{}), Logger: quiet}
+			r := start(t, src, cfg, func(context.Context, *queue.Message) error {
+				mu.Lock()
+				if running++; running > limit {
+					t.Errorf("seed %d: %d run, %d may", seed, running, limit)
+				}
+				starts = append(starts, time.Since(began).Seconds())
+				took, fate := time.Duration(random.IntN(500))*time.Millisecond, random.IntN(50)
+				mu.Unlock()
+				time.Sleep(took)
+				mu.Lock()
+				defer mu.Unlock()
+				running--
+				switch {
+				case fate < 4:
+					return bare429
+				case fate < 6:
+					return stamped{is: limiter.ErrOverload, after: time.Duration(random.IntN(3000)) * time.Millisecond}
+				case fate < 8:
+					return stamped{is: limiter.ErrUnavailable}
+				case fate < 9:
+					return stamped{is: limiter.ErrMisconfigured}
+				case fate < 10:
+					return io.ErrUnexpectedEOF
+				}
+				return nil
+			})
+			steps := rand.New(rand.NewPCG(seed, 6))
+			for range 20 {
+				time.Sleep(time.Duration(steps.IntN(2000)) * time.Millisecond)
+				synctest.Wait() // what has been chosen has begun
+				mu.Lock()
+				next := 1 + steps.IntN(40)
+				require.NoError(t, r.SetConcurrency(next))
+				limit = max(running, next) // those that run may finish
+				mu.Unlock()
+				time.Sleep(500 * time.Millisecond)
+				mu.Lock()
+				limit = next
+				mu.Unlock()
+			}
+			require.NoError(t, r.drain())
+			require.NotEmpty(t, starts, "seed %d", seed)
+			least := math.Inf(1) // of i - rate * starts[i]
+			for i, at := range starts {
+				least = min(least, float64(i)-rate*at)
+				require.LessOrEqual(t, float64(i+1)-rate*at-least, float64(burst)+1e-6, "seed %d: start %d, rate %.1f, burst %d", seed, i, rate, burst)
+			}
+		})
 	}
 }
 
