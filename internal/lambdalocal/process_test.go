@@ -294,7 +294,7 @@ func TestFreezing(t *testing.T) {
 		before := strings.Count(c.log.String(), "tick")
 		var all sync.WaitGroup
 		all.Go(func() { _, _ = c.tellFor("wait", time.Second) })
-		c.log.waitFor(t, "tick", before+100)
+		c.log.waitFor(t, "tick", before+5) // of a thousand, on a machine with nothing else to do
 		all.Wait()
 	})
 	t.Run("off", func(t *testing.T) {
