@@ -17,7 +17,7 @@ import (
 // and compares the live heap and the goroutines before and after.
 func TestAMillionMessagesLeaveNothingBehind(t *testing.T) {
 	if !testrun.Long() {
-		t.Skip("a million messages take a while: run without -short")
+		t.Skip("a million messages take a while: set RAMPMETER_LONG")
 	}
 	const total, batch = 1_000_000, 1000
 	q := newQueue(t, memqueue.Config{MaxMessages: 10 * batch})

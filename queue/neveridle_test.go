@@ -319,6 +319,7 @@ func TestNeverIdle(t *testing.T) {
 				later := figure{name: "percent after it", asked: row.later}
 				refused := figure{name: "percent refused after it", asked: row.refused, most: true}
 				equal := figure{name: "Jain's index, percent", asked: row.equal}
+				thousand := figure{name: "time for the first 1,000, percent of 1.2 times what it must take, or of 4 s more", asked: 100, most: true}
 				rate := row.rate
 				if rate == 0 {
 					rate = float64(slots) / 0.020 * cmp.Or(row.share, 1)
@@ -326,7 +327,7 @@ func TestNeverIdle(t *testing.T) {
 				first := cmp.Or(row.minute, 60)
 				for _, seed := range seedsOf() {
 					synctest.Test(t, func(t *testing.T) {
-						d := &downstream{rng: rand.New(rand.NewPCG(seed, 1)), began: time.Now()}
+						d := &downstream{rng: rand.New(rand.NewPCG(seed, 1)), began: time.Now(), keep: row.first > 0}
 						if row.inOne == 0 {
 							d.admit = row.api(d.rng)
 						} else {
@@ -375,6 +376,11 @@ func TestNeverIdle(t *testing.T) {
 							require.NotContains(t, log.String(), tooHigh)
 						}
 						equal.of = append(equal.of, 100*sum*sum/squares/float64(len(consumers)))
+						if row.first > 0 {
+							slices.Sort(d.times)
+							least := 1000 / rate // with the burst it could be a little less
+							thousand.of = append(thousand.of, 100*d.times[999].Seconds()/max(1.2*least, least+4))
+						}
 						after := between(d.accepted, first, row.seconds)
 						begin.of = append(begin.of, 100*min(1, between(d.accepted, 0, first)/(rate*float64(first))))
 						later.of = append(later.of, 100*min(1, after/(rate*float64(row.seconds-first))))
@@ -387,6 +393,9 @@ func TestNeverIdle(t *testing.T) {
 				refused.require(t)
 				if row.procs > 1 {
 					equal.require(t)
+				}
+				if row.first > 0 {
+					thousand.require(t)
 				}
 			})
 		}
