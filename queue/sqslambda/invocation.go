@@ -210,13 +210,18 @@ func (inv *invocation) fails(id string, until time.Time) {
 	}
 }
 
-// works notes that a message is done.
+// works notes that a message is done. One that started before a pause or an outage
+// says nothing about how long that lasts.
 func (inv *invocation) works() {
 	inv.mu.Lock()
-	defer inv.mu.Unlock()
+	failed := !inv.downSince.IsZero()
 	inv.downSince, inv.downFor, inv.downMore, inv.downLong = time.Time{}, "", false, false
 	if inv.over != nil {
 		inv.over.Stop()
+	}
+	inv.mu.Unlock()
+	if failed {
+		inv.Blocked(inv.limits.Blocked())
 	}
 }
 

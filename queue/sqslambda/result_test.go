@@ -270,6 +270,33 @@ func TestAnOutageEndsTheWait(t *testing.T) {
 	}
 }
 
+// A pause that is longer than a batch is waited for ends the wait, though a message
+// that started before it succeeds in it.
+func TestASuccessInAPauseDoesNotEndIt(t *testing.T) {
+	for name, l := range limiters(10) {
+		bubble(t, name, func(t *testing.T) {
+			var runs atomic.Int64
+			f := newFunction(t, func(context.Context, *queue.Message) error {
+				switch n := runs.Add(1); {
+				case n <= 50:
+					time.Sleep(time.Millisecond)
+				case n == 51: // by then all has been received
+					time.Sleep(time.Second)
+					return limited{time.Minute}
+				case n == 52:
+					time.Sleep(time.Second + time.Millisecond)
+				default:
+					return limited{time.Minute}
+				}
+				return nil
+			}, sqslambda.Config{Concurrency: 2, Limiter: l(t)})
+			began := time.Now()
+			require.Len(t, returned(t, f, 14*time.Minute, newEvent(55)), 4)
+			require.LessOrEqual(t, time.Since(began), 3500*time.Millisecond)
+		})
+	}
+}
+
 // A long outage has left every message with many receives, and each process with
 // no memory of it. When it ends in a partial one, no message is blamed.
 func TestAPartialOutageDeadLettersNothing(t *testing.T) {
