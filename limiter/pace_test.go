@@ -32,7 +32,7 @@ type paceRow struct {
 	late   time.Duration
 	calls  int           // from the 70th second to the end of the hour, at most; 0: not asked
 	back   time.Duration // after the hour
-	heavy  bool          // not with -short, nor with 100 slots for long
+	heavy  bool          // at full length only, and not with 100 slots for long
 	slots  []int         // if not 10 and 100
 }
 
@@ -279,11 +279,11 @@ func jain(by []int) float64 {
 }
 
 // The pace in front of each downstream, over the seeds 1 to 9, with 10 and 100
-// slots. With -short it is three seeds and 10 slots, without the rows that take
-// long, or many seeds. Under the race detector, where there is nothing to find,
-// it is one seed of a few single processes.
+// slots. Unless tests run at full length it is three seeds and 10 slots, without the
+// rows that take long, or many seeds. Under the race detector, where there is nothing
+// to find, it is one seed of a few single processes.
 //
-//	go test ./limiter -run TestPace -v
+//	RAMPMETER_LONG=1 go test ./limiter -run TestPace -v
 //
 // prints the table. For an exploration set RAMPMETER_PACE_SEEDS to the number of
 // seeds, and RAMPMETER_PACE_FROM to the first of them: nothing is asked then.

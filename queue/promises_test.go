@@ -25,7 +25,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// seeds is n, or fewer with -short.
+// seeds is n, or a twentieth of that unless tests run at full length.
 func seeds(n uint64) uint64 {
 	if !testrun.Long() {
 		return n / 20

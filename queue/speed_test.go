@@ -116,7 +116,7 @@ func watchAfter(t *testing.T, src queue.Source, cfg queue.Config, warm, span tim
 	}
 }
 
-// span is d, or less of it with -short.
+// span is d, or a twentieth of it unless tests run at full length.
 func span(d time.Duration) time.Duration {
 	if !testrun.Long() {
 		return d / 20
