@@ -580,7 +580,7 @@ func TestFullOfParkedMessagesIsSaid(t *testing.T) {
 			Retry:      retry.Policy{MaxAttempts: 8}, MaxHold: 11 * time.Hour,
 			Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		}, func(context.Context, *queue.Message) error { return nil })
-		time.Sleep(2 * time.Hour)
+		time.Sleep(6 * time.Hour)
 		synctest.Wait()
 		s := r.Stats()
 		require.Equal(t, queue.ByParked, s.Blocked.Reason, "%+v", s)
