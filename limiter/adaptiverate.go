@@ -54,9 +54,9 @@ import (
 // worth of them come at once.
 //
 // An error that says nothing about the downstream, such as one about the request,
-// is an answer, and counts as an acceptance. Our own cancellation, an operation
-// that abstains, [ErrUnavailable] and [ErrMisconfigured] say nothing about the
-// pace.
+// is an answer, and counts as an acceptance. Our own cancellation,
+// [ErrUnavailable] and [ErrMisconfigured] say nothing about the pace; an operation
+// that abstains, only that it started.
 type AdaptiveRate struct {
 	most float64   // never changes
 	base time.Time // what times are counted from; never changes
@@ -354,7 +354,7 @@ func (a *AdaptiveRate) ReleasePermit(token uint64, err error) {
 		a.share += (1 - a.share) / memory
 		a.pace.refuse(token, after, now)
 	default:
-		a.pace.abstain(token, now)
+		a.pace.fail()
 	}
 	a.line.Stir()
 }

@@ -22,6 +22,7 @@ type api struct {
 	rate, burst float64
 	after       time.Duration // the Retry-After; 0: none
 	abstains    bool          // every second operation that is accepted does
+	back        time.Time     // it is unavailable until then
 
 	mu              sync.Mutex // guards all below
 	tokens          float64
@@ -56,9 +57,15 @@ func (s *api) call(ctx context.Context, l limiter.Limiter) error {
 		s.accepted++
 	}
 	abstain := s.abstains && s.accepted%2 == 0
+	away := now.Before(s.back)
+	if away && ok {
+		s.accepted--
+	}
 	s.mu.Unlock()
 	time.Sleep(15 * ms)
 	switch {
+	case away:
+		p.Release(limiter.ErrUnavailable)
 	case ok && abstain:
 		p.Abstain()
 	case ok:
@@ -711,6 +718,29 @@ func TestAdaptiveRateOfOperationsThatAbstain(t *testing.T) {
 				share := float64(api.accepted) / (50 * 300)
 				t.Logf("%.3f of what it gives", share)
 				require.GreaterOrEqual(t, share, 0.9)
+			})
+		})
+	}
+}
+
+// An outage that no breaker keeps operations out of teaches nothing: when it is over,
+// the pace is what it was, or soon is.
+func TestAdaptiveRateAfterAnOutageOfAnotherKind(t *testing.T) {
+	for name, after := range map[string]time.Duration{"Retry-After": time.Second, "bare": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
+				api := newAPI(50, 10, after)
+				api.busy(t, a, 20, 2*time.Minute)
+				before := a.Rate()
+				api.back = time.Now().Add(time.Minute)
+				api.busy(t, a, 20, time.Minute)
+				in := a.Rate()
+				accepted := api.accepted
+				api.busy(t, a, 20, time.Minute)
+				share := float64(api.accepted-accepted) / (50 * 60)
+				t.Logf("paced to %.0f/s before it, %.0f/s at its end; %.3f of what it gives in the minute after it", before, in, share)
+				require.GreaterOrEqual(t, share, 0.85)
 			})
 		})
 	}

@@ -280,10 +280,14 @@ func (p *pace) abstain(token uint64, now time.Duration) {
 	}
 }
 
+// fail says that an operation has ended, and nothing about the pace: what is
+// unavailable would take any rate.
+func (p *pace) fail() { p.flying-- }
+
 // again says that an operation was refused that had been before, while others were
 // accepted. It starts nothing for so long, and says nothing about the pace.
 func (p *pace) again(after, now time.Duration) {
-	p.flying--
+	p.fail()
 	c := &p.bucket
 	if until := now + after; until > p.until && !c.doubt.deaf {
 		if !p.bare && !c.pending {
