@@ -74,6 +74,10 @@ type engine struct {
 }
 
 func newEngine(ctx context.Context, c *Consumer) *engine {
+	h, perAgain := host.FromContext(ctx), freshPerAgain
+	if h != nil {
+		perAgain = freshPerAgainHost
+	}
 	e := &engine{
 		Consumer:     c,
 		until:        ctx,
@@ -85,19 +89,18 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		wakeKeeper:   newSignal(),
 		wakeFlush:    newSignal(),
 		wakeRun:      newSignal(),
-		ledger:       newLedger(c.keys.Complete),
+		ledger:       newLedger(c.keys.Complete, perAgain),
 		retrying: heap[*delivery]{
 			less: func(a, b *delivery) bool { return a.retryAt.Before(b.retryAt) },
 			at:   func(d *delivery) *int { return &d.retryPos },
 		},
 		pending: make(map[batchKey]*batch),
-		host:    host.FromContext(ctx),
+		host:    h,
 		policy: judge.Policy{
 			Retry: c.cfg.Retry, MaxHold: c.cfg.MaxHold, MaxOrdered: maxOrdered, GiveUp: judge.GiveUp, DeadLetters: c.cfg.DeadLetter != nil,
 		},
 	}
 	if e.host != nil {
-		e.againTurn, e.plain.turns = hostTurn, hostTurn
 		e.policy.MaxOrdered, e.policy.GiveUp = 0, 0 // since when a message has failed is not known
 		e.base = host.NewContext(e.base, nil)       // it is not the host of consumers that handlers run
 	}
@@ -268,8 +271,12 @@ func (e *engine) demand() int {
 
 // onlyAgain reports whether all that could start has failed before. Then one fresh
 // message is wanted, even if there are permits for none: else what fails each time
-// takes them all, and nothing shows that only that fails. The caller holds mu.
+// takes them all, and nothing shows that only that fails. Without look-ahead it needs a
+// free slot. The caller holds mu.
 func (e *engine) onlyAgain() bool {
+	if e.cfg.NoLookAhead && e.count[running] >= e.slots() {
+		return false
+	}
 	return e.waiting()-e.parked+e.asked == 0 && e.turns.first() != nil
 }
 

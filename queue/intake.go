@@ -80,16 +80,19 @@ func (e *engine) intake() {
 		// What is in hand and due will take its permits first, so the limits are
 		// asked for that and for what is wanted on top of it.
 		n, err := before+p.ask, error(nil)
-		soon := block.Until.Sub(now) - p.look.horizon
+		wait, ahead := time.Duration(0), false
+		if only {
+			wait, ahead = aheadOf(block, now.Add(p.look.horizon))
+		}
 		switch {
 		case p.probe && down: // it takes its turn whenever the limits admit one
-		case only && block.Reason != "" && !block.Reason.Outage(), only && block.Reason == limiter.ByPause && soon <= 0:
-			n = before + 1 // so does one among those that have failed
-		case only && block.Reason == limiter.ByPause:
-			if !e.wakeIntake.sleep(e.starts, timer, min(soon, limitsRecheck)) {
+		case ahead && wait > 0:
+			if !e.wakeIntake.sleep(e.starts, timer, min(wait, limitsRecheck)) {
 				return
 			}
 			continue
+		case ahead:
+			n = before + 1 // it takes turns with those that have failed
 		default:
 			n, err = e.ready(asking, before+p.ask, p.look.horizon, holds)
 		}
@@ -115,7 +118,7 @@ func (e *engine) intake() {
 		if p.probe || ask < 1 && e.onlyAgain() {
 			ask = 1 // it takes turns with those that are held
 		}
-		wait := time.Duration(0)
+		wait = 0
 		switch {
 		case p.ask == 0: // something has changed meanwhile
 			e.mu.Unlock()
@@ -146,6 +149,19 @@ func (e *engine) intake() {
 		e.mu.Unlock()
 		e.calling(func() { e.receive(call, failures, inFlight) })
 	}
+}
+
+// aheadOf reports whether a message may be received ahead of the end of a block,
+// and after how long: when it is over by then. It may not where nothing is known of that
+// end, as in an outage.
+func aheadOf(b limiter.Block, then time.Time) (wait time.Duration, ok bool) {
+	switch {
+	case b.Reason == "": // the limits say how many may start
+		return 0, false
+	case b.Until.IsZero():
+		return 0, !b.Reason.Outage()
+	}
+	return max(0, b.Until.Sub(then)), b.Reason == limiter.ByPause || !b.Reason.Outage()
 }
 
 // errNotReady says that it is time to look again whether there is an outage.

@@ -16,19 +16,17 @@ import (
 // something that will take a slot soon. The first block of fields is the
 // ledger's.
 type lane struct {
-	own     limiter.Limiter // with the breaker and the pace of its key; nil: none but the consumer's
-	key     any             // the identity of the one that Config.LimiterFor has returned
-	members int             // deliveries that have not ended
-	fresh   list            // queued ones
-	again   list            // due ones
-	doubted list            // due suspects
-	turns   int             // others that start for each due one
-	firsts  int             // starts since the last one of a due one
-	others  int             // starts since the last one of a suspect
-	spares  list            // queued ones that may be returned unrun
-	aside   bool            // own has refused, and a goroutine waits until it admits again
-	crowdAt int             // position in ledger.crowds
-	next    *lane           // in turns; nil: not there
+	own        limiter.Limiter // with the breaker and the pace of its key; nil: none but the consumer's
+	key        any             // the identity of the one that Config.LimiterFor has returned
+	members    int             // deliveries that have not ended
+	fresh      list            // queued ones
+	again      list            // due ones
+	doubted    list            // due suspects
+	precedence precedence
+	spares     list  // queued ones that may be returned unrun
+	aside      bool  // own has refused, and a goroutine waits until it admits again
+	crowdAt    int   // position in ledger.crowds
+	next       *lane // in turns; nil: not there
 
 	stop     context.CancelFunc // aside: ends that goroutine
 	until    time.Time          // aside: until when own refuses, as far as it knows
@@ -41,8 +39,8 @@ type lane struct {
 	returns  time.Time // when the last message that was returned for want of room is to come back
 }
 
-func newLane(own limiter.Limiter, turns int) lane {
-	return lane{own: own, turns: turns, fresh: list{by: inLane}, again: list{by: inLane}, doubted: list{by: inLane}, spares: list{by: inSpares}}
+func newLane(own limiter.Limiter, perAgain int) lane {
+	return lane{own: own, precedence: precedence{perAgain: perAgain}, fresh: list{by: inLane}, again: list{by: inLane}, doubted: list{by: inLane}, spares: list{by: inSpares}}
 }
 
 // ready counts the deliveries that may start when the lane has its turn.
@@ -53,21 +51,40 @@ func (l *lane) ready() int { return l.fresh.n + l.again.n + l.doubted.n }
 // from running nor from showing that all is well.
 func (l *lane) first() *delivery {
 	switch {
-	case l.doubted.first != nil && (l.others >= suspectsTurn || l.fresh.first == nil && l.again.first == nil):
+	case l.doubted.first != nil && (l.precedence.sinceSuspect >= freshPerSuspect || l.fresh.first == nil && l.again.first == nil):
 		return l.doubted.first
-	case l.again.first != nil && (l.firsts >= l.turns || l.fresh.first == nil):
+	case l.again.first != nil && (l.precedence.sinceAgain >= l.precedence.perAgain || l.fresh.first == nil):
 		return l.again.first
 	}
 	return l.fresh.first
+}
+
+// A precedence says what comes first among what may start in a lane.
+type precedence struct {
+	perAgain     int // others that start for each that is due, and no suspect, if there are any
+	sinceAgain   int // starts since the last one of such
+	sinceSuspect int // starts since the last one of a suspect
+}
+
+// started counts a start.
+func (p *precedence) started(again, suspect bool) {
+	p.sinceAgain++
+	p.sinceSuspect++
+	switch {
+	case again && suspect:
+		p.sinceSuspect = 0
+	case again:
+		p.sinceAgain = 0
+	}
 }
 
 // Where there are others, so many start for each delivery that is due, and for each
 // suspect, which mostly would fail once more. A host has a few messages, and waits for
 // all of them.
 const (
-	againTurn    = 4
-	hostTurn     = 1
-	suspectsTurn = 19
+	freshPerAgain     = 4
+	freshPerAgainHost = 1
+	freshPerSuspect   = 19
 )
 
 // laneOf returns the lane for messages with that limiter of their own.
@@ -78,7 +95,7 @@ func (g *ledger) laneOf(own limiter.Limiter) *lane {
 	key := limiter.Identity(own)
 	l := g.lanes[key]
 	if l == nil {
-		made := newLane(g.complete(own), g.againTurn)
+		made := newLane(g.complete(own), g.perAgain)
 		l = &made
 		l.key = key
 		g.lanes[key] = l

@@ -126,8 +126,8 @@ type ledger struct {
 	apart   int
 	counted int
 
-	complete  func(own limiter.Limiter) limiter.Limiter // adds what each key has
-	againTurn int                                       // of lanes
+	complete func(own limiter.Limiter) limiter.Limiter // adds what each key has
+	perAgain int                                       // the precedence of lanes
 
 	holds heap[*delivery] // held ones, by when they are due
 	watch heap[*delivery] // those with leases or limits of holding, by when to look at them
@@ -147,20 +147,20 @@ type group struct {
 // A poll is a receive under way.
 type poll struct{ asked, at int }
 
-func newLedger(complete func(own limiter.Limiter) limiter.Limiter) ledger {
+func newLedger(complete func(own limiter.Limiter) limiter.Limiter, perAgain int) ledger {
 	return ledger{
 		complete: complete,
+		perAgain: perAgain,
 
-		fresh:     list{by: inAll},
-		kept:      list{by: inAll},
-		busy:      list{by: inAll},
-		out:       list{by: inAll},
-		byID:      make(map[string]*delivery),
-		groups:    make(map[string]*group),
-		plain:     newLane(nil, againTurn),
-		againTurn: againTurn,
-		lanes:     make(map[any]*lane),
-		spares:    list{by: inSpares},
+		fresh:  list{by: inAll},
+		kept:   list{by: inAll},
+		busy:   list{by: inAll},
+		out:    list{by: inAll},
+		byID:   make(map[string]*delivery),
+		groups: make(map[string]*group),
+		plain:  newLane(nil, perAgain),
+		lanes:  make(map[any]*lane),
+		spares: list{by: inSpares},
 		crowds: heap[*lane]{
 			less: func(a, b *lane) bool { return a.spares.n > b.spares.n },
 			at:   func(l *lane) *int { return &l.crowdAt },
@@ -207,14 +207,7 @@ func (g *ledger) accept(d *delivery, own limiter.Limiter) (first bool) {
 // start makes a delivery that waits or is due run, and passes the turn on.
 func (g *ledger) start(d *delivery) {
 	l := d.lane
-	l.firsts++
-	l.others++
-	switch {
-	case d.state == due && d.doubt:
-		l.others = 0
-	case d.state == due:
-		l.firsts = 0
-	}
+	l.precedence.started(d.state == due, d.doubt)
 	if g.turns.first() == l {
 		g.turns.drop()
 	}

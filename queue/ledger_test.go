@@ -25,7 +25,7 @@ func TestLedger_RandomVerbs(t *testing.T) {
 	}
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 1))
-		g := newLedger(func(own limiter.Limiter) limiter.Limiter { return own })
+		g := newLedger(func(own limiter.Limiter) limiter.Limiter { return own }, freshPerAgain)
 		now := time.Unix(1_000_000, 0)
 		var all []*delivery
 		var polls []*poll

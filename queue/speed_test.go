@@ -444,6 +444,35 @@ func TestNoLookAheadGathersBriefly(t *testing.T) {
 	})
 }
 
+// Without a look-ahead nothing is received while no slot is free, not even for
+// messages that wait to run again to be compared with.
+func TestNoLookAheadReceivesForFreeSlotsOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(t, memqueue.Config{})
+		fill(t, q, 100)
+		cfg := queue.Config{Concurrency: 2, NoLookAhead: true, NoBreaker: true, NoPace: true}
+		r := start(t, q, cfg, func(_ context.Context, m *queue.Message) error {
+			n, err := strconv.Atoi(string(m.Body))
+			require.NoError(t, err)
+			time.Sleep(time.Duration(1+n%4) * time.Second)
+			if n%3 == 0 {
+				return stamped{is: limiter.ErrUnavailable}
+			}
+			return nil
+		})
+		held := 0
+		for range 600 {
+			time.Sleep(100*time.Millisecond + time.Microsecond)
+			synctest.Wait()
+			s := r.Stats()
+			held = max(held, s.Held)
+			require.Zero(t, s.Waiting, "%+v", s)
+		}
+		require.Greater(t, held, 3)
+		require.NoError(t, r.drain())
+	})
+}
+
 // Where a tenth of the handlers take 500 times as long as the others, slots stay
 // busy and no message waits for long.
 func TestFewSlowHandlersKeepNobodyWaiting(t *testing.T) {

@@ -19,11 +19,11 @@ const (
 )
 
 const (
-	leastShare  = 0.01  // of other messages that are taken to fail, where none was seen to
-	refusedOnes = 0.04  // the same of refusals, which come together: two in a row are nobody's fault
-	chance      = 0.001 // what is less likely than this is no coincidence
-	unlikely    = 0.05  // what is less likely than this is hardly one
-	guiltyBelow = 0.1   // share of other messages that fail above which it is a partial outage
+	leastShare   = 0.01  // of other messages that are taken to fail, where none was seen to
+	leastRefused = 0.04  // the same of refusals, which come together: two in a row are nobody's fault
+	chance       = 0.001 // what is less likely than this is no coincidence
+	hardlyChance = 0.05  // what is less likely than this is hardly one
+	guiltyBelow  = 0.1   // share of other messages that fail above which it is a partial outage
 
 	minutes = 10 // of results to compare with
 	telling = 20 // first runs that make a share of them worth something by itself
@@ -52,7 +52,7 @@ type Streak struct {
 	first time.Time
 	since Mark // after the first of them
 	alone bool // others succeeded while it failed, at some time
-	odd   bool // that they did is unlikely, for its last failure
+	odd   bool // its last failure was hardly chance
 }
 
 // Unlikely reports whether the failures up to the last one are hardly chance, given
@@ -122,10 +122,10 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 	// Of few results the share is not known well: half a failure more is assumed.
 	share := max(leastShare, (float64(failed)+0.5)/float64(runs+1))
 	if class == limiter.ErrOverload {
-		share = max(share, refusedOnes)
+		share = max(share, leastRefused)
 	}
 	p := math.Pow(share, float64(s.n))
-	s.odd = p < unlikely
+	s.odd = p < hardlyChance
 	if p >= chance {
 		return Innocent
 	}

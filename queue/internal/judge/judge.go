@@ -204,7 +204,7 @@ func (f Facts) Hears() Hearing {
 		return NeverRan
 	case f.Panicked, f.Err != nil && f.Interrupted:
 		return Unjudged
-	case f.Pause > 0 && !f.Suspected: // up to the verdict, a Retry-After binds everybody
+	case f.Class == limiter.ErrOverload && f.Pause > 0 && !f.Suspected: // up to the verdict, a Retry-After binds everybody
 		if f.Unlikely {
 			return Heeded
 		}

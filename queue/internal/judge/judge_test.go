@@ -202,6 +202,10 @@ func TestJudge(t *testing.T) {
 			name: "suspect, Retry-After", err: retry.After(time.Minute, limiter.ErrOverload), facts: judge.Facts{Guilt: judge.Suspect, Unlikely: true, Suspected: true},
 			want: judge.Verdict{Action: judge.Hold, Delay: time.Minute}, hears: judge.Unjudged,
 		},
+		{
+			name: "repeated, unavailable for a while", err: retry.After(time.Minute, limiter.ErrUnavailable), facts: judge.Facts{Repeated: true, Unlikely: true},
+			want: judge.Verdict{Action: judge.Hold, Delay: time.Minute}, hears: judge.Unjudged,
+		},
 
 		// delays that overflow
 		{name: "longest Retry-After", err: retry.After(math.MaxInt64, limiter.ErrOverload), facts: ordered(judge.Facts{InHand: hour}), want: judge.Verdict{Action: judge.Return, Delay: judge.Longest}},
