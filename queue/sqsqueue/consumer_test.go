@@ -319,9 +319,9 @@ func TestFaults(t *testing.T) {
 		runs = 1
 	}
 	var rates []float64
-	for seed := range runs {
+	for run := range runs {
 		synctest.Test(t, func(t *testing.T) {
-			seed := 10 * seed
+			seed := 10 * run
 			server := &sqsfake.Server{Latency: 5 * time.Millisecond}
 			q := newQueue(t, server, false, nil)
 			const n = 8_000
