@@ -16,7 +16,7 @@ func (g *ledger) audit() error {
 		}
 	}
 	var count [states]int
-	parked, stalled, apart, counted, spares, watched, named := 0, 0, 0, 0, 0, 0, 0
+	parked, stalled, suspects, apart, counted, spares, watched, named := 0, 0, 0, 0, 0, 0, 0, 0
 	groups := make(map[*group]int)
 	members := make(map[*lane]int)
 	ready := make(map[*lane][4]int) // fresh, again, spares, doubted
@@ -47,8 +47,10 @@ func (g *ledger) audit() error {
 				} else {
 					r[1]++
 				}
-				if d.lane.aside || d.doubt {
+				if d.lane.aside {
 					stalled++
+				} else if d.doubt {
+					suspects++
 				}
 			}
 			ready[d.lane] = r
@@ -88,6 +90,7 @@ func (g *ledger) audit() error {
 	differ("known ids", len(g.byID), named)
 	differ("parked", g.parked, parked)
 	differ("stalled", g.stalled, stalled)
+	differ("suspects", g.suspects, suspects)
 	differ("apart", g.apart, apart)
 	differ("counted", g.counted, counted)
 	differ("spares", g.spares.n, spares)

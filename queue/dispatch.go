@@ -46,7 +46,7 @@ func (e *engine) dispatch() {
 			}
 			continue
 		}
-		permit, err := e.cfg.Limiter.Acquire(e.starts)
+		permit, err := e.acquire()
 		if e.starts.Err() != nil {
 			permit.Cancel()
 			return
@@ -65,6 +65,26 @@ func (e *engine) dispatch() {
 			permit.Cancel()
 		}
 	}
+}
+
+// acquire waits for the permit of the next start. Without look-ahead it notes that it
+// has to wait: only then is a slot free that nothing in hand takes at once.
+func (e *engine) acquire() (limiter.Permit, error) {
+	if e.cfg.NoLookAhead {
+		if permit, ok := e.cfg.Limiter.TryAcquire(); ok {
+			return permit, nil
+		}
+		e.awaitPermit(true)
+		defer e.awaitPermit(false)
+	}
+	return e.cfg.Limiter.Acquire(e.starts)
+}
+
+func (e *engine) awaitPermit(is bool) {
+	e.mu.Lock()
+	e.awaitsPermit = is
+	e.nudgeIntake(time.Now())
+	e.mu.Unlock()
 }
 
 // startable reports whether a handler could be started, but for the limiter;

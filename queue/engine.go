@@ -52,6 +52,8 @@ type engine struct {
 	receiveAt   time.Time          // after failures: not before
 	everWorked  bool               // a receive has succeeded
 
+	awaitsPermit bool // a start waits for the limits; without look-ahead only
+
 	down       bool      // the limits admit single probes, as last asked
 	heldLimit  int       // how many may be held in the present outage
 	holdsSince time.Time // since when any have been
@@ -264,17 +266,22 @@ func (e *engine) maxUnsettled() int {
 // demand counts what will take a permit as soon as it can. What waits behind
 // the first of its group is left out, or one slow group would keep the other
 // groups' slots empty, unless it is more than a full receive for each slot. So are
-// suspects, which come after fresh messages.
+// suspects, which come after fresh messages, unless there is no look-ahead: then they
+// take the slot that a fresh message would be received for.
 func (e *engine) demand() int {
-	return e.waiting() - e.parked - min(e.count[behind], (batchSize-1)*(e.capacity+e.holding())) + e.count[due] - e.stalled + e.asked
+	again := e.count[due] - e.stalled
+	if !e.cfg.NoLookAhead {
+		again -= e.suspects
+	}
+	return e.waiting() - e.parked - min(e.count[behind], (batchSize-1)*(e.capacity+e.holding())) + again + e.asked
 }
 
 // onlyAgain reports whether all that could start has failed before. Then one fresh
 // message is wanted, even if there are permits for none: else what fails each time
 // takes them all, and nothing shows that only that fails. Without look-ahead it needs a
-// free slot. The caller holds mu.
+// free slot, which the others must not take meanwhile. The caller holds mu.
 func (e *engine) onlyAgain() bool {
-	if e.cfg.NoLookAhead && e.count[running] >= e.slots() {
+	if e.cfg.NoLookAhead && !e.awaitsPermit {
 		return false
 	}
 	return e.waiting()-e.parked+e.asked == 0 && e.turns.first() != nil

@@ -108,7 +108,8 @@ type delivery struct {
 //     are suspects, in again if not. It is in turns if it does not stand aside and has
 //     any, and then only.
 //   - parked counts the queued deliveries of lanes that stand aside, stalled their due
-//     ones and all due suspects; apart and counted count those that are marked so.
+//     ones, and suspects the due suspects of all other lanes; apart and counted count
+//     those that are marked so.
 //   - asked is the sum over the receives under way.
 type ledger struct {
 	fresh, kept, busy, out list
@@ -116,15 +117,16 @@ type ledger struct {
 	count                  [states]int
 	groups                 map[string]*group
 
-	plain   lane          // of all messages without a limiter of their own
-	lanes   map[any]*lane // the others, by key
-	turns   turns         // lanes with something to start
-	crowds  heap[*lane]   // lanes that stand aside, the one with most spares first
-	spares  list          // deliveries that are apart and spare, in the order of being held
-	parked  int
-	stalled int
-	apart   int
-	counted int
+	plain    lane          // of all messages without a limiter of their own
+	lanes    map[any]*lane // the others, by key
+	turns    turns         // lanes with something to start
+	crowds   heap[*lane]   // lanes that stand aside, the one with most spares first
+	spares   list          // deliveries that are apart and spare, in the order of being held
+	parked   int
+	stalled  int
+	suspects int
+	apart    int
+	counted  int
 
 	complete func(own limiter.Limiter) limiter.Limiter // adds what each key has
 	perAgain int                                       // the precedence of lanes
@@ -305,7 +307,8 @@ func (g *ledger) end(d *delivery) (next *delivery, left *lane) {
 func (g *ledger) park(l *lane) {
 	l.aside = true
 	g.parked += l.fresh.n
-	g.stalled += l.again.n
+	g.stalled += l.again.n + l.doubted.n
+	g.suspects -= l.doubted.n
 	g.crowds.fix(l)
 }
 
@@ -313,7 +316,8 @@ func (g *ledger) park(l *lane) {
 func (g *ledger) unpark(l *lane) {
 	l.aside = false
 	g.parked -= l.fresh.n
-	g.stalled -= l.again.n
+	g.stalled -= l.again.n + l.doubted.n
+	g.suspects += l.doubted.n
 	g.crowds.remove(l)
 	if l.ready() > 0 {
 		g.turns.add(l)
@@ -404,8 +408,10 @@ func (g *ledger) leave(d *delivery, to state) {
 		g.holds.remove(d)
 	case due:
 		l.dueList(d).remove(d)
-		if l.aside || d.doubt {
+		if l.aside {
 			g.stalled--
+		} else if d.doubt {
+			g.suspects--
 		}
 	}
 	if d.apart && to != due {
@@ -450,11 +456,13 @@ func (g *ledger) enter(d *delivery) {
 		g.holds.fix(d)
 	case due:
 		l.dueList(d).push(d)
-		if l.aside || d.doubt {
+		if l.aside {
 			g.stalled++
+			return
 		}
-		if !l.aside {
-			g.turns.add(l)
+		if d.doubt {
+			g.suspects++
 		}
+		g.turns.add(l)
 	}
 }

@@ -124,6 +124,6 @@ func TestLedger_RandomVerbs(t *testing.T) {
 			g.answered(p)
 		}
 		require.NoError(t, g.audit())
-		require.Zero(t, g.fresh.n+g.kept.n+g.busy.n+g.out.n+len(g.groups)+len(g.lanes)+len(g.byID)+g.parked+g.stalled+g.apart+g.spares.n+g.asked, "seed %d", seed)
+		require.Zero(t, g.fresh.n+g.kept.n+g.busy.n+g.out.n+len(g.groups)+len(g.lanes)+len(g.byID)+g.parked+g.stalled+g.suspects+g.apart+g.spares.n+g.asked, "seed %d", seed)
 	}
 }
