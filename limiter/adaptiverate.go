@@ -180,17 +180,18 @@ func (a *AdaptiveRate) Idle() bool {
 func (a *AdaptiveRate) Rate() float64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.ahead().limit()
+	p := a.ahead()
+	return p.limit()
 }
 
 // ahead returns the pace after the pause, if there is one, as far as is known by
 // now.
-func (a *AdaptiveRate) ahead() *pace {
+func (a *AdaptiveRate) ahead() pace {
 	p := a.pace
 	at := max(a.now(), p.until)
 	p.resume(at)
 	p.fill(at)
-	return &p
+	return p
 }
 
 // Stats returns the pace and what it rests on, at one instant.
@@ -255,19 +256,21 @@ func (a *AdaptiveRate) Acquire(ctx context.Context) (Permit, error) {
 func (a *AdaptiveRate) TryAcquire() (Permit, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.use(a.now())
+	now := a.now()
+	a.use(now)
 	if a.line.Waiting() > 0 {
 		return Permit{}, false
 	}
-	if _, ok := a.take(); !ok {
+	if _, ok := a.takeAt(now); !ok {
 		return Permit{}, false
 	}
 	return Permit{r: a, token: a.taken}, true
 }
 
 // take starts an operation, or says after how long to try again.
-func (a *AdaptiveRate) take() (retry time.Duration, ok bool) {
-	now := a.now()
+func (a *AdaptiveRate) take() (retry time.Duration, ok bool) { return a.takeAt(a.now()) }
+
+func (a *AdaptiveRate) takeAt(now time.Duration) (retry time.Duration, ok bool) {
 	switch at := a.pace.next(now); {
 	case at == line.Never:
 		return line.Never, false

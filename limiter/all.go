@@ -3,6 +3,7 @@ package limiter
 import (
 	"context"
 	"fmt"
+	"iter"
 	"math"
 	"net/http"
 	"reflect"
@@ -66,18 +67,27 @@ func same(a, b Limiter) bool {
 	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && Identity(a) == Identity(b)
 }
 
-// Members returns the limiters that l stands for: the members of an [All], none for
-// an All of none, what a [Keyed] has for the key, otherwise l itself.
-func Members(l Limiter) []Limiter {
-	var found []Limiter
-	for _, m := range parts(l) {
-		if k, ok := m.(interface{ inner() Limiter }); ok {
-			found = append(found, Members(k.inner())...)
-		} else {
-			found = append(found, m)
+// Members iterates over the limiters that l stands for: the members of an [All], none
+// for an All of none, what a [Keyed] has for the key, otherwise l itself.
+func Members(l Limiter) iter.Seq[Limiter] {
+	return func(yield func(Limiter) bool) { members(l, yield) }
+}
+
+func members(l Limiter, yield func(Limiter) bool) bool {
+	switch l := l.(type) {
+	case *all:
+		for _, m := range l.members {
+			if !members(m, yield) {
+				return false
+			}
 		}
+		return true
+	case unlimited:
+		return true
+	case interface{ inner() Limiter }:
+		return members(l.inner(), yield)
 	}
-	return found
+	return yield(l)
 }
 
 // parts returns the limiters of which an operation takes a permit each.

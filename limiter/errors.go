@@ -55,8 +55,12 @@ var (
 // the error of the last attempt counts.
 func Classify(err error) error {
 	if err == nil {
-		return nil
+		return nil // quickly: it is asked for every operation
 	}
+	return classify(err)
+}
+
+func classify(err error) error {
 	for _, class := range [...]error{ErrMisconfigured, ErrOverload, ErrUnavailable} {
 		if errors.Is(err, class) {
 			return class

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -418,7 +419,7 @@ func TestAKeysLimiterIsKnownByItsKey(t *testing.T) {
 	require.Equal(t, limiter.Identity(first), limiter.Identity(again))
 	require.True(t, limiter.Share(first, again))
 	require.NotEqual(t, limiter.Identity(first), limiter.Identity(k.For(1)))
-	members := limiter.Members(again)
+	members := slices.Collect(limiter.Members(again))
 	require.Len(t, members, 2)
 	require.IsType(t, &limiter.Breaker{}, members[0])
 

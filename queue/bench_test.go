@@ -26,7 +26,7 @@ func BenchmarkConsumer(b *testing.B) {
 	require.NoError(b, err)
 	sem, err := limiter.NewSemaphore(1000)
 	require.NoError(b, err)
-	for name, l := range map[string]limiter.Limiter{"breaker": nil, "unlimited": all(b), "semaphore+bucket": all(b, sem, bucket)} {
+	for name, l := range map[string]limiter.Limiter{"default": nil, "unlimited": all(b), "semaphore+bucket": all(b, sem, bucket)} {
 		for _, concurrency := range []int{1, 10, 100} {
 			b.Run(fmt.Sprintf("%s/%d", name, concurrency), func(b *testing.B) {
 				q, err := memqueue.New(memqueue.Config{})
@@ -47,7 +47,7 @@ func BenchmarkConsumer(b *testing.B) {
 				c, err := queue.NewConsumer(q, queue.HandlerFunc(func(context.Context, *queue.Message) error {
 					n.Add(1)
 					return nil
-				}), queue.Config{Concurrency: concurrency, Limiter: l, Logger: quiet})
+				}), queue.Config{Concurrency: concurrency, Limiter: l, NoBreaker: l != nil, NoPace: l != nil, Logger: quiet})
 				require.NoError(b, err)
 				b.ReportAllocs()
 				b.ResetTimer()

@@ -241,7 +241,7 @@ func (e *engine) runJob(j job, permit limiter.Permit, orphaned, more *bool) {
 		} else {
 			result = judge.Read(err, e.cfg.Retry, func(v any, stack []byte) error { return e.panicked(j, v, stack) })
 		}
-		*orphaned, *more = e.finish(j, permit, result)
+		*orphaned, *more = e.finish(&j, permit, result)
 	}()
 	err = e.handler.Handle(j.ctx, j.m.Clone())
 	returned = true

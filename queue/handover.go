@@ -57,7 +57,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	case d.lost:
 		e.returnGroup(d, now)
 		e.end(d, LostLease, now)
-	case err != nil && d.group != nil && e.policy.Stays(judge.Facts{
+	case err != nil && d.group != nil && e.policy.Stays(&judge.Facts{
 		Ordered: true, Draining: e.draining, Held: j.heldFor(now), InHand: now.Sub(m.ReceivedAt),
 	}, retryIn):
 		e.hold(d, now, retryIn, true, false) // those behind it lose no receives

@@ -40,41 +40,45 @@ func (h *heap[T]) remove(item T) {
 	h.items = h.items[:last]
 	if i < last {
 		h.items[i] = moved
-		*h.at(moved) = i + 1
 		h.down(h.up(i))
 	}
 }
 
+// up and down move the item at i to where it belongs. Both put it there only once.
 func (h *heap[T]) up(i int) int {
+	item := h.items[i]
 	for i > 0 {
 		parent := (i - 1) / 2
-		if !h.less(h.items[i], h.items[parent]) {
+		if !h.less(item, h.items[parent]) {
 			break
 		}
-		h.swap(i, parent)
+		h.put(i, h.items[parent])
 		i = parent
 	}
+	h.put(i, item)
 	return i
 }
 
 func (h *heap[T]) down(i int) {
+	item := h.items[i]
 	for {
 		child := 2*i + 1
 		if child >= len(h.items) {
-			return
+			break
 		}
 		if right := child + 1; right < len(h.items) && h.less(h.items[right], h.items[child]) {
 			child = right
 		}
-		if !h.less(h.items[child], h.items[i]) {
-			return
+		if !h.less(h.items[child], item) {
+			break
 		}
-		h.swap(i, child)
+		h.put(i, h.items[child])
 		i = child
 	}
+	h.put(i, item)
 }
 
-func (h *heap[T]) swap(i, j int) {
-	h.items[i], h.items[j] = h.items[j], h.items[i]
-	*h.at(h.items[i]), *h.at(h.items[j]) = i+1, j+1
+func (h *heap[T]) put(i int, item T) {
+	h.items[i] = item
+	*h.at(item) = i + 1
 }

@@ -185,15 +185,6 @@ func (e *engine) ready(ctx context.Context, most int, within time.Duration, hold
 
 // probing reports whether the limits admit single probes.
 func probing(limit limiter.Limiter) bool {
-	for _, b := range limits.Of[*limiter.Breaker](limit) {
-		if b.State() == limiter.Open {
-			return true
-		}
-	}
-	for _, a := range limits.Of[*limiter.AdaptiveRate](limit) {
-		if a.Stats().Mode == limiter.PaceOutage {
-			return true
-		}
-	}
-	return false
+	return limits.Any(limit, func(b *limiter.Breaker) bool { return b.State() == limiter.Open }) ||
+		limits.Any(limit, func(a *limiter.AdaptiveRate) bool { return a.Stats().Mode == limiter.PaceOutage })
 }

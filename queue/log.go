@@ -77,7 +77,7 @@ func (e *engine) log(t topic, level slog.Level, text string, args ...any) {
 }
 
 // logResult logs a run that failed.
-func (e *engine) logResult(j job, f judge.Facts, v judge.Verdict) {
+func (e *engine) logResult(j *job, f *judge.Facts, v judge.Verdict) {
 	switch {
 	case f.Err == nil || f.Postponed || f.Interrupted || v.Action == judge.Drop || v.Action == judge.DeadLetter || f.Panicked:
 		return // no failure, or logged elsewhere
@@ -96,7 +96,7 @@ func (e *engine) logResult(j job, f judge.Facts, v judge.Verdict) {
 
 // logRefusal logs a refusal and the pace that it led to, and that a rate is set too
 // high if refusals keep coming.
-func (e *engine) logRefusal(j job, f judge.Facts) {
+func (e *engine) logRefusal(j *job, f *judge.Facts) {
 	limit := e.limits
 	if own := j.d.lane.own; own != nil {
 		limit = own

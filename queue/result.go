@@ -17,7 +17,7 @@ const maxOrdered = 11 * time.Hour
 // with the message what the result means. It reports whether Run has given the
 // handler up meanwhile, and otherwise whether another message could be started
 // at once.
-func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orphaned, more bool) {
+func (e *engine) finish(j *job, permit limiter.Permit, result judge.Result) (orphaned, more bool) {
 	d, now := j.d, time.Now()
 	took := now.Sub(j.at)
 	f := judge.Facts{
@@ -26,10 +26,10 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	cause := context.Cause(j.ctx)
 	f.Interrupted = cause == ErrDrainTimeout || cause == ErrLeaseLost || cause == context.DeadlineExceeded && took < e.telling
 	if f.Class != nil && !f.Permanent && !f.Postponed && !f.Interrupted {
-		f = e.compare(j, f, now)
+		e.compare(j, &f, now)
 	}
-	f.Repeated = e.repeated(j, f, now)
-	everybody := e.hear(j, permit, f, now)
+	f.Repeated = e.repeated(j, &f, now)
+	everybody := e.hear(j, permit, &f, now)
 	f.Outage = f.Class == limiter.ErrUnavailable && (limiter.Tripped(e.limits) || d.lane.own != nil && limiter.Tripped(d.lane.own))
 	local := f.Err != nil && d.lane.own != nil && !(everybody && suffers(e.limits))
 	j.cancel(nil)
@@ -50,7 +50,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		d.streak = judge.Streak{} // they are no longer in a row
 	}
 	f.Streak, f.Failing = d.streak.Len(), d.streak.Lasts(now)
-	v := judge.Judge(e.policy, f)
+	v := judge.Judge(&e.policy, &f)
 	var rations string
 	switch v.Action {
 	case judge.Ack:
@@ -70,7 +70,7 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 		allowed, began := e.guard.Allow(now)
 		if !allowed {
 			f.Guarded = true
-			v = judge.Judge(e.policy, f)
+			v = judge.Judge(&e.policy, &f)
 		}
 		if began {
 			rations = guardBegins
@@ -118,11 +118,11 @@ func (e *engine) finish(j job, permit limiter.Permit, result judge.Result) (orph
 	}
 	e.unlock()
 
-	e.report(j, f, v, took, due)
-	e.logResult(j, f, v)
+	e.report(j, &f, v, took, due)
+	e.logResult(j, &f, v)
 	e.reportGuard(rations)
 	if v.Action == judge.DeadLetter {
-		e.handOver(j, v.Reason, f.Err)
+		e.handOver(*j, v.Reason, f.Err)
 	}
 	return false, more
 }
@@ -146,11 +146,11 @@ func (m *Message) age(now time.Time) time.Duration {
 
 // compare adds how guilty a message is whose result names a class, by what others
 // did, whether it was a suspect before, and whether a host does not wait for it alone.
-func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Facts {
+func (e *engine) compare(j *job, f *judge.Facts, now time.Time) {
 	if e.host != nil {
-		f.Guilt, f.Alone = e.host.Guilt(j.m.Attempt, f)
+		f.Guilt, f.Alone = e.host.Guilt(j.m.Attempt, *f)
 		f.Suspected = f.Guilt != judge.Innocent
-		return f
+		return
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -164,14 +164,13 @@ func (e *engine) compare(j job, f judge.Facts, now time.Time) judge.Facts {
 	f.Suspected = d.streak.Suspected()
 	f.Guilt = others.Fail(now, &d.streak, f.Class)
 	f.Unlikely = d.streak.Unlikely()
-	return f
 }
 
 // repeated reports whether a failure is no news of the downstream: the message has
 // failed the same way before, and a fresh one has succeeded since. It would be counted
 // again and again, until a third of the messages, that of one backend of several, is
 // most of what fails.
-func (e *engine) repeated(j job, f judge.Facts, now time.Time) bool {
+func (e *engine) repeated(j *job, f *judge.Facts, now time.Time) bool {
 	if f.Class == nil || e.host != nil || j.d.lane.own != nil {
 		return false
 	}
@@ -186,7 +185,7 @@ func (e *engine) repeated(j job, f judge.Facts, now time.Time) bool {
 // limits for all have. A failure downstream of a message with a limiter of its own
 // is that key's trouble, and the limits for all abstain, or one key's 429 would pace
 // every key, unless half of the keys are in trouble.
-func (e *engine) hear(j job, shared limiter.Permit, f judge.Facts, now time.Time) (everybody bool) {
+func (e *engine) hear(j *job, shared limiter.Permit, f *judge.Facts, now time.Time) (everybody bool) {
 	switch heard := f.Hears(); heard {
 	case judge.NeverRan:
 		j.own.Cancel()
@@ -275,7 +274,7 @@ const freshLeeway = 20
 // held as may be, before it receives a fresh one to see whether that succeeds.
 const leastFresh = time.Second
 
-func (e *engine) report(j job, f judge.Facts, v judge.Verdict, took time.Duration, due time.Time) {
+func (e *engine) report(j *job, f *judge.Facts, v judge.Verdict, took time.Duration, due time.Time) {
 	if finished := e.cfg.Trace.Finished; finished != nil {
 		var o Outcome
 		switch v.Action {

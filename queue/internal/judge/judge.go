@@ -77,12 +77,19 @@ const GiveUp = 12 * time.Hour
 const Longest = 10 * 365 * 24 * time.Hour
 
 // Judge is the table of results in package queue's documentation.
-func Judge(p Policy, f Facts) Verdict {
+func Judge(p *Policy, f *Facts) Verdict {
 	switch {
 	case f.LeaseLost:
 		return Verdict{Action: Drop}
 	case f.Err == nil:
 		return Verdict{Action: Ack}
+	}
+	return p.failed(f)
+}
+
+// failed judges a run that has failed.
+func (p *Policy) failed(f *Facts) Verdict {
+	switch {
 	case f.Postponed:
 		return p.wait(f, Verdict{Delay: min(f.Delay, Longest)})
 	case f.Permanent:
@@ -100,16 +107,16 @@ func Judge(p Policy, f Facts) Verdict {
 	if policy.MaxAttempts > 0 && attempts >= policy.MaxAttempts {
 		return p.bury(f, retry.ReasonExhausted)
 	}
-	return p.wait(f, Verdict{Delay: f.backoff(policy, attempts), Failed: true})
+	return p.wait(f, Verdict{Delay: f.backoff(&policy, attempts), Failed: true})
 }
 
 // backoff is how long the message waits after so many failures.
-func (f Facts) backoff(p retry.Policy, n int) time.Duration {
+func (f *Facts) backoff(p *retry.Policy, n int) time.Duration {
 	return min(max(p.Backoff(n), f.Pause), Longest)
 }
 
 // attempts counts those that have failed, with this one.
-func (f Facts) attempts() int {
+func (f *Facts) attempts() int {
 	if f.Attempts > 0 {
 		return f.Attempts
 	}
@@ -118,11 +125,11 @@ func (f Facts) attempts() int {
 
 // keep holds a message that was refused for no fault of its own, for as long as
 // one may be held.
-func (p Policy) keep(f Facts) Verdict {
+func (p *Policy) keep(f *Facts) Verdict {
 	if p.GiveUp > 0 && f.Age >= p.GiveUp && f.Failing >= leastFailing {
 		return p.bury(f, ReasonNoComparison)
 	}
-	v := Verdict{Action: Return, Delay: f.backoff(p.Retry, max(f.Run, f.Streak))}
+	v := Verdict{Action: Return, Delay: f.backoff(&p.Retry, max(f.Run, f.Streak))}
 	if p.Stays(f, v.Delay) && (!f.Alone || f.Ordered) {
 		v.Action = Hold
 	}
@@ -135,7 +142,7 @@ const leastFailing = time.Hour
 
 // Stays reports whether a message may stay in hand until it runs again after
 // delay.
-func (p Policy) Stays(f Facts, delay time.Duration) bool {
+func (p *Policy) Stays(f *Facts, delay time.Duration) bool {
 	switch {
 	case f.Draining: // nobody is left to run it again
 		return false
@@ -147,7 +154,7 @@ func (p Policy) Stays(f Facts, delay time.Duration) bool {
 
 // wait has a message wait for another run. One of an ordered group stays in hand,
 // at the head of its group, so that those behind it lose no receives.
-func (p Policy) wait(f Facts, v Verdict) Verdict {
+func (p *Policy) wait(f *Facts, v Verdict) Verdict {
 	v.Action = Return
 	if f.Ordered && p.Stays(f, v.Delay) {
 		v.Action = Hold
@@ -157,7 +164,7 @@ func (p Policy) wait(f Facts, v Verdict) Verdict {
 
 // bury hands a message that has failed for good to the dead-letter sink, or has
 // it tried again much later where none may go there.
-func (p Policy) bury(f Facts, reason string) Verdict {
+func (p *Policy) bury(f *Facts, reason string) Verdict {
 	if p.DeadLetters && !f.Guarded {
 		return Verdict{Action: DeadLetter, Reason: reason, Failed: true}
 	}
@@ -198,7 +205,7 @@ const (
 )
 
 // Hears says what the limits hear of a run.
-func (f Facts) Hears() Hearing {
+func (f *Facts) Hears() Hearing {
 	switch {
 	case f.Postponed:
 		return NeverRan

@@ -225,7 +225,7 @@ func TestJudge(t *testing.T) {
 				f.Result = read(c.err, p.Retry)
 			}
 			f.Run = max(f.Run, 1)
-			require.Equal(t, c.want, judge.Judge(p, f))
+			require.Equal(t, c.want, judge.Judge(&p, &f))
 			require.Equal(t, c.hears, f.Hears())
 		})
 	}
@@ -264,7 +264,7 @@ func TestJudge_Properties(t *testing.T) {
 			p.Retry.Retryable = func(error) bool { return worth }
 		}
 		f.Result = read(err, p.Retry)
-		v := judge.Judge(p, f)
+		v := judge.Judge(&p, &f)
 		what := fmt.Sprintf("%+v of %+v by %+v", v, f, p)
 		refused := f.Class != nil && !f.Permanent && !f.Postponed && f.Guilt != judge.Guilty
 
@@ -280,7 +280,7 @@ func TestJudge_Properties(t *testing.T) {
 			require.False(t, f.Interrupted && !f.Permanent, what)
 			require.False(t, refused && f.Class != limiter.ErrUnavailable && f.Age < p.GiveUp, what)
 			f.Guarded = true
-			guarded := judge.Judge(p, f)
+			guarded := judge.Judge(&p, &f)
 			require.Contains(t, []judge.Action{judge.Return, judge.Hold}, guarded.Action, what)
 			require.True(t, guarded.Failed && guarded.Delay >= min(p.Retry.MaxDelay, judge.Longest), what)
 		case judge.Hold:
@@ -337,7 +337,8 @@ func TestRead_ErrorThatPanics(t *testing.T) {
 				require.ErrorAs(t, result.Err, &panicked)
 				require.Contains(t, panicked.Error(), method)
 				require.NotEmpty(t, panicked.Stack)
-				v := judge.Judge(newPolicy(), judge.Facts{Result: result, Run: 1})
+				p := newPolicy()
+				v := judge.Judge(&p, &judge.Facts{Result: result, Run: 1})
 				require.Equal(t, judge.Verdict{Action: judge.Return, Delay: time.Second, Failed: true}, v)
 			})
 		}

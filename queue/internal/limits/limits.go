@@ -103,11 +103,21 @@ func Of[L limiter.Limiter](among ...limiter.Limiter) []L {
 		if l == nil {
 			continue
 		}
-		for _, m := range limiter.Members(l) {
+		for m := range limiter.Members(l) {
 			if m, ok := m.(L); ok && !slices.ContainsFunc(found, func(f L) bool { return any(f) == any(m) }) {
 				found = append(found, m)
 			}
 		}
 	}
 	return found
+}
+
+// Any reports whether is holds for one of a kind among the limiter and its members.
+func Any[L limiter.Limiter](limit limiter.Limiter, is func(L) bool) bool {
+	for m := range limiter.Members(limit) {
+		if m, ok := m.(L); ok && is(m) {
+			return true
+		}
+	}
+	return false
 }

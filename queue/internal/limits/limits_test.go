@@ -1,6 +1,7 @@
 package limits_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -49,7 +50,7 @@ func TestOneOfTheUsersOwnTakesTheDefaultsPlace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := must[limiter.Limiter](t)(limits.Complete(c.known, c.gate, c.d))
 			var got []string
-			for _, m := range limiter.Members(l) {
+			for m := range limiter.Members(l) {
 				switch m := m.(type) {
 				case *limiter.Breaker:
 					got = append(got, map[bool]string{true: theirs, false: aBreaker}[m == breaker])
@@ -103,10 +104,10 @@ func TestKeysAreCompletedEachForItself(t *testing.T) {
 	p.Release(refused{})
 	require.Equal(t, limiter.ByPause, keys.Complete(a).Blocked().Reason, "and it is remembered")
 	require.Empty(t, keys.Complete(b).Blocked().Reason)
-	require.Len(t, limiter.Members(keys.Complete(b)), 3)
+	require.Len(t, slices.Collect(limiter.Members(keys.Complete(b))), 3)
 
 	breaker := must[*limiter.Breaker](t)(limiter.NewBreaker(limiter.BreakerConfig{}))
-	require.Len(t, limiter.Members(keys.Complete(breaker)), 2)
+	require.Len(t, slices.Collect(limiter.Members(keys.Complete(breaker))), 2)
 	none := must[*limits.Keys](t)(limits.NewKeys(limits.Defaults{}))
 	require.Same(t, a, none.Complete(a))
 }
