@@ -52,11 +52,13 @@ func All(limiters ...Limiter) (Limiter, error) {
 			}
 		}
 	}
-	switch len(members) {
-	case 0:
+	switch {
+	case len(members) == 0:
 		return unlimited{}, nil
-	case 1:
+	case len(members) == 1:
 		return members[0], nil
+	case len(limiters) == 1:
+		return limiters[0], nil
 	}
 	return &all{members: members}, nil
 }

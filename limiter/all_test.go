@@ -16,6 +16,8 @@ func TestAllOfFew(t *testing.T) {
 	s := newSemaphore(t, 1)
 	require.Same(t, s, all(t, s))
 	require.Same(t, s, all(t, all(t, s), s, all(t)))
+	two := all(t, s, newSemaphore(t, 1))
+	require.Same(t, two, all(t, two))
 
 	none := all(t)
 	require.Equal(t, none, all(t, none))
