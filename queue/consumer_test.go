@@ -670,7 +670,11 @@ func TestTheGuardCanBeTurnedOff(t *testing.T) {
 
 func TestGroupsStayInOrder(t *testing.T) {
 	const groups, each = 20, 20
-	for seed := range uint64(20) {
+	seeds := uint64(20)
+	if testing.Short() {
+		seeds = 6
+	}
+	for seed := range seeds {
 		bubble(t, fmt.Sprint("seed ", seed), func(t *testing.T) {
 			q := newQueue(t, memqueue.Config{FIFO: true})
 			for i := range each {
