@@ -351,7 +351,7 @@ func (a *AdaptiveRate) ReleasePermit(token uint64, err error) {
 		a.cause = err
 		a.refused++
 		if again.Is(err) {
-			a.pace.again(after, now)
+			a.pace.again(token, after, now)
 			break
 		}
 		a.share += (1 - a.share) / memory

@@ -705,6 +705,34 @@ func TestAdaptiveRateOfWhatIsNoNews(t *testing.T) {
 	})
 }
 
+// Bare refusals that turn out to be the operations' own have lowered the pace for
+// nothing: it rises as they go on, until it is not used up and there is none.
+func TestAdaptiveRateOfWhatWasNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
+		run := func(n int, refusal error) {
+			for i := range n {
+				p, err := a.Acquire(t.Context())
+				require.NoError(t, err)
+				time.Sleep(100 * ms)
+				if i%10 > 0 {
+					p.Release(nil)
+				} else {
+					p.Release(refusal)
+				}
+			}
+		}
+		run(300, limiter.ErrOverload)
+		low := a.Rate()
+		require.Less(t, low, 6.0) // of the 10 that one caller can start
+		began := time.Now()
+		run(200, again.Mark(limiter.ErrOverload))
+		t.Logf("from %.1f/s; 200 of them took %v", low, time.Since(began))
+		require.Equal(t, math.Inf(1), a.Rate())
+		require.Less(t, time.Since(began), time.Minute)
+	})
+}
+
 // Operations that abstain are operations all the same: if every second one does, the
 // API's capacity is used as well.
 func TestAdaptiveRateOfOperationsThatAbstain(t *testing.T) {

@@ -284,9 +284,24 @@ func (p *pace) abstain(token uint64, now time.Duration) {
 // unavailable would take any rate.
 func (p *pace) fail() { p.flying-- }
 
-// again says that an operation was refused that had been before, while others were
-// accepted. It starts nothing for so long, and says nothing about the pace.
-func (p *pace) again(after, now time.Duration) {
+// again says that an operation was refused for no other reason than itself, while
+// others were accepted. It starts nothing for so long, and says nothing about the
+// pace. The like of it have lowered the pace, if they were refused without a
+// Retry-After before that was known, so it rises again, until it is not used up.
+// Then there is no limit again.
+func (p *pace) again(token uint64, after, now time.Duration) {
+	if after <= 0 {
+		p.abstain(token, now)
+		switch {
+		case !p.bare || p.used == 0:
+		case p.rate < usedMost*p.used:
+			p.fill(now)
+			p.rate = max(p.rate*(1+againStep), p.share.best)
+		default:
+			p.unlearn(now)
+		}
+		return
+	}
 	p.fail()
 	c := &p.bucket
 	if until := now + after; until > p.until && !c.doubt.deaf {
@@ -324,12 +339,17 @@ func (p *pace) recover(now time.Duration) {
 	switch silence := now - p.acceptedAt; {
 	case !p.bare: // a refusal that follows upon a pause has changed nothing
 	case outage && p.rowBefore < leastPace: // nothing was accepted before it, and nothing learned
-		p.rate, p.bare = math.Inf(1), false
-		p.bucket = newBucketControl()
-		p.usedFrom, p.usedN, p.used = now, 0, 0
+		p.unlearn(now)
 	case silence.Seconds() >= max(1, downAccepted/p.rowBefore):
 		p.rate = max(p.rate, p.rowBefore)
 	}
+}
+
+// unlearn has no limit again.
+func (p *pace) unlearn(now time.Duration) {
+	p.rate, p.bare = math.Inf(1), false
+	p.bucket = newBucketControl()
+	p.usedFrom, p.usedN, p.used = now, 0, 0
 }
 
 // memory returns for how many seconds deliveries count.

@@ -29,6 +29,9 @@ const (
 	// steps up become longer.
 	longUp = 3
 
+	// The step up with a refusal that is the operation's own.
+	againStep = 0.25
+
 	// One round-trip leaves so much of the pace at least, and no refusal less than
 	// so much of what has been delivered lately.
 	roundLeast     = 0.25

@@ -77,11 +77,13 @@ func TestDrain_AtAnyMoment(t *testing.T) {
 // consumer's lock.
 type counting struct{ results int }
 
-func (*counting) Deadline() (handlers, run time.Time)         { return time.Time{}, time.Time{} }
-func (*counting) Guard() *judge.Guard                         { return nil }
-func (*counting) Guilt(int, judge.Facts) (judge.Guilt, bool)  { return judge.Innocent, false }
-func (h *counting) Judged(string, judge.Facts, judge.Verdict) { h.results++ }
-func (*counting) Blocked(limiter.Block)                       {}
+func (*counting) Deadline() (handlers, run time.Time) { return time.Time{}, time.Time{} }
+func (*counting) Guard() *judge.Guard                 { return nil }
+func (*counting) Guilt(string, int, judge.Facts) (judge.Guilt, bool, bool) {
+	return judge.Innocent, false, false
+}
+func (h *counting) Judged(string, int, judge.Facts, judge.Verdict) { h.results++ }
+func (*counting) Blocked(limiter.Block)                            {}
 
 // A handler that returns when Run is about to give it up, or has just done so,
 // has a result or is abandoned, and never both.

@@ -81,11 +81,13 @@ func TestResultsThatStopTheReceivesDontLinger(t *testing.T) {
 // An until is a host with a deadline.
 type until struct{ at time.Time }
 
-func (u until) Deadline() (handlers, run time.Time)            { return u.at, u.at.Add(time.Second) }
-func (until) Guard() *judge.Guard                              { return nil }
-func (until) Guilt(int, judge.Facts) (judge.Guilt, bool)       { return judge.Innocent, false }
-func (until) Judged(id string, _ judge.Facts, _ judge.Verdict) {}
-func (until) Blocked(limiter.Block)                            {}
+func (u until) Deadline() (handlers, run time.Time) { return u.at, u.at.Add(time.Second) }
+func (until) Guard() *judge.Guard                   { return nil }
+func (until) Guilt(string, int, judge.Facts) (judge.Guilt, bool, bool) {
+	return judge.Innocent, false, false
+}
+func (until) Judged(id string, _ int, _ judge.Facts, _ judge.Verdict) {}
+func (until) Blocked(limiter.Block)                                   {}
 
 // The host of a Run may set the deadline of its handlers, in place of DrainTimeout,
 // and reports the drain itself.

@@ -77,7 +77,7 @@ func (e *engine) finish(j *job, permit limiter.Permit, result judge.Result) (orp
 		}
 	}
 	if e.host != nil {
-		e.host.Judged(j.m.ID, f, v)
+		e.host.Judged(j.m.ID, j.m.Attempt, f, v)
 	}
 
 	e.pace.ended(now, took, e.capacity)
@@ -148,7 +148,7 @@ func (m *Message) age(now time.Time) time.Duration {
 // did, whether it was a suspect before, and whether a host does not wait for it alone.
 func (e *engine) compare(j *job, f *judge.Facts, now time.Time) {
 	if e.host != nil {
-		f.Guilt, f.Alone = e.host.Guilt(j.m.Attempt, *f)
+		f.Guilt, f.Alone, f.Typical = e.host.Guilt(j.m.ID, j.m.Attempt, *f)
 		f.Suspected = f.Guilt != judge.Innocent
 		return
 	}

@@ -119,12 +119,12 @@ func (inv *invocation) Guard() *judge.Guard { return &inv.guard }
 // Guilt also says that an innocent message is not waited for while others succeed:
 // its batch is all that the process works on, and a batch waits for what stops every
 // message, a pause or an outage, and not for one of them.
-func (inv *invocation) Guilt(receives int, f judge.Facts) (g judge.Guilt, alone bool) {
-	return inv.health.failed(time.Now(), receives, f)
+func (inv *invocation) Guilt(id string, receives int, f judge.Facts) (g judge.Guilt, alone, typical bool) {
+	return inv.health.failed(time.Now(), id, receives, f)
 }
 
 // Judged notes what becomes of a message, and what that says of the downstream.
-func (inv *invocation) Judged(id string, f judge.Facts, v judge.Verdict) {
+func (inv *invocation) Judged(id string, receives int, f judge.Facts, v judge.Verdict) {
 	now := time.Now()
 	fate := decided
 	switch {
@@ -136,7 +136,7 @@ func (inv *invocation) Judged(id string, f judge.Facts, v judge.Verdict) {
 	inv.source.note(id, fate, f.Alone && f.Class == limiter.ErrOverload)
 	switch {
 	case v.Action == judge.Ack:
-		inv.health.succeeded(now)
+		inv.health.succeeded(now, id, receives, f)
 		inv.works()
 	case fate == refused:
 		inv.fails(id, time.Time{})

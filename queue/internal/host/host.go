@@ -24,14 +24,15 @@ type Host interface {
 	// Guard rations dead letters over all runs.
 	Guard() *judge.Guard
 
-	// Guilt says how guilty a message is that was received so often and whose
-	// result names a class, since other processes saw its earlier results; and
-	// whether others succeed, so that the host does not wait for it alone.
-	Guilt(receives int, f judge.Facts) (g judge.Guilt, alone bool)
+	// Guilt says how guilty a message is that was received so often and whose result
+	// names a class, since other processes saw its earlier results; whether others
+	// succeed, so that the host does not wait for it alone; and whether the like of it
+	// are refused each time that they run.
+	Guilt(id string, receives int, f judge.Facts) (g judge.Guilt, alone, typical bool)
 
-	// Judged reports each result before its message is settled: the message's id,
-	// what was known, and what becomes of the message.
-	Judged(id string, f judge.Facts, v judge.Verdict)
+	// Judged reports each result before its message is settled: the message's id, how
+	// often it was received, what was known, and what becomes of the message.
+	Judged(id string, receives int, f judge.Facts, v judge.Verdict)
 
 	// Blocked reports what keeps the consumer from starting messages.
 	Blocked(b limiter.Block)

@@ -37,6 +37,7 @@ type Facts struct {
 	Guilt       Guilt
 	Suspected   bool          // it was a suspect before
 	Unlikely    bool          // its failures in a row are hardly chance
+	Typical     bool          // the like of it is refused each time, while others are not
 	Alone       bool          // others succeed, and nobody waits until it may run again
 	Repeated    bool          // it failed before, and others have succeeded since: it is no news of the downstream
 	Streak      int           // failures in a row with the same class, over all deliveries
@@ -210,6 +211,10 @@ func (f *Facts) Hears() Hearing {
 	case f.Postponed:
 		return NeverRan
 	case f.Panicked, f.Err != nil && f.Interrupted:
+		return Unjudged
+	case f.Typical && f.Pause == 0:
+		return Heeded
+	case f.Typical: // a pause would not change it
 		return Unjudged
 	case f.Class == limiter.ErrOverload && f.Pause > 0 && !f.Suspected: // up to the verdict, a Retry-After binds everybody
 		if f.Unlikely {

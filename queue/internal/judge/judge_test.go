@@ -185,6 +185,11 @@ func TestJudge(t *testing.T) {
 		{name: "lease lost, permanent", err: retry.Permanent(errPlain), facts: judge.Facts{LeaseLost: true}, want: judge.Verdict{Action: judge.Drop}},
 
 		// what is no news
+		{name: "typical", err: limiter.ErrOverload, facts: judge.Facts{Typical: true}, want: judge.Verdict{Action: judge.Hold, Delay: time.Second}, hears: judge.Heeded},
+		{
+			name: "typical, with a Retry-After", err: retry.After(time.Minute, limiter.ErrOverload), facts: judge.Facts{Typical: true},
+			want: judge.Verdict{Action: judge.Hold, Delay: time.Minute}, hears: judge.Unjudged,
+		},
 		{name: "repeated", err: limiter.ErrUnavailable, facts: judge.Facts{Repeated: true}, want: judge.Verdict{Action: judge.Hold, Delay: time.Second}, hears: judge.Unjudged},
 		{
 			name: "repeated, Retry-After", err: retry.After(time.Minute, limiter.ErrOverload), facts: judge.Facts{Repeated: true},
