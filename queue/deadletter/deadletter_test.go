@@ -370,7 +370,7 @@ func TestTrouble(t *testing.T) {
 		doubt  int // letters that may have been accepted, if it ends
 		within time.Duration
 	}{
-		"short outage":  {err: limiter.ErrUnavailable, until: 3 * time.Second},
+		"short outage":  {err: limiter.ErrUnavailable, until: 300 * time.Millisecond}, // seven jittered delays add up to less once in a hundred million runs
 		"long outage":   {err: limiter.ErrUnavailable, until: time.Hour, ends: true, doubt: 10},
 		"overload":      {err: overload(time.Minute), until: time.Minute},
 		"misconfigured": {err: limiter.ErrMisconfigured, until: time.Hour, ends: true, within: time.Second},
