@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// A Reason says what keeps a limiter from starting an operation; "" is nothing.
-// The constants are those of this package. Limiters of your own, and consumers,
-// define further ones.
+// A Reason is what keeps a limiter from starting an operation; "" means nothing
+// does. The constants are those of this package. Your own limiters, and
+// consumers, define others.
 type Reason string
 
 // The reasons of this package's limiters.
@@ -22,11 +22,11 @@ const (
 )
 
 // Outage reports whether r stands for an outage, a pause or a closed valve,
-// during which the downstream is not to be called, rather than for capacity that
+// during which the downstream must not be called, rather than for capacity that
 // is in use.
 func (r Reason) Outage() bool { return r == ByBreaker || r == ByPause || r == ByValve }
 
-// precedence is higher for reasons that others do not matter beside.
+// precedence is higher for a reason that makes the others irrelevant.
 func (r Reason) precedence() int {
 	switch r {
 	case "":
@@ -41,13 +41,13 @@ func (r Reason) precedence() int {
 	return 1
 }
 
-// A Block says why no operation could start, and until when. The zero Block
-// says that one could start now.
+// A Block is why no operation could start, and until when. The zero Block
+// means that one could start now.
 type Block struct {
-	Reason Reason    // what blocks; "" for nothing, and then all else is zero
+	Reason Reason    // what blocks; "" for nothing, and then the other fields are zero
 	Name   string    // of the limiter that blocks, where it has one
 	Until  time.Time // when the block ends; zero where that is not known
-	Cause  error     // the error behind it, such as the one that opened the breaker; nil where there is none
+	Cause  error     // the underlying error, such as the one that opened the breaker; nil if there is none
 }
 
 // String returns b for people and logs: the reason, the name, the end and the

@@ -13,17 +13,17 @@ import (
 	"github.com/rampmeter/rampmeter/internal/nils"
 )
 
-// The errors that mean something to limiters: what an operation's error says
-// about the downstream as a whole, not about one request. A typed error of a
-// client answers errors.Is for the one that fits. Test with [Classify].
+// The errors that limiters understand: what an operation's error says about
+// the downstream as a whole, not about one request. A client's typed error
+// answers errors.Is for the one that fits. Test with [Classify].
 var (
-	// ErrOverload is the downstream saying slow down (429, or 503 or 403 with a
-	// Retry-After or a quota that is used up). For how long: RetryAfter()
-	// time.Duration of any error in the same tree.
+	// ErrOverload means that the downstream asks callers to slow down (429, or
+	// 503 or 403 with a Retry-After or a used-up quota). [RetryAfter] returns for
+	// how long.
 	ErrOverload = errors.New("limiter: the downstream is overloaded")
 
 	// ErrUnavailable means that the downstream can't be reached or is broken: no
-	// answer, part of one, or a 5xx.
+	// response, part of one, or a 5xx.
 	ErrUnavailable = errors.New("limiter: the downstream is unavailable")
 
 	// ErrMisconfigured means that this operation, and perhaps every one, will not
@@ -36,26 +36,26 @@ var (
 // [ErrUnavailable], [ErrMisconfigured], or nil when it says nothing, as a
 // success, a bad request, an undecodable body or our own cancellation do.
 //
-// An error that answers errors.Is for one of the three is taken at its word. So are
-// the status codes of gRPC, in the errors of its Go package: Unavailable, Internal
-// and DataLoss are ErrUnavailable, ResourceExhausted is ErrOverload, Unauthenticated
-// and PermissionDenied are ErrMisconfigured, DeadlineExceeded is a timeout.
-// Otherwise the standard library's own errors are understood:
+// An error that answers errors.Is for one of the three is that class. The errors of
+// the gRPC Go package are classified by their status codes: Unavailable, Internal and
+// DataLoss are ErrUnavailable, ResourceExhausted is ErrOverload, Unauthenticated and
+// PermissionDenied are ErrMisconfigured, DeadlineExceeded is a timeout. Otherwise
+// Classify recognizes the standard library's own errors:
 //
-//   - Certificates that can't be verified or are refused, a server that does not speak
-//     TLS, and host names that do not exist are ErrMisconfigured.
+//   - Certificates that can't be verified or are refused, a server that does not
+//     speak TLS, and host names that do not exist are ErrMisconfigured.
 //   - Timeouts of any kind, failed connections, reset HTTP/2 streams, and every
 //     request that [http.Client] got no response to, are ErrUnavailable.
-//   - context.Canceled is never the downstream's doing.
+//   - context.Canceled is never the downstream's fault.
 //
-// Whose a context.DeadlineExceeded is can't be seen in an error alone. It is
-// ErrUnavailable, since most deadlines are how long an operation may take. Where more
-// is known, it is nobody's: when the context has ended that was passed to [Do], or that
-// of a [Transport]'s request, and when the attempts of package retry ran into it. There
-// the error of the last attempt counts.
+// A context.DeadlineExceeded is ErrUnavailable, since most deadlines limit how long
+// an operation may take. It says nothing where the deadline is known to be the
+// caller's: [Do] and [Transport] check whether the context that they were given has
+// ended. If the attempts of package retry ran into it, the error of the last attempt
+// counts.
 func Classify(err error) error {
 	if err == nil {
-		return nil // quickly: it is asked for every operation
+		return nil // the fast path: called for every operation
 	}
 	return classify(err)
 }
@@ -79,8 +79,8 @@ func classify(err error) error {
 		authority x509.UnknownAuthorityError
 		host      x509.HostnameError
 		invalid   x509.CertificateInvalidError
-		record    tls.RecordHeaderError // what answers does not speak TLS
-		alert     tls.AlertError        // it refused our side of the handshake
+		record    tls.RecordHeaderError // the server does not speak TLS
+		alert     tls.AlertError        // the server refused our side of the handshake
 		timeout   net.Error
 		op        *net.OpError
 		stream    http2Error
@@ -91,7 +91,7 @@ func classify(err error) error {
 		errors.As(err, &cert), errors.As(err, &authority), errors.As(err, &host), errors.As(err, &invalid),
 		errors.As(err, &record), errors.As(err, &alert):
 		return ErrMisconfigured
-	case errors.Is(err, context.DeadlineExceeded), // also in a net.Error that does not look so deep
+	case errors.Is(err, context.DeadlineExceeded), // also inside a net.Error whose Timeout does not see it
 		errors.As(err, &timeout) && timeout.Timeout(),
 		errors.As(err, &dns), errors.As(err, &op), errors.As(err, &stream),
 		errors.As(err, &request) && request.Op != "parse":
@@ -100,8 +100,8 @@ func classify(err error) error {
 	return classOfCode(grpcCode(err))
 }
 
-// http2Error is how net/http lets others have its error for a reset stream: errors.As
-// finds it by its fields.
+// http2Error matches net/http's unexported error for a reset stream, which errors.As
+// finds by its fields.
 type http2Error struct {
 	StreamID uint32
 	Code     uint32
@@ -111,8 +111,8 @@ type http2Error struct {
 func (http2Error) Error() string { return "stream error" }
 
 // grpcCode returns the code of the first error in err's tree that has a method
-// GRPCStatus, as those of google.golang.org/grpc/status do, or 0. It is found by
-// reflection, because the method's result is of a type of that module.
+// GRPCStatus, as those of google.golang.org/grpc/status do, or 0. It uses
+// reflection, because the method returns a type of that module.
 func grpcCode(err error) (code uint64) {
 	for err != nil && code == 0 {
 		code = statusCode(err)
@@ -155,7 +155,7 @@ func statusCode(err error) uint64 {
 	return code.Uint()
 }
 
-// classOfCode returns the class of a code of gRPC.
+// classOfCode returns the class of a gRPC code.
 func classOfCode(code uint64) error {
 	switch code {
 	case 4, 13, 14, 15: // DeadlineExceeded, Internal, Unavailable, DataLoss
@@ -169,14 +169,15 @@ func classOfCode(code uint64) error {
 }
 
 // answered reports whether the downstream answered an operation that ended with
-// err, though perhaps not with what was hoped for. To a limiter that learns from
-// it, the downstream then did the work. Where we gave up ourselves, nobody knows.
+// err, though perhaps not with the hoped-for result. Limiters that learn from it
+// take it that the downstream did the work. If we gave up ourselves, nobody
+// knows.
 func answered(err error) bool {
-	const canceled = 1 // the code of gRPC
+	const canceled = 1 // the gRPC code
 	return Classify(err) == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && grpcCode(err) != canceled
 }
 
-// RetryAfter returns how long the downstream asked to be left alone: the first
+// RetryAfter returns how long the downstream asked not to be called: the first
 // RetryAfter() time.Duration in err's tree. It reports false when there is
 // none, or when it is negative.
 func RetryAfter(err error) (time.Duration, bool) {
