@@ -11,134 +11,99 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
-// How an Adaptive tries, and what is not worth a setting. The comments say
-// where the numbers come from.
+// How an Adaptive runs its trials, and constants that need no setting.
 const (
-	// A trial's step is the most of one place, a tenth of the limit and half
-	// its square root: small enough to stay within a tenth of the knee, large
-	// enough to be told from chance in seconds.
+	// A step is the largest of one slot, a tenth of the limit and half its
+	// square root: small enough to stay within a tenth of the knee, large
+	// enough to stand out from chance within seconds.
 	stepShare = 0.1
 	stepRoot  = 0.5
 
-	// A step up is kept if latency rises by less, and one down if it falls by
-	// more, than this share of what it would where the downstream does no more
-	// work for more operations at once. (Little's law: it then rises as the
-	// operations in flight do.)
+	// A step up is kept if latency rises by less, and a step down if latency
+	// falls by more, than this share of the change to expect if the
+	// downstream's throughput stays the same. (By Little's law, latency then
+	// changes in proportion to the operations in flight.)
 	kneeShare = 0.75
 
-	// How many operations a trial takes: so many variances of the logarithm of
-	// latency for each squared logarithm of the step, which makes the mean's
-	// standard deviation 0.4 steps; within bounds.
+	// The number of operations in a trial, within bounds: perStep times the
+	// variance of the logarithm of latency, divided by the squared logarithm
+	// of the step. The standard deviation of the mean is then 0.4 steps.
 	perStep    = 5
 	minTrial   = 16
 	maxTrial   = 2000
-	anyScatter = math.Pi * math.Pi / 6 // that variance for exponential times, until it is known
+	anyScatter = math.Pi * math.Pi / 6 // that variance for exponential latencies, until it is known
 
-	holdTrials = 1.5  // as many as it takes between two trials
-	trialShare = 0.9  // of a trial's operations have ended when it is over: one that hangs must not hold it up
+	holdTrials = 1.5  // times as many operations between two trials as in one
+	trialShare = 0.9  // share of a trial's operations that have ended when it is over: one that hangs must not hold it up
 	sureAt     = 2.5  // standard deviations at which a trial ends early
-	memory     = 4    // trials that the latency at the limit is the mean of
-	alarm      = 0.35 // rise of the logarithm of latency at the limit that has it lowered at once: to 1.4 times as much
-	downEvery  = 6    // every which trial goes down
+	memory     = 4    // trials averaged in the latency at the limit
+	alarm      = 0.35 // rise of the logarithm of latency at the limit, to 1.4 times, at which the limit is lowered at once
+	downEvery  = 6    // every downEvery-th trial goes down
 
-	cutTenths = 9 // what a refusal leaves of the limit: the usual factor of limiters of this kind, as 0.5 is TCP's
+	cutTenths = 9 // tenths of the limit that remain after a refusal: the usual factor of such limiters, as 0.5 is for TCP
 
-	// The level at which the downstream refused last is tried again after so
-	// many operations that it accepted, which keeps refusals below 1 %, after
-	// so long, and after twice the pause that it cost. If it is refused then,
-	// too, that is four times, and so on: one refusal may have had another
-	// reason.
+	// The level at which the downstream refused last is tried again after
+	// clearAfter accepted operations, which keeps refusals below 1 %, after
+	// clearTime, and after clearPauses times the pause that it cost. The
+	// factor doubles with each refusal that follows, up to clearMost: a
+	// single refusal may have had another reason.
 	clearAfter  = 150
 	clearTime   = 5 * time.Second
 	clearPauses = 2
 	clearMost   = 20
 
-	// Refusals far below the limit, and timeouts, lower the limit when there
+	// Refusals far below the limit, and timeouts, lower the limit when they
 	// are more than one in ten.
 	lateShare = 0.1
 	lateCut   = 2
 
-	// adaptiveMemory is how long what was learnt is good for without use.
+	// adaptiveMemory is how long learned values stay valid without use.
 	adaptiveMemory = 10 * time.Minute
 )
 
-// An Adaptive limits how many operations are in flight at once to what the far
-// side can do at once, which it finds out, and which may change. A hard cap
-// stands above it.
+// An Adaptive limits how many operations are in flight to what the downstream can
+// handle at once. It finds that number itself, follows it when it changes, and
+// never exceeds a hard cap. The package documentation explains how.
 //
-// It needs no latency to aim at. By Little's law, operations in flight are
-// throughput times latency. As long as the downstream has room, one more in
-// flight is that much more throughput, and latency stays; from the knee on,
-// throughput stays, and latency grows as the number in flight does. So it
-// tries, now a little more and now a little less, holding its limit in
-// between: a larger limit that leaves latency as it was is kept, and so is a
-// smaller one that brings latency down. Steps double while they are kept. How
-// many operations a trial takes depends on how much their latencies scatter; of
-// these it takes the geometric mean, on which a few very slow ones have no
-// hold. This is the idea of TCP Vegas, to read a queue from latency, without a
-// fixed base latency, for which the least seen is no estimate where times
-// scatter. When latency at the limit itself jumps, the limit goes down at
-// once, if that is what helps.
+// Higher latency and timeouts lower the limit. An [ErrOverload] lowers it by a
+// tenth or, if a larger limit was on trial, back to where it was. An ErrOverload
+// with a [RetryAfter] also pauses all operations for that long, whichever operation
+// it comes from. After a pause operations start one at a time, and each one that is
+// accepted allows one more in flight, up to the limit.
 //
-// A downstream may also refuse what is too much, at once and without any rise of
-// latency. On an [ErrOverload] the limit falls by a tenth, or, if it was being
-// tried, back to where it was; once for all operations that were in flight. The
-// level of the refusal is tried again after 150 operations that were accepted, and
-// 5 s or twice the pause at least; longer, if it was refused before.
-//
-// Timeouts, that is errors which are [ErrUnavailable] and have a method
-// Timeout() bool that reports true, as 503 and 504 of a [Transport] do, lower
-// it in the same way when they are more than one in ten, and so do refusals
-// while not half of the limit was in use. [ErrMisconfigured] and other
-// ErrUnavailable teach it nothing.
-//
-// An ErrOverload with a [RetryAfter] pauses everybody for that long, whichever
-// operation it comes from. After a pause the ramp starts with one operation at
-// a time, and every one that is accepted lets one more be in flight, up to the
-// limit.
-//
-// An operation is accepted if it succeeds, and also if it ends with an error
-// that says nothing of the downstream ([Classify] returns nil for it), such as
-// that something is out of stock: a downstream that answers so works. How long
-// such an answer takes says nothing of how long the work does, so only
-// successes raise the limit itself. Our own cancellation is no answer, nor is a
-// run that abstains ([Permit.Abstain]), and nothing is learned from them. (A [Breaker] is stricter: it asks
-// whether the downstream is in trouble, where an early refusal of a request proves
-// little, so errors that say nothing neither open it nor help to close it.)
-//
-// The limit is never below 1. It neither rises nor falls for latency while it is
-// not used: only operations count during which nine tenths of it were in flight.
-// When the limit falls, operations in flight go on, and nothing starts until
-// fewer are. After ten minutes without an operation or a pause it starts anew.
+// The limit is never below 1. Latency does not change it while it is not used: only
+// operations count during which nine tenths of it were in flight. When the limit
+// falls, operations in flight continue, and nothing starts until fewer are in
+// flight. After ten minutes without an operation or a pause it starts afresh.
 type Adaptive struct {
 	max, initial int       // never change
-	base         time.Time // what times are counted from; never changes
+	base         time.Time // the zero of all durations; never changes
 
 	mu       sync.Mutex // guards all below
 	line     line.Line
 	inFlight int
-	released uint64 // places given back so far
+	released uint64 // permits returned after a run, so far
 	rate     releaseRate
 	used     time.Duration // when an operation last started or ended; 0: never
-	fullAt   time.Duration // when about as many were in flight as may be
+	fullAt   time.Duration // when about as many were in flight as the limit allows
 	paused   time.Time     // no operation starts before; zero: not paused
 
-	limit   int     // the limit that is kept between trials
-	tried   int     // the limit of the trial
-	ramp    int     // how far the way up to tried has come; the limit in force is the lower one
-	trial   trial   // what goes on now
-	round   uint32  // number of the trial, in roundBits
+	limit   int     // the limit between trials
+	tried   int     // the limit on trial
+	ramp    int     // how far the ramp towards tried has come; the limit in force is the lower of the two
+	trial   trial   // the current trial
+	round   uint32  // number of the trial, of roundBits bits
 	cut     uint32  // number of the first trial after the limit last fell for an error, or of one long after that
-	step    float64 // the next step as a share of the limit, if larger than the least
-	turn    int     // trials begun since the last one down
+	step    float64 // the next step as a share of the limit, if larger than the least step
+	turn    int     // trials since the last step down
 	latency float64 // mean logarithm of latency at the limit, in nanoseconds
-	weight  float64 // operations that it is the mean of; 0: not known
+	weight  float64 // number of operations in that mean; 0: not known
 	scatter float64 // variance of the logarithm of latency
 
 	ceiling   int           // the level at which the downstream refused last; 0: none
 	cleared   int           // operations accepted since
 	clearFrom time.Duration // when it may be tried again
-	clearing  int           // that is after so many times the pause that it cost
+	clearing  int           // clearFrom is this many times the pause that the refusal cost
 	late      float64       // balance of timeouts, and refusals far below the limit
 }
 
@@ -147,17 +112,17 @@ type AdaptiveConfig struct {
 	// Max is the hard cap: the limit never exceeds it. At least 1; there is no
 	// default.
 	Max int
-	// Initial is the limit to begin with, from 1 to Max. Without trouble it
-	// doubles with every few dozen operations. Default 1.
+	// Initial is the limit to begin with, from 1 to Max. While nothing fails
+	// it doubles with every few dozen operations. Default 1.
 	Initial int
 }
 
 // AdaptiveStats is a snapshot of an [Adaptive].
 type AdaptiveStats struct {
 	Limit       int           // how many operations may be in flight now
-	InFlight    int           // how many are; above Limit for a while after it has fallen
+	InFlight    int           // how many are in flight; above Limit for a while after it has fallen
 	Waiting     int           // callers that wait in Acquire
-	Latency     time.Duration // geometric mean of how long operations take at the limit; 0: not known yet
+	Latency     time.Duration // geometric mean of the latency at the limit; 0: not known yet
 	PausedUntil time.Time     // zero when it is not paused
 }
 
@@ -166,8 +131,8 @@ var (
 	_ Releaser = (*Adaptive)(nil)
 )
 
-// NewAdaptive returns a limiter whose limit is cfg.Initial to begin with. It
-// fails when a field of cfg is out of its range, and names it.
+// NewAdaptive returns a limiter whose initial limit is cfg.Initial. It fails
+// when a field of cfg is out of range, and names the field.
 func NewAdaptive(cfg AdaptiveConfig) (*Adaptive, error) {
 	if cfg.Max < 1 {
 		return nil, fmt.Errorf("limiter: NewAdaptive: Max is %d: must be at least 1", cfg.Max)
@@ -181,7 +146,7 @@ func NewAdaptive(cfg AdaptiveConfig) (*Adaptive, error) {
 	return a, nil
 }
 
-// start begins anew, as if nothing had been learnt.
+// start forgets everything learned and begins afresh.
 func (a *Adaptive) start() {
 	a.limit, a.ramp = a.initial, a.initial
 	a.step, a.turn = 1, 0
@@ -197,7 +162,7 @@ func (a *Adaptive) Limit() int {
 	return a.inForce()
 }
 
-// Stats returns the limit and what it rests on, at one instant.
+// Stats returns the limit and the values behind it, at one instant.
 func (a *Adaptive) Stats() AdaptiveStats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -211,25 +176,26 @@ func (a *Adaptive) Stats() AdaptiveStats {
 	return s
 }
 
-// Idle reports whether it is as good as new, and so may be forgotten by a
-// [Keyed]: no operation is in flight, nobody waits, and it has been neither used
-// nor paused for ten minutes, or ever.
+// Idle reports whether the limiter is as good as new, so that a [Keyed] may
+// forget it: no operation is in flight, nobody waits, and it has been neither
+// used nor paused for ten minutes, or ever.
 func (a *Adaptive) Idle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return (a.used == 0 || a.unused()) && a.inFlight == 0 && a.line.Empty()
 }
 
-// unused reports whether what was learnt is too long ago. A pause is not
-// disuse: it may be as long as that, and a start after it must still be gentle.
+// unused reports whether the learned values are too old. A pause does not count
+// as disuse: it may be as long as that, and the start after it must still be
+// gentle.
 func (a *Adaptive) unused() bool {
 	last := max(a.used, a.paused.Sub(a.base))
 	return time.Since(a.base)-last > adaptiveMemory
 }
 
-// Ready implements [Limiter]: the places free now, and those that will be given
-// back within that time, as [Semaphore.Ready] counts them. None is free before
-// the end of a pause.
+// Ready implements [Limiter]: the slots free now, and those expected to be
+// returned within the given time, as [Semaphore.Ready] counts them. None is
+// free before the end of a pause.
 func (a *Adaptive) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = line.Asked(max, within)
 	a.mu.Lock()
@@ -273,7 +239,7 @@ func (a *Adaptive) TryAcquire() (Permit, bool) {
 	return a.permit(), true
 }
 
-// take takes a place, or says after how long to try again.
+// take takes a slot, or returns after how long to try again.
 func (a *Adaptive) take() (retry time.Duration, ok bool) {
 	if !a.paused.IsZero() {
 		if pause := time.Until(a.paused); pause > 0 {
@@ -292,7 +258,7 @@ func (a *Adaptive) take() (retry time.Duration, ok bool) {
 	return 0, true
 }
 
-// Blocked implements [Limiter]. When a slot will come free is not known.
+// Blocked implements [Limiter]. It does not know when a slot will be free.
 func (a *Adaptive) Blocked() Block {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -305,7 +271,7 @@ func (a *Adaptive) Blocked() Block {
 	return Block{}
 }
 
-// use takes note that it is used now, and whether all of it is.
+// use records that the limiter is used now, and whether all of its limit is.
 func (a *Adaptive) use() {
 	a.used = max(1, time.Since(a.base))
 	if a.full(a.inFlight) {
@@ -316,16 +282,16 @@ func (a *Adaptive) use() {
 // inForce returns the limit in force.
 func (a *Adaptive) inForce() int { return min(a.tried, a.ramp) }
 
-// The token of a permit is when the operation started, in microseconds since
-// base, above it the number of its trial, and above that whether the trial
-// counts it. Numbers wrap round. One would have to come again while an operation
-// of the trial before is in flight for a wrong one to be taken for right.
+// A permit's token holds when the operation started, in microseconds since base;
+// above it the number of its trial, and above that whether the trial counts it.
+// Numbers wrap around. A wrong one is taken for right only if it recurs while an
+// operation of the earlier trial with that number is still in flight.
 const (
 	roundBits = 23
 	counted   = 1 << 63
 
 	// A number is later than another if it is less than half of all numbers
-	// ahead of it. So the cut must not fall back that far behind the trials.
+	// ahead of it. So cut must not fall that far behind the current trial.
 	roundsAhead = 1 << (roundBits - 1)
 )
 
@@ -341,12 +307,13 @@ func (a *Adaptive) permit() Permit {
 	return Permit{r: a, token: token}
 }
 
-// full reports whether n operations in flight are about as many as may be.
+// full reports whether n operations in flight are about as many as the limit
+// allows.
 func (a *Adaptive) full(n int) bool { return n*10 >= a.inForce()*9 }
 
-// give takes the place with that token back, and reports what is to know of its
-// operation: whether it started since the limit last fell for an error, and
-// whether the trial that goes on counts it.
+// give returns the slot of the permit with that token. It reports whether its
+// operation started since the limit last fell for an error, and whether the
+// current trial counts it.
 func (a *Adaptive) give(token uint64) (current, counts bool) {
 	if a.inFlight == 0 {
 		panic("limiter: Adaptive: a permit was given back twice")
@@ -411,25 +378,26 @@ func (a *Adaptive) ReleasePermit(token uint64, err error) {
 	a.end(token, counts && a.round == round) // else its trial is over
 }
 
-// end ends an operation that ran. In the trial, another one takes the place of
-// one that is still counted: it says nothing about latency at this limit.
+// end ends an operation that ran. If counted is still true, the operation gave
+// its trial no latency, and another one is counted instead.
 func (a *Adaptive) end(token uint64, counted bool) {
 	if counted {
 		a.trial.started--
 	}
 	if a.trial.kind == up && took(token, a.used) < a.used-a.fullAt {
-		a.hold() // more is not needed: all that time there were slots left
+		a.hold() // more is not needed: slots were free all that time
 	}
 	a.line.Stir()
 }
 
-// timedOut reports whether err is that of a downstream that took too long.
+// timedOut reports whether err means that the downstream took too long.
 func timedOut(err error) bool {
 	var timeout interface{ Timeout() bool }
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// accepted takes note that an operation was, when so many were in flight.
+// accepted records that an operation was accepted, with atOnce operations in
+// flight.
 func (a *Adaptive) accepted(atOnce int) {
 	a.cleared++
 	a.late = max(0, a.late-lateShare)
@@ -438,19 +406,19 @@ func (a *Adaptive) accepted(atOnce int) {
 	}
 }
 
-// refused lowers the limit, because the downstream refused one of so many
-// operations in flight.
+// refused lowers the limit after the downstream refused an operation with
+// atOnce operations in flight.
 func (a *Adaptive) refused(atOnce int, after time.Duration) {
 	level := min(atOnce, a.inForce())
 	if 2*level <= a.inForce() {
-		a.tooLate() // another limit would not have prevented it
+		a.tooLate() // a lower limit would not have prevented it
 		return
 	}
 	low := level * cutTenths / 10
 	if a.trial.kind == up {
 		low = max(low, min(a.limit, level-1))
 	}
-	if level > 1 { // one operation alone is refused for another reason
+	if level > 1 { // a refusal of one operation alone has another reason
 		if a.clearing = min(2*a.clearing, clearMost); a.ceiling == 0 {
 			a.clearing = clearPauses
 		}
@@ -460,7 +428,7 @@ func (a *Adaptive) refused(atOnce int, after time.Duration) {
 	a.fall(low)
 }
 
-// tooLate counts a timeout, or a refusal that the limit has no part in, and
+// tooLate counts a timeout, or a refusal that the limit did not cause, and
 // lowers the limit if there are too many.
 func (a *Adaptive) tooLate() {
 	if a.late++; a.late < lateCut {
@@ -478,8 +446,7 @@ func (a *Adaptive) fall(to int) {
 	a.cut = a.round
 }
 
-// pause lets nothing start for that long, and after it, one at a time to begin
-// with.
+// pause stops all starts for that long, and then begins with one at a time.
 func (a *Adaptive) pause(d time.Duration) {
 	if d <= 0 {
 		return
@@ -489,5 +456,5 @@ func (a *Adaptive) pause(d time.Duration) {
 	}
 	a.ramp = 1
 	a.hold()
-	a.cut = a.round // what ends during the pause must not open the ramp
+	a.cut = a.round // operations that end during the pause must not open the ramp
 }

@@ -14,52 +14,23 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
-// An AdaptiveRate limits how often operations start to what the downstream
-// accepts, which nobody needs to know. It learns from refusals, which are errors
-// that are [ErrOverload]. Each rule in a sentence:
+// An AdaptiveRate limits how often operations start to what the downstream accepts.
+// It needs no configuration: it learns the pace from refusals, which are errors
+// that are [ErrOverload].
 //
-//   - There is no limit until the first refusal.
-//   - A refusal with a [RetryAfter] is obeyed to the letter, whichever operation it
-//     comes from: nothing starts until that time is over. Then work goes on at
-//     once, at the pace that was measured to be sustained, and such that the next
-//     refusal is due when the pauses take 4.5 % of the time: after 22 s where the
-//     Retry-After is 1 s.
-//   - If that refusal does not come, the pace rises, doubling in 3 s, until it does.
-//     So twice the capacity is found within half a minute.
-//   - If nothing was accepted before the first refusal, work goes on with one
-//     operation a second, and the pace rises at once, in the same way.
-//   - A bare refusal lowers the pace by 2.5 %, and an acceptance raises it by as
-//     much less as the share of refusals that is aimed at: 1.2 % for a fast process,
-//     up to 6 % for a slow one.
-//   - Bare refusals that become no fewer when the pace is halved for a moment are
-//     noise, up to a quarter of all. Then the pace returns, and lets them be. This is
-//     looked at again every minute.
-//   - Refusals with a Retry-After that keep their share at a quarter of the pace,
-//     three times running, are noise too. From then on a Retry-After is no longer
-//     obeyed here, until more than half of 64 results are refusals. The caller still
-//     delays the message that it belongs to.
-//   - If four of them in a row come when unusually many operations are in flight, the
-//     downstream limits those, and so does the AdaptiveRate, in place of the pace.
-//   - If nothing is accepted for 10 s and 20 refusals, that is an outage. The next
-//     probe comes after a tenth of the outage so far, but 1 s at least and 5 min at
-//     most. The first acceptance ends it, and the pace is what it was before.
-//   - A quota in the headers of a response is a limit, too, while it holds; see
-//     [Permit.Observe].
-//   - The pace rises no further than it is used, so that a [TokenBucket] in series
-//     ([All]) that is set right stays the one that decides.
-//   - What was learned is forgotten after ten minutes without an operation. A pause,
-//     and waiting for one's turn, are not disuse.
-//
-// Starts are spread evenly, but for what timers are late: at most one and 10 ms
-// worth of them come at once.
+// There is no limit until the first refusal. A refusal with a [RetryAfter] stops
+// all starts until that time is over, whichever operation it comes from; after that
+// the pace is what the downstream was measured to sustain. A refusal without one
+// lowers the pace a little. While nothing is refused the pace rises, as far as it
+// is used. The package documentation lists all rules.
 //
 // An error that says nothing about the downstream, such as one about the request,
-// is an answer, and counts as an acceptance. Our own cancellation,
-// [ErrUnavailable] and [ErrMisconfigured] say nothing about the pace; an operation
-// that abstains, only that it started.
+// is an answer and counts as an acceptance. Our own cancellation, [ErrUnavailable]
+// and [ErrMisconfigured] say nothing about the pace. An operation that abstains
+// counts only as a start.
 type AdaptiveRate struct {
 	most float64   // never changes
-	base time.Time // what times are counted from; never changes
+	base time.Time // the zero of all durations; never changes
 
 	mu      sync.Mutex // guards all below
 	line    line.Line
@@ -67,10 +38,10 @@ type AdaptiveRate struct {
 	taken   uint64        // the token of the operation that started last
 	used    time.Duration // when it was last used; 0: never
 	cause   error         // of the last pause or refusal
-	refused uint64        // in all
-	share   float64       // of refusals, lately
-	ended   uint64        // operations
-	ends    releaseRate   // of these
+	refused uint64        // refusals in all
+	share   float64       // share of refusals among recent results
+	ended   uint64        // operations that have ended
+	ends    releaseRate   // the rate of ended
 }
 
 // AdaptiveRateConfig configures an [AdaptiveRate]. The zero value works.
@@ -80,33 +51,33 @@ type AdaptiveRateConfig struct {
 	Max float64
 }
 
-// A PaceMode says what an [AdaptiveRate] goes by.
+// A PaceMode is what determines the pace of an [AdaptiveRate].
 type PaceMode string
 
 // The modes of an AdaptiveRate.
 const (
 	PaceFree       PaceMode = "free"        // nothing has been refused: there is no limit
-	PaceRetryAfter PaceMode = "Retry-After" // refusals have a Retry-After: the pace is what is sustained
-	PaceBare       PaceMode = "bare"        // refusals are bare: the pace keeps them at a small share
-	PaceInFlight   PaceMode = "in flight"   // refusals are about operations in flight
+	PaceRetryAfter PaceMode = "Retry-After" // refusals have a Retry-After: the pace is what the downstream sustains
+	PaceBare       PaceMode = "bare"        // refusals are bare: the pace keeps their share small
+	PaceInFlight   PaceMode = "in flight"   // refusals depend on the operations in flight, which are limited
 	PaceNoise      PaceMode = "noise"       // refusals do not depend on the pace: their Retry-After is not obeyed
-	PaceOutage     PaceMode = "outage"      // nothing is accepted: a probe from time to time
+	PaceOutage     PaceMode = "outage"      // nothing is accepted: one probe now and then
 )
 
 // AdaptiveRateStats is a snapshot of an [AdaptiveRate]. In JSON, times that are zero
 // are left out.
 type AdaptiveRateStats struct {
 	Mode         PaceMode  `json:"mode"`
-	Pace         float64   `json:"pace"`                  // operations that may start a second, in a pause: that will; 0: any number
-	Quota        bool      `json:"quota"`                 // that is what quota headers allow
-	MaxInFlight  int       `json:"max_in_flight"`         // operations that may be in flight, in PaceInFlight; 0: any number
+	Pace         float64   `json:"pace"`                  // starts allowed a second, during a pause: after it; 0: no limit
+	Quota        bool      `json:"quota"`                 // whether the pace is what quota headers allow
+	MaxInFlight  int       `json:"max_in_flight"`         // most operations in flight, in PaceInFlight; 0: no limit
 	InFlight     int       `json:"in_flight"`             // operations in flight
 	Waiting      int       `json:"waiting"`               // callers that wait in Acquire
 	PausedUntil  time.Time `json:"paused_until,omitzero"` // zero when it is not paused
 	NextProbe    time.Time `json:"next_probe,omitzero"`   // in PaceOutage: when the next probe may start; else zero
-	Refused      uint64    `json:"refused"`               // refusals since it was made
-	RefusedShare float64   `json:"refused_share"`         // their share of the results lately, which are about 50
-	Noise        float64   `json:"noise"`                 // the share of bare refusals that is taken for noise
+	Refused      uint64    `json:"refused"`               // refusals since the limiter was made
+	RefusedShare float64   `json:"refused_share"`         // their share of about the last 50 results
+	Noise        float64   `json:"noise"`                 // share of bare refusals that is treated as noise
 }
 
 var (
@@ -115,11 +86,11 @@ var (
 	_ Observer = (*AdaptiveRate)(nil)
 )
 
-// errQuota is the cause of a pause that quota headers ask for.
+// errQuota is the cause of a pause due to quota headers.
 var errQuota = errors.New("limiter: the quota in the response's headers is used up")
 
 // NewAdaptiveRate returns a limiter that has learned nothing yet. It fails when a
-// field of cfg is out of its range, and names it.
+// field of cfg is out of range, and names the field.
 func NewAdaptiveRate(cfg AdaptiveRateConfig) (*AdaptiveRate, error) {
 	if !(cfg.Max >= 0) || math.IsInf(cfg.Max, 1) { // not NaN either
 		return nil, fmt.Errorf("limiter: NewAdaptiveRate: Max is %v: must be a finite number above 0, or 0 for none", cfg.Max)
@@ -133,7 +104,7 @@ func NewAdaptiveRate(cfg AdaptiveRateConfig) (*AdaptiveRate, error) {
 	return a, nil
 }
 
-// forget has it begin anew, but for the operations in flight.
+// forget discards everything learned; operations in flight remain.
 func (a *AdaptiveRate) forget() {
 	starts, flying := a.pace.starts, a.pace.flying
 	a.pace = newPace(a.most, a.base.Sub(a.base.Truncate(mostChecked)))
@@ -153,7 +124,8 @@ func (a *AdaptiveRate) Reset() {
 // now returns the time since base.
 func (a *AdaptiveRate) now() time.Duration { return time.Since(a.base) }
 
-// use takes note that it is used now. It begins anew if it has not been for long.
+// use records that the limiter is used now, and starts afresh if it was unused
+// for long.
 func (a *AdaptiveRate) use(now time.Duration) {
 	if a.unused(now) && a.pace.flying == 0 && a.line.Waiting() == 0 {
 		a.forget()
@@ -161,22 +133,22 @@ func (a *AdaptiveRate) use(now time.Duration) {
 	a.used = max(now, 1)
 }
 
-// unused reports whether what was learned is too long ago.
+// unused reports whether the learned values are too old.
 func (a *AdaptiveRate) unused(now time.Duration) bool {
 	return a.used == 0 || now-max(a.used, a.pace.until) > adaptiveMemory
 }
 
-// Idle reports whether it is as good as new, and so may be forgotten by a
-// [Keyed]: no operation is in flight, nobody waits, and it has been neither used
-// nor paused for ten minutes, or ever.
+// Idle reports whether the limiter is as good as new, so that a [Keyed] may
+// forget it: no operation is in flight, nobody waits, and it has been neither
+// used nor paused for ten minutes, or ever.
 func (a *AdaptiveRate) Idle() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.unused(a.now()) && a.pace.flying == 0 && a.line.Empty()
 }
 
-// Rate returns how many operations may start a second, in a pause how many will;
-// +Inf if there is no limit.
+// Rate returns how many operations may start a second, during a pause the number
+// after it; +Inf if there is no limit.
 func (a *AdaptiveRate) Rate() float64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -184,7 +156,7 @@ func (a *AdaptiveRate) Rate() float64 {
 	return p.limit()
 }
 
-// ahead returns the pace after the pause, if there is one, as far as is known by
+// ahead returns the pace after the current pause, if any, as far as it is known
 // now.
 func (a *AdaptiveRate) ahead() pace {
 	p := a.pace
@@ -194,7 +166,7 @@ func (a *AdaptiveRate) ahead() pace {
 	return p
 }
 
-// Stats returns the pace and what it rests on, at one instant.
+// Stats returns the pace and the values behind it, at one instant.
 func (a *AdaptiveRate) Stats() AdaptiveRateStats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -221,9 +193,9 @@ func (a *AdaptiveRate) Stats() AdaptiveRateStats {
 	return s
 }
 
-// Ready implements [Limiter]: as many as the pace allows within that time, but
-// none before the end of a pause, and one at a time in an outage. Where operations in
-// flight are limited, those that can be expected to end within that time are counted.
+// Ready implements [Limiter]: as many as the pace allows within the given time, none
+// before the end of a pause, and one at a time in an outage. If operations in flight
+// are limited, it includes the slots expected to be returned within that time.
 func (a *AdaptiveRate) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = line.Asked(max, within)
 	a.mu.Lock()
@@ -267,7 +239,7 @@ func (a *AdaptiveRate) TryAcquire() (Permit, bool) {
 	return Permit{r: a, token: a.taken}, true
 }
 
-// take starts an operation, or says after how long to try again.
+// take starts an operation, or returns after how long to try again.
 func (a *AdaptiveRate) take() (retry time.Duration, ok bool) { return a.takeAt(a.now()) }
 
 func (a *AdaptiveRate) takeAt(now time.Duration) (retry time.Duration, ok bool) {
@@ -305,7 +277,7 @@ func (a *AdaptiveRate) Blocked() Block {
 	case p.bucket.inFlight > 0:
 		return Block{Reason: ByConcurrency}
 	}
-	return Block{Reason: ByPause, Cause: a.cause} // a probe, for which others wait
+	return Block{Reason: ByPause, Cause: a.cause} // others wait for a probe already
 }
 
 // end begins to return a permit.
@@ -366,7 +338,7 @@ func (a *AdaptiveRate) ReleasePermit(token uint64, err error) {
 func (a *AdaptiveRate) ObservePermit(token uint64, h http.Header) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	// Those that started after this operation are not in what is left.
+	// Operations that started after this one are not in what is left.
 	rate, pause, holds := allowed(quota.Of(h, time.Now()), float64(a.pace.since(token)))
 	if rate == 0 && pause == 0 {
 		return

@@ -138,7 +138,7 @@
 // that level was refused before.
 //
 // Timeouts lower the limit in the same way when they are more than one in ten, and
-// so do refusals while less than half of the limit is in use. A timeout is an
+// so do refusals while at most half of the limit is in use. A timeout is an
 // [ErrUnavailable] with a method Timeout() bool that reports true, such as the 503
 // and 504 of a [Transport]. ErrMisconfigured and other ErrUnavailable errors have
 // no effect.

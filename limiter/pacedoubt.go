@@ -5,42 +5,43 @@ import (
 	"time"
 )
 
-// When refusals with a Retry-After are not about the pace.
+// When refusals with a Retry-After do not depend on the pace.
 const (
-	// They are about how many operations are in flight if so many in a row came
-	// when that was higher than it mostly is: by so many standard deviations.
+	// They depend on the operations in flight if crowdRefusals in a row came
+	// when more than usual were in flight: by crowdSigmas standard deviations.
 	crowdRefusals = 4
 	crowdSigmas   = 0.85
 	crowdMemory   = 300 // starts
-	crowdTries    = 3   // refusals of the limit in flight in a row that refute it
-	crowdRest     = 100 // refusals before it is looked for again
+	crowdTries    = 3   // refusals in a row that refute the limit in flight
+	crowdRest     = 100 // refusals before such a limit is considered again
 
-	// They are noise if their share is about the same at a quarter of the pace, so
-	// many times running: once when it has fallen so far by itself, then when it is
-	// put to a quarter of that for a moment. Each time so many refusals are counted.
-	// They are no noise if their share is a sixth of what it was, or if they do not
-	// come within five minutes.
+	// They are noise if their share is about the same at a quarter of the pace,
+	// noiseDips times running: once when the pace has fallen that far by itself,
+	// then when it is set to a quarter of that for a moment. Each time noiseRefusals
+	// refusals are counted. They are not noise if their share is a sixth of what it
+	// was, or if they do not come within five minutes.
 	noiseDips     = 3
 	noiseDip      = 0.25
 	noiseRefusals = 4
 	noiseSame     = 6
 	noisePatience = 5 * time.Minute
-	noiseRest     = 10 * time.Second // before it is looked for again
+	noiseRest     = 10 * time.Second // before noise is considered again
 
-	// Fewer operations a second than quietMost have no time for dips. If then some
-	// start only when there is something to do, with few in flight, and are refused
-	// about as often as the others, that is noise, too. The pace stays so many times
-	// what is used, since it is not used up.
+	// Below quietMost operations a second there is no time for dips. If some
+	// operations then start only when work arrives, with few in flight, and are
+	// refused about as often as the others, that is noise too. The pace stays at
+	// quietLeast times what is used, since it is not used up.
 	quietMost   = 20
 	quietLeast  = 10
 	quietMemory = 100 // results
-	quietRise   = 40  // results of such
+	quietRise   = 40  // results of idle operations
 	quietFade   = 200 // results of others
 	quietSome   = 0.3
 	quietCrowd  = 0.75
 	quietSame   = 5
 
-	// Noise has bunched if more than half of so many results are refusals.
+	// Noise has bunched if more than half of bunchResults results are
+	// refusals.
 	bunchResults = 64
 )
 
@@ -49,15 +50,15 @@ const (
 // chance alone brings too many together.
 type crowdDoubt struct {
 	variance float64       // of the operations in flight at a start
-	refusals int           // in a row of unusually many
-	least    int           // of these, the fewest that others had in flight
+	refusals int           // consecutive refusals with unusually many in flight
+	least    int           // the fewest other operations in flight at one of them
 	rate     float64       // the pace before the limit in flight
-	raiseAt  time.Duration // when one more is tried
-	raised   bool          // more than in the epoch before have been tried
-	tries    int           // refusals in a row of the limit itself
+	raiseAt  time.Duration // when the limit is next raised by one
+	raised   bool          // the limit has been raised above that of the previous epoch
+	tries    int           // refusals in a row despite the limit in flight
 }
 
-// start follows an operation that starts.
+// start records an operation that starts.
 func (d *crowdDoubt) start(p *pace, now time.Duration) {
 	x := float64(p.flying) - p.crowd
 	d.variance += (x*x - d.variance) / crowdMemory
@@ -68,11 +69,11 @@ func (d *crowdDoubt) start(p *pace, now time.Duration) {
 	}
 }
 
-// begin begins an epoch, in which more are tried from then on.
+// begin begins an epoch, in which the limit rises from raiseAt on.
 func (d *crowdDoubt) begin(raiseAt time.Duration) { d.raised, d.raiseAt = false, raiseAt }
 
-// refuse follows the refusal of an operation at whose start so many were in
-// flight.
+// refuse records the refusal of an operation that started with flying
+// operations in flight.
 func (d *crowdDoubt) refuse(p *pace, flying int) {
 	switch {
 	case p.bucket.stage != stageKnown || p.bucket.inFlight > 0:
@@ -81,7 +82,7 @@ func (d *crowdDoubt) refuse(p *pace, flying int) {
 			d.least = flying
 		}
 		d.least = min(d.least, flying-1)
-	case !p.bucket.rising: // in a rise there are more anyway
+	case !p.bucket.rising: // during a rise more are in flight anyway
 		d.refusals = min(d.refusals, 0)
 	}
 }
@@ -89,14 +90,14 @@ func (d *crowdDoubt) refuse(p *pace, flying int) {
 // certain reports whether a limit in flight is to be tried.
 func (d *crowdDoubt) certain() bool { return d.refusals >= crowdRefusals }
 
-// limit has the limit in flight take the place of the pace.
+// limit replaces the pace by a limit in flight.
 func (d *crowdDoubt) limit(p *pace) {
 	p.bucket.inFlight = max(1, d.least)
 	d.rate, p.rate = p.rate, math.Inf(1)
 	d.refusals, d.tries = 0, 0
 }
 
-// refused is the end of an epoch with that limit.
+// refused ends an epoch with that limit.
 func (d *crowdDoubt) refused(p *pace, e epoch) {
 	c := &p.bucket
 	if c.accepted == 0 {
@@ -112,31 +113,31 @@ func (d *crowdDoubt) refused(p *pace, e epoch) {
 	}
 }
 
-// A noiseDoubt asks whether refusals with a Retry-After are independent of the
-// pace: one endpoint, a random few. Then obeying each of them would stop
-// everything for nothing.
+// A noiseDoubt decides whether refusals with a Retry-After are independent of
+// the pace: one endpoint, or a few at random. Obeying each of them would then
+// stop everything for nothing.
 type noiseDoubt struct {
 	rate      float64       // the pace in the first count
-	share     float64       // of refusals in it; 0: not counted yet
-	accepted  int           // in the count that goes on
-	refusals  int           // in it
-	dips      int           // times that their share was the same at a quarter of the pace
-	sunk      bool          // the pace has fallen to a quarter by itself, and is kept
-	dipping   bool          // it is put to a quarter
-	dipUntil  time.Duration // at most
+	share     float64       // of refusals in that count; 0: not counted yet
+	accepted  int           // acceptances in the current count
+	refusals  int           // refusals in it
+	dips      int           // times that the share was the same at a quarter of the pace
+	sunk      bool          // the pace has fallen to a quarter by itself and is held there
+	dipping   bool          // the pace is set to a quarter
+	dipUntil  time.Duration // when the dip ends at the latest
 	restUntil time.Duration // nothing is counted before
 
-	deaf         bool // it is noise: no Retry-After is obeyed
+	deaf         bool // they are noise: no Retry-After is obeyed
 	heard, bunch int  // results since, and refusals among them
 }
 
-// refused counts an epoch that was refused at that pace.
+// refused counts an epoch that ended with a refusal at that pace.
 func (d *noiseDoubt) refused(p *pace, rate float64, now time.Duration) {
 	c := &p.bucket
 	switch {
 	case c.stage != stageKnown || c.inFlight > 0 || now < d.restUntil:
 		return
-	case p.row >= downRefusals: // that is no time for tests
+	case p.row >= downRefusals: // no time for tests
 		d.rest(now)
 		return
 	case d.looking():
@@ -167,11 +168,11 @@ func (d *noiseDoubt) refused(p *pace, rate float64, now time.Duration) {
 	}
 }
 
-// looking reports whether refusals are counted at a low pace, which is kept
-// meanwhile.
+// looking reports whether refusals are being counted at a low pace, which is
+// held meanwhile.
 func (d *noiseDoubt) looking() bool { return d.sunk || d.dipping }
 
-// dip returns what is left of the pace in an epoch that begins now.
+// dip returns the factor for the pace of an epoch that begins now.
 func (d *noiseDoubt) dip(now time.Duration) float64 {
 	if d.looking() && d.accepted+d.refusals == 0 {
 		d.dipUntil = now + noisePatience
@@ -182,8 +183,8 @@ func (d *noiseDoubt) dip(now time.Duration) float64 {
 	return 1
 }
 
-// refuted reports whether so many acceptances in this epoch say that refusals
-// become fewer at a lower pace, and ends the dip.
+// refuted reports whether that many acceptances in this epoch show that
+// refusals become fewer at a lower pace, and ends the dip.
 func (d *noiseDoubt) refuted(accepted int, now time.Duration) bool {
 	if !d.looking() || float64(d.accepted+accepted)*d.share <= noiseSame*noiseRefusals && now <= d.dipUntil {
 		return false
@@ -192,10 +193,10 @@ func (d *noiseDoubt) refuted(accepted int, now time.Duration) bool {
 	return true
 }
 
-// rest begins anew, after a while.
+// rest starts afresh after noiseRest.
 func (d *noiseDoubt) rest(now time.Duration) { *d = noiseDoubt{restUntil: now + noiseRest} }
 
-// listen follows a result, and reports whether a Retry-After is obeyed.
+// listen records a result, and reports whether a Retry-After is obeyed.
 func (d *noiseDoubt) listen(refused bool) bool {
 	if !d.deaf {
 		return true
@@ -213,10 +214,10 @@ func (d *noiseDoubt) listen(refused bool) bool {
 	return false
 }
 
-// A quietDoubt compares refusals of operations that were idle, which had nothing
-// to wait for, with those of others.
+// A quietDoubt compares refusals of idle operations, which started as soon as
+// there was work, with those of the others.
 type quietDoubt struct {
-	idle, busy float64 // shares of refusals of those that were, and those that were not
+	idle, busy float64 // shares of refusals of idle operations and of the others
 	some       float64 // falls as fewer are idle
 }
 
@@ -235,7 +236,7 @@ func (d *quietDoubt) result(idle, refused bool) {
 	}
 }
 
-// noise returns the share of refusals that is noise, if it is.
+// noise returns the share of refusals that is noise, if they are noise.
 func (d *quietDoubt) noise(used float64) (share float64, ok bool) {
 	return d.idle, 0 < used && used < quietMost && d.some >= quietSome && d.idle <= mostNoise && d.busy <= quietSame*max(d.idle, leastAim)
 }
