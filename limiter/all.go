@@ -16,22 +16,19 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
-// All returns a limiter that lets an operation start when every one of the
-// given limiters does. Its permits take and give back a place in each.
+// All returns a limiter that lets an operation start when all the given limiters
+// do. Its permits hold a slot in each of them.
 //
-// A caller holds nothing while it waits, so no place or token lies idle behind
-// another limiter, and limiters may be combined in any order: All(a, b) beside
-// All(b, a) does not deadlock. The callers of one All are served first come
-// first served. In the line of a member they have one place together, so
-// beside others who use a member directly or through another All, they take
-// turns with these rather than get a share each. To start, they need all
-// members at one instant: nobody waits for ever because of others who also
-// take turns, but where two or more members always have waiters of their own,
-// an All over them may.
+// A caller holds nothing while it waits, so no slot or token lies idle, and All(a,
+// b) next to All(b, a) does not deadlock. The callers of one All are served first
+// come, first served, and together they take one position in a member's line. To
+// start they need all members at one instant, so they may wait forever where two or
+// more members always have waiters of their own.
 //
-// A member that is named twice counts once, and an All among them stands for its
-// members. All of one limiter is that limiter; All of none sets no limit. All
-// fails when a member is nil, or a nil pointer such as a constructor returns with
+// A limiter that is passed twice counts once, and an All is replaced by its
+// members. All of one limiter is that limiter; All of none sets no limit. All fails
+// when a limiter is nil, or a nil pointer such as a constructor returns with its
+// error: the error names its index and its type.
 // its error: the error names its index and its type.
 func All(limiters ...Limiter) (Limiter, error) {
 	var members []Limiter
@@ -63,14 +60,15 @@ func All(limiters ...Limiter) (Limiter, error) {
 	return &all{members: members}, nil
 }
 
-// same reports whether a and b are one limiter. Acquiring one twice at once
-// would wait for itself.
+// same reports whether a and b are one limiter. An operation that acquired it
+// twice would wait for itself.
 func same(a, b Limiter) bool {
 	return reflect.ValueOf(a).Comparable() && reflect.ValueOf(b).Comparable() && Identity(a) == Identity(b)
 }
 
-// Members iterates over the limiters that l stands for: the members of an [All], none
-// for an All of none, what a [Keyed] has for the key, otherwise l itself.
+// Members iterates over the limiters that l consists of: the members of an [All]
+// (none for an All of none), the limiter behind a key of a [Keyed], otherwise l
+// itself.
 func Members(l Limiter) iter.Seq[Limiter] {
 	return func(yield func(Limiter) bool) { members(l, yield) }
 }
@@ -92,7 +90,7 @@ func members(l Limiter, yield func(Limiter) bool) bool {
 	return yield(l)
 }
 
-// parts returns the limiters of which an operation takes a permit each.
+// parts returns the limiters of which an operation takes one permit each.
 func parts(l Limiter) []Limiter {
 	switch l := l.(type) {
 	case *all:
@@ -103,9 +101,9 @@ func parts(l Limiter) []Limiter {
 	return []Limiter{l}
 }
 
-// Identity returns what identifies l among limiters. It is equal, as an any, for
-// what [Keyed].For returns for a key now and later, also when the limiter was
-// forgotten meanwhile. For others it is l itself.
+// Identity returns what identifies l among limiters. For what [Keyed].For
+// returns it is equal, as an any, for the same key, even if the limiter was
+// forgotten in between. For other limiters it is l itself.
 func Identity(l Limiter) any {
 	if k, ok := l.(interface{ identity() any }); ok {
 		return k.identity()
@@ -113,9 +111,9 @@ func Identity(l Limiter) any {
 	return l
 }
 
-// Share reports whether a and b are the same limiter, or, where they are Alls,
-// have a member in common: whether one operation that acquired both would take
-// a place twice.
+// Share reports whether a and b are the same limiter or, if they are Alls,
+// have a member in common: whether an operation that acquired both would take
+// two slots in it.
 func Share(a, b Limiter) bool {
 	return slices.ContainsFunc(parts(a), func(m Limiter) bool {
 		return slices.ContainsFunc(parts(b), func(n Limiter) bool {
@@ -128,11 +126,11 @@ type all struct {
 	members []Limiter // two or more; never changes
 
 	mu      sync.Mutex // guards all below
-	line    line.Line  // its head waits in the member that refused last
+	line    line.Line  // its first caller waits in the member that refused last
 	refuser int        // the member that refused last
 	idle    *bundle    // for reuse, linked by next
 	idling  int        // length of idle
-	out     int        // bundles that are not idle
+	out     int        // number of bundles in use
 }
 
 // A bundle is what one operation holds: a permit of each member.
@@ -169,22 +167,23 @@ func (a *all) Ready(ctx context.Context, max int, within time.Duration) (int, er
 	}
 }
 
-// least returns the least that a member is ready for, and how many wait in
-// line for it already; it asks for so many more than max.
+// least returns the smallest number that a member is ready for, and how many
+// callers already wait in line for it; it asks for that many more than max.
 func (a *all) least(ctx context.Context, max int, within time.Duration) (n, inLine int, err error) {
 	a.mu.Lock()
 	inLine = a.line.Waiting()
 	first := a.refuser
 	a.mu.Unlock()
-	waitsIn := -1 // the member in which the head waits, and so is counted off already
+	waitsIn := -1 // the member in which the first caller waits, and has been subtracted already
 	if inLine > 0 {
 		waitsIn = first
 	}
 	max = min(max, math.MaxInt-inLine) + inLine
 
-	// A member that keeps us waiting makes the answers before its own stale, so
-	// it is asked first in the next round. What counts as waiting doubles from
-	// round to round: members that are slow to answer must not keep us for ever.
+	// After a member that keeps us waiting, the answers of those before it are
+	// stale, so that member is asked first in the next round. What counts as
+	// waiting doubles each round: members that are slow to answer must not keep
+	// us here forever.
 	for patience := 10 * time.Millisecond; ; patience *= 2 {
 		n = max
 		stale := false
@@ -219,8 +218,9 @@ func (a *all) Acquire(ctx context.Context) (Permit, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	// One at a time waits in the members. If all did, each change of the
-	// member that is short would move all of them from one line to another.
+	// Only one caller at a time waits in the members. If all did, each change
+	// in the member that blocks would move all of them from one line to
+	// another.
 	w := a.line.Enter()
 	defer a.line.Leave(w)
 	for a.line.First() != w {
@@ -257,8 +257,8 @@ func (a *all) Acquire(ctx context.Context) (Permit, error) {
 	}
 }
 
-// unlessEnded returns p unless ctx has ended. Members that are only tried don't
-// ask for the context, which may have ended before there was a slot.
+// unlessEnded returns p unless ctx has ended. TryAcquire does not check the
+// context, which may have ended before there was a slot.
 func unlessEnded(ctx context.Context, p Permit) (Permit, error) {
 	if ctx.Err() != nil {
 		p.Cancel()
@@ -281,7 +281,7 @@ func (a *all) TryAcquire() (Permit, bool) {
 		return b.permit(), true
 	}
 	a.mu.Lock()
-	if a.line.Waiting() == 0 { // else it is the head's, who waits there
+	if a.line.Waiting() == 0 { // else refuser belongs to the first caller, which waits there
 		a.refuser = refused
 	}
 	a.keep(b)
@@ -289,7 +289,7 @@ func (a *all) TryAcquire() (Permit, bool) {
 	return Permit{}, false
 }
 
-// Idle reports whether it is as good as new; see [Keyed].
+// Idle reports whether the limiter is as good as new; see [Keyed].
 func (a *all) Idle() bool {
 	a.mu.Lock()
 	idle := a.out == 0 && a.line.Empty()
@@ -297,9 +297,9 @@ func (a *all) Idle() bool {
 	return idle && !slices.ContainsFunc(a.members, func(m Limiter) bool { return !isIdle(m) })
 }
 
-// Blocked implements [Limiter]: a closed valve, else a breaker that blocks, else a
-// pause, because then no limit matters, else the member that blocks longest as far
-// as is known.
+// Blocked implements [Limiter]: a closed valve first, then a breaker, then a
+// pause, since limits are irrelevant during these; otherwise the member that
+// blocks longest as far as is known.
 func (a *all) Blocked() Block {
 	var block Block
 	for _, m := range a.members {
@@ -333,9 +333,9 @@ func (a *all) keep(b *bundle) {
 	}
 }
 
-// tryAcquire takes a place in every member but held, whose permit is in the
-// bundle already. If one refuses, it gives up everything and names it;
-// otherwise it returns -1.
+// tryAcquire takes a slot in every member but held, whose permit is in the
+// bundle already. If a member refuses, it returns all permits and that
+// member's index; otherwise it returns -1.
 func (b *bundle) tryAcquire(held int) (refused int) {
 	for i, m := range b.all.members {
 		if i == held {
@@ -351,7 +351,7 @@ func (b *bundle) tryAcquire(held int) (refused int) {
 	return -1
 }
 
-// permit hands the bundle to an operation.
+// permit returns the permit of the operation that will hold the bundle.
 func (b *bundle) permit() Permit { return Permit{r: b, token: b.use.Add(1)} }
 
 // ReleasePermit implements [Releaser].
@@ -395,7 +395,7 @@ func (b *bundle) end(token uint64) {
 	}
 }
 
-// cancel gives every permit back; the zero ones do nothing.
+// cancel cancels every permit; zero permits do nothing.
 func (b *bundle) cancel() {
 	for i := range b.permits {
 		b.permits[i].Cancel()

@@ -14,7 +14,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
-// What a BreakerConfig's zero fields mean.
+// The defaults for a BreakerConfig's zero fields.
 const (
 	defaultMinFailures = 10
 	defaultRatio       = 0.5
@@ -22,104 +22,76 @@ const (
 	defaultMaxOpen     = 5 * time.Minute
 )
 
-// What is not worth a setting.
+// Constants that need no setting.
 const (
 	failureWindow = 10 * time.Second // how far back results count, at least
-	byChance      = 1e-12            // probability below which a row of failures is no chance
-	deviations    = 1.5              // times the root of the results: three standard deviations of a share of a half
+	byChance      = 1e-12            // a row of failures less likely than this is not chance
+	deviations    = 1.5              // times the square root of the results: three standard deviations of a share of a half
 
-	ageShare   = 10               // the next probe comes after this share of the outage's age
-	minRamp    = 5                // operations in flight up to which the ramp goes, at least
-	rampLength = 2 * time.Second  // an operation that starts so long after the ramp began may end it
-	overdueBy  = 3                // a probe is overdue after so many times the longest recent success
-	leastWait  = 10 * time.Second // or after this, where no success is known
-	abandoned  = 10 * time.Minute // a Keyed forgets an outage that is unused for so long
+	ageShare   = 10               // the next probe comes after 1/ageShare of the outage's age
+	minRamp    = 5                // the ramp goes up to at least this many operations in flight
+	rampLength = 2 * time.Second  // an operation that starts this long after the ramp began may end it
+	overdueBy  = 3                // a probe is overdue after this many times the longest recent success
+	leastWait  = 10 * time.Second // the least wait where no success is known, or during a ramp
+	abandoned  = 10 * time.Minute // a Keyed forgets an outage without use for this long
 )
 
-// A Breaker stops operations while the downstream is down, and finds out with
-// few of them when it is up again. It learns from the errors that are passed to
+// A Breaker stops operations while the downstream is down, and probes with few of
+// them whether it is up again. It learns from the errors passed to
 // [Permit.Release], as [Classify] understands them: [ErrUnavailable] and
 // [ErrMisconfigured] are failures.
 //
-// Closed, it lets everything pass. It opens when MinFailures operations have
-// failed within ten seconds (or within ten times their mean duration, if that is
-// longer), and
-//   - none has succeeded between them. Where failures were common before, the row
-//     must be so long that it is no chance.
-//   - Or clearly more than Ratio of the results, by three standard deviations, were
-//     ErrUnavailable. ErrMisconfigured does not count here: while others succeed, a
-//     403 is about one request.
+// Closed, it lets everything pass. Open, it lets nothing pass until the next probe
+// is due. Half-open, one probe at a time is in flight; after a success the load
+// doubles each round-trip, until the breaker closes. The package documentation
+// gives the exact rules.
 //
-// Open, it lets nothing pass until the next probe is due: a tenth of the outage's
-// age after the last one started, but between OpenFor and MaxOpen. The age is the
-// time from the start of the first failure to the end of the last. So the end of an
-// outage is noticed within a tenth of its length, and by default at most 90 probes
-// start in the first hour and 15 in each later one. Up to a sixth of the time is
-// jitter, so that a fleet does not probe in step.
-//
-// Half-open, one probe at a time is in flight. A failure opens the breaker again,
-// and the outage's age goes on. After the first success the load doubles each
-// round-trip: every success lets one more be in flight. The breaker closes when as
-// many may be in flight as were when it opened, or when an operation succeeds that
-// started two seconds after the first success. Failures open it again by the same
-// rules as when it is closed.
-//
-// A probe is overdue, and counts as a failure, when the next one would be due and it
-// has taken three times as long as any recent success (ten seconds, where there is
-// none). Then another one starts; a late success of the first still counts. If
-// nothing starts or ends that long after the first success, and for ten seconds at
-// least, there is a probe again as well.
-//
-// A refusal ([ErrOverload]) is about the pace and no outage; its RetryAfter is for an
-// [AdaptiveRate] or [Adaptive] to obey. It counts neither for an outage nor against
-// it, like an error that says nothing about the downstream (a bad request, an
-// undecodable body, our own cancellation) and an operation that abstains
-// ([Permit.Abstain]), as [Do] does for a panic. A probe that ends so, or is
-// cancelled, makes room for another at once.
-//
-// Operations that started before the failures which opened the breaker do not help
-// to close it. Where one succeeds that started with them or later, not everything
-// fails, and the load is raised at once, without a probe.
+// A refusal ([ErrOverload]) is about the pace and is not an outage; an
+// [AdaptiveRate] or [Adaptive] obeys its RetryAfter. The breaker ignores it, as it
+// ignores errors that say nothing about the downstream (a bad request, an
+// undecodable body, our own cancellation) and operations that abstain
+// ([Permit.Abstain]), as [Do] does for a panic. A probe that ends in one of these
+// ways, or is cancelled, makes room for another at once.
 type Breaker struct {
 	cfg  BreakerConfig // with defaults filled in; never changes
-	base time.Time     // what times in tokens and in recent are counted from
+	base time.Time     // the zero of durations in tokens and in recent
 
 	mu         sync.Mutex // guards all below
 	line       line.Line
 	state      State
-	generation uint64        // a new one begins with every opening and every probe
-	eldest     uint64        // the first generation of which a success counts in an outage,
-	from       time.Duration // for what started at this time since base, or later
+	generation uint64        // increases with every opening and every probe
+	eldest     uint64        // a success counts in an outage if its operation is of this generation or a later one,
+	from       time.Duration // or started at this time since base, or later
 	inFlight   int           // operations of this generation
 	out        int           // operations of any generation
-	allowed    int           // how many may be in flight, in HalfOpen; 1 until a probe has succeeded
-	target     int           // how many must be allowed before it closes
+	allowed    int           // in HalfOpen: how many may be in flight; 1 until a probe has succeeded
+	target     int           // how many must be allowed for the breaker to close
 	ramped     time.Duration // when the ramp began, since base
 	until      time.Time     // Open: when the next probe may start
-	probed     time.Time     // when the last one started
-	overdue    time.Time     // HalfOpen: when waiting for what is in flight is over
+	probed     time.Time     // when the last probe started
+	overdue    time.Time     // HalfOpen: when to stop waiting for the operations in flight
 	first      time.Time     // failure of the outage
 	last       time.Time     // failure of the outage
 	probes     int           // of the outage
-	cause      error         // why it opened last
+	cause      error         // the error that opened it last
 	used       time.Time     // when an operation last started or ended
 	recent     window
-	changes    []breakerChange // not yet passed to OnChange
+	changes    []breakerChange // changes not yet passed to OnChange
 	telling    bool            // a goroutine is passing them
 }
 
 // BreakerConfig configures a [Breaker]. The zero value works.
 type BreakerConfig struct {
-	// Name tells breakers apart in Blocked. Default: none.
+	// Name identifies the breaker in Blocked. Default: none.
 	Name string
 
 	// MinFailures is how many operations must fail before the breaker opens. It
-	// keeps single requests that fail again and again, with some backoff
-	// between, from stopping the others. Default 10.
+	// keeps a few requests that fail repeatedly, with some backoff in between,
+	// from stopping the others. Default 10.
 	MinFailures int
 	// Ratio is the share of recent results above which [ErrUnavailable] opens the
-	// breaker although other operations succeed, above 0 and at most 1, which is
-	// never. Default 0.5.
+	// breaker although other operations succeed. It must be above 0 and at most
+	// 1, which means never. Default 0.5.
 	Ratio float64
 
 	// OpenFor is the shortest time between two probes. Default 1 s.
@@ -128,21 +100,21 @@ type BreakerConfig struct {
 	// 5 min, or OpenFor if that is longer.
 	MaxOpen time.Duration
 
-	// OnChange, if set, is called on every change of state with the state before,
-	// and the breaker's stats right after. Calls come one at a time and in order,
-	// from goroutines that use the breaker, and these wait for it; it may use
-	// the breaker itself, but should be quick.
+	// OnChange, if set, is called on every change of state with the previous
+	// state and the breaker's stats right after the change. Calls come one at a
+	// time and in order, from goroutines that use the breaker and wait for the
+	// call to return. It may use the breaker itself, but should be quick.
 	OnChange func(from State, now BreakerStats)
 }
 
-// A State is what a [Breaker] is in.
+// A State is the state of a [Breaker].
 type State int
 
 // The states of a breaker.
 const (
 	Closed   State = iota // everything passes
 	Open                  // nothing passes until the next probe is due
-	HalfOpen              // a probe passes, and after its success a few more at a time
+	HalfOpen              // one probe passes, and after its success a few more at a time
 )
 
 // String returns "closed", "open" or "half-open".
@@ -158,24 +130,25 @@ func (s State) String() string {
 	return fmt.Sprintf("State(%d)", int(s))
 }
 
-// MarshalText returns what String does.
+// MarshalText returns the result of String.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// BreakerStats is a snapshot of a [Breaker]. In JSON, State and Cause are texts.
+// BreakerStats is a snapshot of a [Breaker]. In JSON, State and Cause are
+// strings.
 type BreakerStats struct {
 	State     State     `json:"state"`
-	Cause     error     `json:"cause"`               // the error that opened it last; nil if it never was open
+	Cause     error     `json:"cause"`               // the error that opened it last; nil if it was never open
 	Since     time.Time `json:"since,omitzero"`      // when the first failure of the outage started, or of the last one when Closed
-	Probes    int       `json:"probes"`              // that started in this outage, or in the last one when Closed
-	NextProbe time.Time `json:"next_probe,omitzero"` // Open: when one may start, in the past while none has come; else zero
-	Failures  int       `json:"failures"`            // Closed: operations that failed of late
+	Probes    int       `json:"probes"`              // probes started in this outage, or in the last one when Closed
+	NextProbe time.Time `json:"next_probe,omitzero"` // Open: when a probe may start, in the past while none has come; else zero
+	Failures  int       `json:"failures"`            // Closed: recent operations that failed
 	Allowed   int       `json:"allowed"`             // HalfOpen: operations that may be in flight
 	InFlight  int       `json:"in_flight"`           // operations in flight, without overdue probes and those that started before it opened
 	Waiting   int       `json:"waiting"`             // callers that wait in Acquire
 }
 
-// MarshalJSON returns the fields by their names in snake_case. Zero times and a
-// nil Cause are left out.
+// MarshalJSON returns the fields under their names in snake_case. Zero times
+// and a nil Cause are left out.
 func (s BreakerStats) MarshalJSON() ([]byte, error) {
 	type fields BreakerStats
 	v := struct {
@@ -183,7 +156,7 @@ func (s BreakerStats) MarshalJSON() ([]byte, error) {
 		Cause string `json:"cause,omitempty"`
 	}{fields: fields(s)}
 	if s.Cause != nil {
-		v.Cause = fmt.Sprint(s.Cause) // a nil pointer may not know its text
+		v.Cause = fmt.Sprint(s.Cause) // Error of a nil pointer may panic; Sprint does not
 	}
 	return json.Marshal(v)
 }
@@ -199,7 +172,7 @@ var (
 )
 
 // NewBreaker returns a closed breaker. It fails when a field of cfg is out of
-// its range, and names it.
+// range, and names the field.
 func NewBreaker(cfg BreakerConfig) (*Breaker, error) {
 	refuse := func(field string, value any, must string) error {
 		return fmt.Errorf("limiter: NewBreaker: %s is %v: must be %s", field, value, must)
@@ -234,9 +207,9 @@ func NewBreaker(cfg BreakerConfig) (*Breaker, error) {
 }
 
 // Tripped reports whether l is a breaker that is not closed, or an [All] with
-// one among its members: whether an outage goes on, even if an operation
-// could start now as a probe. Of a limiter of another kind it knows what Blocked
-// answers. Of nil it is false.
+// one among its members: whether an outage continues, even if an operation could
+// start now as a probe. For other limiters it goes by Blocked. For nil it is
+// false.
 func Tripped(l Limiter) bool {
 	if nils.Is(l) {
 		return false
@@ -283,8 +256,8 @@ func (b *Breaker) stats() BreakerStats {
 }
 
 // Reset closes the breaker and forgets the failures so far. Use it when the
-// downstream is known to be up again and the next probe is far. Operations that
-// are in flight have no say afterwards, unless it was closed.
+// downstream is known to be up again and the next probe is far off. Results of
+// operations in flight are ignored afterwards, unless the breaker was closed.
 func (b *Breaker) Reset() {
 	b.mu.Lock()
 	defer b.unlock()
@@ -296,9 +269,9 @@ func (b *Breaker) Reset() {
 	}
 }
 
-// Idle reports whether it may be forgotten by a [Keyed]: no operation is in
-// flight, nobody waits, and it is closed and remembers no failure, or nobody has
-// come to probe for ten minutes.
+// Idle reports whether a [Keyed] may forget the breaker: no operation is in
+// flight, nobody waits, and it is closed and remembers no failure, or no
+// operation has come for ten minutes since a probe was due.
 func (b *Breaker) Idle() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -311,8 +284,9 @@ func (b *Breaker) Idle() bool {
 	return time.Since(b.used) > abandoned && time.Since(b.until) > abandoned
 }
 
-// Ready implements [Limiter]. Closed, it is max; open, one operation could
-// start when the next probe is due; half-open, as many as there is room for now.
+// Ready implements [Limiter]. When closed it returns max; when open, 1 once the
+// next probe is due within the given time; when half-open, as many as there is
+// room for now.
 func (b *Breaker) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = line.Asked(max, within)
 	b.mu.Lock()
@@ -323,8 +297,8 @@ func (b *Breaker) Ready(ctx context.Context, max int, within time.Duration) (int
 	})
 }
 
-// room returns how many operations could start within that time, those in line
-// among them, or after how long to ask again.
+// room returns how many operations could start within the given time,
+// including those in line, or after how long to ask again.
 func (b *Breaker) room(within time.Duration) (n int, retry time.Duration) {
 	at := b.until
 	switch {
@@ -369,7 +343,7 @@ func (b *Breaker) TryAcquire() (Permit, bool) {
 	return b.permit(), true
 }
 
-// take takes a slot, or says after how long to try again.
+// take takes a slot, or returns after how long to try again.
 func (b *Breaker) take() (retry time.Duration, ok bool) {
 	n, retry := b.room(0)
 	if n < 1 {
@@ -381,7 +355,7 @@ func (b *Breaker) take() (retry time.Duration, ok bool) {
 		return 0, true
 	}
 	now := time.Now()
-	if b.inFlight > b.allowed { // what is in flight is overdue
+	if b.inFlight > b.allowed { // the operations in flight are overdue
 		b.last = now
 		if b.allowed > 1 {
 			b.eldest = b.generation + 1 // the ramp has failed
@@ -401,13 +375,13 @@ func (b *Breaker) take() (retry time.Duration, ok bool) {
 	return 0, true
 }
 
-// use takes note that an operation has started or ended in an outage.
+// use records that an operation has started or ended during an outage.
 func (b *Breaker) use(now time.Time) {
 	b.used = now
 	b.overdue = now.Add(b.patience())
 }
 
-// patience returns how long to wait for what is in flight in HalfOpen.
+// patience returns how long to wait for the operations in flight in HalfOpen.
 func (b *Breaker) patience() time.Duration {
 	longest := b.recent.longest
 	d := overdueBy * min(longest, math.MaxInt64/overdueBy)
@@ -425,7 +399,8 @@ func (b *Breaker) interval() time.Duration {
 	return least + time.Duration(rand.Float64()*float64(most-least))
 }
 
-// Blocked implements [Limiter]. When a probe in flight will end is not known.
+// Blocked implements [Limiter]. It does not know when a probe in flight will
+// end.
 func (b *Breaker) Blocked() Block {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -433,15 +408,15 @@ func (b *Breaker) Blocked() Block {
 		return Block{}
 	}
 	block := Block{Reason: ByBreaker, Name: b.cfg.Name, Cause: b.cause}
-	if b.state == Open && time.Until(b.until) > 0 { // else the head is about to probe
+	if b.state == Open && time.Until(b.until) > 0 { // else the first waiter is about to probe
 		block.Until = b.until
 	}
 	return block
 }
 
-// The token of a permit is when the operation started, in microseconds since
-// base, with the generation above it. Both may wrap: an operation would have
-// to last for days, or through millions of generations, for that to matter.
+// A permit's token holds when the operation started, in microseconds since
+// base, with the generation above it. Both may wrap around: that matters only
+// for an operation that runs for days, or through millions of generations.
 const startBits = 40
 
 func (b *Breaker) permit() Permit {
@@ -491,7 +466,7 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 	}
 	switch {
 	case age > 0 && (class != nil || b.state == Closed || age > b.generation-b.eldest || at-lasted < b.from):
-		return // it has no say
+		return // its result does not count
 	case class != nil && b.state != Closed && b.allowed == 1: // the probe
 		b.cause, b.until = err, b.probed.Add(b.interval())
 		b.become(Open)
@@ -521,8 +496,8 @@ func (b *Breaker) ReleasePermit(token uint64, err error) {
 	}
 }
 
-// end takes an operation off the count, and returns how many generations ago it
-// started.
+// end removes an operation from the count, and returns how many generations ago
+// it started.
 func (b *Breaker) end(token uint64) (age uint64) {
 	b.out--
 	age = (b.generation - token>>startBits) & (1<<(64-startBits) - 1)
@@ -540,7 +515,7 @@ func (b *Breaker) end(token uint64) (age uint64) {
 	return 0
 }
 
-// tooMany reports whether the failures of late are enough to open.
+// tooMany reports whether the recent failures are enough to open.
 func (b *Breaker) tooMany(at time.Duration) bool {
 	c := b.recent.count(at)
 	all := float64(c.all)
@@ -550,13 +525,13 @@ func (b *Breaker) tooMany(at time.Duration) bool {
 	if b.recent.inARow < b.cfg.MinFailures || c.failed < b.cfg.MinFailures {
 		return false
 	}
-	row := min(b.recent.inARow, c.failed) // what began before the window makes up all of it
+	row := min(b.recent.inARow, c.failed) // a row that began before the window fills all of it
 	before := float64(c.failed-row) / float64(max(1, c.all-row))
 	return math.Pow(before, float64(row)) <= byChance
 }
 
-// trip opens the breaker because of err. So many operations were in flight if it
-// was closed.
+// trip opens the breaker because of err. atOnce is how many operations were in
+// flight if it was closed.
 func (b *Breaker) trip(atOnce int, err error) {
 	b.last = time.Now()
 	at := b.last.Sub(b.base)
@@ -589,8 +564,9 @@ func (b *Breaker) become(s State) {
 	}
 }
 
-// unlock unlocks mu, and tells OnChange what has changed. Whoever comes first
-// tells everything, so that calls are in order though mu is not held.
+// unlock unlocks mu, and passes the changes to OnChange. The first goroutine
+// to get here passes all of them, so that calls are in order although mu is
+// not held.
 func (b *Breaker) unlock() {
 	if len(b.changes) == 0 || b.telling {
 		b.mu.Unlock()
@@ -614,15 +590,15 @@ func (b *Breaker) tell(c breakerChange) {
 	b.cfg.OnChange(c.from, c.now)
 }
 
-// A window counts the results of late, in slots of a tenth of the time that it
-// looks back. Times are since the breaker's base.
+// A window counts recent results, in buckets of a tenth of the time it covers.
+// Times are since the breaker's base.
 type window struct {
-	slots   [24]slot      // a ring: more than ten, for when the time gets longer
-	at      int           // the slot of now
+	slots   [24]slot      // a ring: more than ten, since that time may grow
+	at      int           // the current bucket
 	inARow  int           // failures since the last success
 	since   time.Duration // when the first of them started
-	mean    float64       // of how long operations took of late, in nanoseconds
-	longest time.Duration // that a success took of late
+	mean    float64       // mean duration of recent operations, in nanoseconds
+	longest time.Duration // longest recent success
 }
 
 type slot struct {
@@ -665,13 +641,13 @@ func (w *window) add(now, took time.Duration, class error) {
 	}
 }
 
-// succeeded takes note of how long a success took. The longest is forgotten over
-// some hundred others.
+// succeeded records how long a success took. The longest one fades over some
+// hundred others.
 func (w *window) succeeded(took time.Duration) {
 	w.longest = max(took, w.longest-(w.longest-took)/100)
 }
 
-// count counts the results.
+// count returns the sums over the window.
 func (w *window) count(now time.Duration) counts {
 	var c counts
 	oldest := now - w.length()

@@ -11,29 +11,25 @@ import (
 	"github.com/rampmeter/rampmeter/internal/nils"
 )
 
-// keptKeys is how many keys a Keyed remembers without looking for some to
+// keptKeys is how many keys a Keyed remembers before it looks for some to
 // forget.
 const keptKeys = 1024
 
-// A Keyed is one limiter for each key: for each tenant, item or host.
+// A Keyed holds one limiter for each key: for each tenant, item or host.
 //
-// Limiters are made when their key first comes, and forgotten when they are as
-// good as new: then to make it again is to have it still. So a key is
-// never forgotten while it has operations in flight or waiting, while it is
-// paused or its bucket is not full, or while its breaker remembers a failure. Its
-// breaker's outage is forgotten when nobody has come to probe for ten minutes, and
-// what an [Adaptive] or [AdaptiveRate] has learnt when it has been unused for ten
-// minutes. Every new key has two others looked at, so that there are never more
-// than about twice as many as can't be forgotten, or 1024 if that is more.
+// It makes a key's limiter when the key is first used, and forgets it when it is as
+// good as new, so that making it again changes nothing. A key is never forgotten
+// while operations are in flight or waiting, it is paused, its bucket is not full,
+// or its breaker remembers a failure. A breaker's outage is forgotten when no
+// operation has come for ten minutes since a probe was due, and what an [Adaptive]
+// or [AdaptiveRate] learned after ten minutes without use. Each new key checks two
+// others, so there are never more than about twice as many keys as can't be
+// forgotten, or 1024 if that is more.
 //
-// A limiter that was changed by hand (Resize, SetRate, SetBurst) is never
-// forgotten, nor is one of your own kind, unless it has a method
-//
-//	Idle() bool
-//
-// that reports whether it is as good as new. What keys have in common does not
-// belong into the limiter of each: it would keep all of them from being
-// forgotten. Combine it outside, as in All(keyed.For(tenant), shared).
+// A limiter changed by hand (Resize, SetRate, SetBurst) is never forgotten, nor is
+// one of your own type without a method Idle() bool that reports whether it is as
+// good as new. Do not put limits that keys share into each key's limiter, which
+// would keep all of them from being forgotten: use All(keyed.For(tenant), shared).
 type Keyed[K comparable] struct {
 	create func(K) (Limiter, error) // never changes
 
@@ -42,11 +38,11 @@ type Keyed[K comparable] struct {
 	first, last *key[K] // the queue in which they are looked at, linked by next
 }
 
-// NewKeyed returns a Keyed whose limiters create makes, each for the key that
-// it is given. What create returns for a key must always be the same, but for
-// what has been learnt; it may be called concurrently. When it fails for a key,
-// the methods Acquire and Ready of that key's limiter fail with its error, and
-// it is asked again the next time. NewKeyed fails when create is nil.
+// NewKeyed returns a Keyed that calls create to make the limiter of a key.
+// Apart from what they have learned, all limiters that create returns for a key
+// must be the same; it may be called concurrently. When it fails for a key, the
+// methods Acquire and Ready of that key's limiter fail with its error, and
+// create is called again the next time. NewKeyed fails when create is nil.
 func NewKeyed[K comparable](create func(K) (Limiter, error)) (*Keyed[K], error) {
 	if create == nil {
 		return nil, errors.New("limiter: NewKeyed: create is nil: must be a function")
@@ -54,8 +50,8 @@ func NewKeyed[K comparable](create func(K) (Limiter, error)) (*Keyed[K], error) 
 	return &Keyed[K]{create: create, keys: make(map[K]*key[K])}, nil
 }
 
-// For returns the limiter of a key. It may be kept: one that was forgotten
-// meanwhile is made again.
+// For returns the limiter of a key. The caller may keep it: if it has been
+// forgotten meanwhile, it is made again.
 func (k *Keyed[K]) For(name K) Limiter {
 	e, err := k.get(name)
 	if err != nil {
@@ -71,7 +67,7 @@ func (k *Keyed[K]) Len() int {
 	return len(k.keys)
 }
 
-// get returns the limiter of a key, and makes it if need be.
+// get returns the limiter of a key, and makes it if necessary.
 func (k *Keyed[K]) get(name K) (*key[K], error) {
 	k.mu.Lock()
 	e := k.keys[name]
@@ -89,7 +85,7 @@ func (k *Keyed[K]) get(name K) (*key[K], error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if e := k.keys[name]; e != nil {
-		return e, nil // another was faster
+		return e, nil // another goroutine was faster
 	}
 	e = &key[K]{keyed: k, name: name, limiter: l}
 	k.keys[name] = e
@@ -102,7 +98,8 @@ func (k *Keyed[K]) get(name K) (*key[K], error) {
 	return e, nil
 }
 
-// look forgets the key that was looked at longest ago, or puts it last.
+// look forgets the key that was checked longest ago, or moves it to the end
+// of the queue.
 func (k *Keyed[K]) look() {
 	e := k.first
 	k.first = e.next
@@ -128,12 +125,12 @@ type key[K comparable] struct {
 	keyed   *Keyed[K]
 	name    K
 	limiter Limiter
-	users   atomic.Int32 // calls that go on; forgotten when negative
+	users   atomic.Int32 // calls in progress; forgotten when negative
 	next    *key[K]      // guarded by keyed.mu
 }
 
-// use returns the key, or what has taken its place if it has been forgotten,
-// for a call that is ended by done.
+// use returns the key, or its replacement if it has been forgotten, for a
+// call. The caller must call done at the end.
 func (e *key[K]) use() (*key[K], error) {
 	for {
 		for n := e.users.Load(); n >= 0; n = e.users.Load() {
@@ -150,7 +147,8 @@ func (e *key[K]) use() (*key[K], error) {
 
 func (e *key[K]) done() { e.users.Add(-1) }
 
-// forget reports whether the key may be forgotten, and is from now on.
+// forget reports whether the key could be forgotten, and if so marks it as
+// forgotten.
 func (e *key[K]) forget() bool {
 	if !e.users.CompareAndSwap(0, -1) {
 		return false
@@ -210,7 +208,7 @@ func (e *key[K]) Blocked() Block {
 // Idle reports whether the limiter is as good as new; see [Keyed].
 func (e *key[K]) Idle() bool { return e.users.Load() <= 0 && isIdle(e.limiter) }
 
-// identity is the same for the key's limiter when it has been forgotten and made
+// identity stays the same when the key's limiter has been forgotten and made
 // again.
 func (e *key[K]) identity() any {
 	return struct {
@@ -222,7 +220,7 @@ func (e *key[K]) identity() any {
 // inner returns the limiter of the key, for [Tripped] and [Members].
 func (e *key[K]) inner() Limiter { return e.limiter }
 
-// failed is the limiter of a key for which none could be made.
+// failed is the limiter of a key whose limiter could not be made.
 type failed struct{ err error }
 
 func (f failed) Ready(ctx context.Context, _ int, _ time.Duration) (int, error) {
