@@ -7,46 +7,46 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
-// What both controllers of a pace have in common.
+// Constants that both controllers of a pace share.
 const (
-	// Starts may lag behind the schedule by so much and catch up: timers are not
-	// more exact than a few milliseconds, and what they are late would be lost.
+	// Starts may lag this far behind the schedule and catch up: timers are only
+	// exact to a few milliseconds, and the time they fire late would be lost.
 	paceLate = 10 * time.Millisecond
 
-	// Starts are unevenly spread, by a quarter of the distance to either side: evenly
-	// spread ones of several processes fall into step with the downstream's bucket,
-	// and some of the processes are refused for ever.
+	// Starts are spread unevenly, by a quarter of the distance to either side: evenly
+	// spread starts of several processes fall into step with the downstream's bucket,
+	// which then refuses some of the processes forever.
 	paceUneven = 0.5
 
 	// The pace never falls below one operation in ten minutes.
 	leastPace = 1.0 / 600
 
-	// Refusals are an outage once nothing was accepted for so long and so many
-	// operations. Each probe then starts a tenth of the outage after the one
-	// before, within these bounds.
+	// Refusals are an outage once nothing was accepted for outageAfter and
+	// outageRefusals operations. Each probe then starts a tenth of the outage
+	// after the one before, within these bounds.
 	outageAfter    = 10 * time.Second
 	outageRefusals = 20
 	probeShare     = 10
 	leastProbe     = time.Second
 	mostProbe      = 5 * time.Minute
 
-	// After so many bare refusals without one that has a Retry-After, the downstream
-	// has changed its ways.
+	// After this many bare refusals without one that has a Retry-After, the
+	// downstream has stopped sending it.
 	mostBares = 8
 
-	// A row of so many refusals, in a time in which so many operations would have
-	// been accepted, says that the downstream was down, not that the pace was too
-	// high.
+	// A row of downRefusals refusals, in a time in which downAccepted operations
+	// would have been accepted, means that the downstream was down, not that the
+	// pace was too high.
 	downRefusals = 8
 	downAccepted = 10
 )
 
 // A pace decides when operations start, from what the downstream accepts and
-// refuses. It has no clock, no mutex and no randomness: each call is given the
-// time since an instant of the caller's choice, which never runs backwards.
+// refuses. It has no clock, no mutex and no randomness: the caller passes the
+// time since an instant of its choice, which never runs backwards.
 //
 // There is no limit until something is refused. Then one of two controllers sets
-// the rate, because the two kinds of refusals have two prices. One with a
+// the rate, since the two kinds of refusals cost different things. One with a
 // Retry-After costs a pause: the bucketControl measures what the downstream
 // sustains, and is refused rarely. A bare one costs a request: the shareControl
 // is refused all the time, a little.
@@ -57,26 +57,26 @@ type pace struct {
 	rate   float64       // starts a second, before a rise or a dip; +Inf: no limit
 	credit float64       // starts that may come at once
 	filled time.Duration // when credit was brought up to date
-	until  time.Duration // nothing starts before: a Retry-After, or a quota that is used up
+	until  time.Duration // nothing starts before: a Retry-After, or a used-up quota
 	quota  float64       // the rate that quota headers allow; +Inf: any
-	quoted time.Duration // until when
+	quoted time.Duration // when that rate expires
 
 	last   time.Duration // when an operation last started
 	starts uint64        // without those that were cancelled
-	full   uint64        // the last of them that found all the credit there can be
+	full   uint64        // the last of them that found the credit at its maximum
 	flying int           // operations in flight
-	crowd  float64       // their mean at a start
+	crowd  float64       // mean number in flight at a start
 
 	usedFrom time.Duration // the window in which use is measured
 	usedN    int           // starts in it
-	used     float64       // starts a second in the one before; 0: not known
+	used     float64       // starts a second in the window before; 0: not known
 
 	acceptedAt time.Duration // the last acceptance
-	delivered  float64       // acceptances a second, lately, as of then
-	row        int           // refusals since then
-	rowFrom    time.Duration // the first
-	rowTo      time.Duration // and the last of them
-	rowBefore  float64       // what was delivered before it
+	delivered  float64       // recent acceptances a second, as of acceptedAt
+	row        int           // refusals since acceptedAt
+	rowFrom    time.Duration // the first of them
+	rowTo      time.Duration // and the last
+	rowBefore  float64       // delivered before the first of them
 
 	quiet  quietDoubt
 	bares  int  // bare refusals since the last one with a Retry-After
@@ -118,8 +118,8 @@ func (p *pace) fill(now time.Duration) {
 	}
 }
 
-// limited comes before a limit where there may have been none: there is no credit
-// from that time.
+// limited must be called before a limit is set where there may have been none: no
+// credit remains from before.
 func (p *pace) limited(now time.Duration) {
 	p.fill(now)
 	if math.IsInf(p.limit(), 1) {
@@ -139,8 +139,8 @@ func (p *pace) probe(outage time.Duration) time.Duration {
 	return p.last + min(max(outage/probeShare, leastProbe), mostProbe)
 }
 
-// next returns when an operation may start: now, later, or line.Never if only
-// the end of one in flight can tell.
+// next returns when an operation may start: now, later, or line.Never if that
+// depends on the end of one in flight.
 func (p *pace) next(now time.Duration) time.Duration {
 	if now < p.until {
 		return p.until
@@ -159,20 +159,20 @@ func (p *pace) next(now time.Duration) time.Duration {
 	return now
 }
 
-// takes returns how long the limit takes for so much credit.
+// takes returns how long the limit takes to gain that much credit.
 func (p *pace) takes(credit float64) time.Duration {
 	return max(1, time.Duration(math.Ceil(min(credit/p.limit()*float64(time.Second), 1e18))))
 }
 
-// ready returns how many operations may start within that time, in which so many are
-// expected to end, not counting those that wait; or after how long it is worth asking
-// again.
+// ready returns how many operations may start within the given time, during which
+// ends operations are expected to end, not counting those that wait; or after how
+// long to ask again.
 func (p *pace) ready(now, within time.Duration, waiting, ends int) (n int, retry time.Duration) {
 	if p.until > now+within {
 		return 0, p.until - within - now
 	}
 	at, later := max(now, p.until), *p
-	later.resume(at) // what is known by now about the pace after a pause
+	later.resume(at) // what is known now about the pace after a pause
 	if d, ok := later.outage(); ok {
 		if wait := later.probe(d) - now; wait > within {
 			return 0, wait - within
@@ -197,7 +197,7 @@ func (p *pace) ready(now, within time.Duration, waiting, ends int) (n int, retry
 	return n, line.Never
 }
 
-// start starts an operation, which next allows, and returns its token.
+// start starts an operation that next allows, and returns its token.
 func (p *pace) start(now time.Duration) uint64 {
 	p.resume(now)
 	p.fill(now)
@@ -219,9 +219,9 @@ func (p *pace) start(now time.Duration) uint64 {
 	return packStart(now, p.flying, idle, p.starts)
 }
 
-// A token is when its operation started, in microseconds, how many were in
-// flight then, itself among them, whether it was idle, and the number of its
-// start. Numbers wrap.
+// A token holds when its operation started, in microseconds, how many were in
+// flight then, including itself, whether it was idle, and the number of its
+// start. Numbers wrap around.
 const (
 	numberBits = 18
 	flyingBits = 10
@@ -240,8 +240,9 @@ func packStart(now time.Duration, flying int, idle bool, number uint64) uint64 {
 	return token
 }
 
-// unpackStart returns what a token says. An operation was idle if it started
-// later than the pace allowed, with few in flight: there had been no work to do.
+// unpackStart returns the contents of a token. An operation was idle if it
+// started later than the pace allowed, with few in flight: there had been no
+// work to do.
 func unpackStart(token uint64, now time.Duration) (begin time.Duration, flying int, idle bool) {
 	us := (uint64(now/time.Microsecond) - token>>timeFrom) & (1<<timeBits - 1)
 	begin = now.Truncate(time.Microsecond) - time.Duration(us)*time.Microsecond
@@ -251,7 +252,7 @@ func unpackStart(token uint64, now time.Duration) (begin time.Duration, flying i
 // since returns how many operations have started after the one with that token.
 func (p *pace) since(token uint64) uint64 { return (p.starts - token) & (1<<numberBits - 1) }
 
-// cancel says that an operation did not start.
+// cancel records that an operation did not start.
 func (p *pace) cancel(token uint64, now time.Duration) {
 	p.flying--
 	p.fill(now)
@@ -260,7 +261,7 @@ func (p *pace) cancel(token uint64, now time.Duration) {
 	switch {
 	case since == 0:
 		p.credit += p.cost()
-	case p.full <= p.starts+1-since: // there has been room for it all the time
+	case p.full <= p.starts+1-since: // there has been room for it ever since
 		p.credit += 1 - paceUneven/2
 	default:
 		return
@@ -268,9 +269,10 @@ func (p *pace) cancel(token uint64, now time.Duration) {
 	p.full = p.starts
 }
 
-// abstain says that an operation has ended, and nothing about the downstream. It
-// started all the same: a pace that is measured by what was accepted would fall
-// short by the share of those that abstain, each time that it is measured.
+// abstain records that an operation has ended without saying anything about the
+// downstream. It counts as accepted because it started: a pace measured from
+// acceptances would otherwise fall short by the share of operations that
+// abstain, at each measurement.
 func (p *pace) abstain(token uint64, now time.Duration) {
 	p.flying--
 	if begin, _, _ := unpackStart(token, now); p.bare {
@@ -280,15 +282,15 @@ func (p *pace) abstain(token uint64, now time.Duration) {
 	}
 }
 
-// fail says that an operation has ended, and nothing about the pace: what is
-// unavailable would take any rate.
+// fail records that an operation has ended without saying anything about the
+// pace: a downstream that is unavailable would fail at any rate.
 func (p *pace) fail() { p.flying-- }
 
-// again says that an operation was refused for no other reason than itself, while
-// others were accepted. It starts nothing for so long, and says nothing about the
-// pace. The like of it have lowered the pace, if they were refused without a
-// Retry-After before that was known, so it rises again, until it is not used up.
-// Then there is no limit again.
+// again records that an operation was refused only for its own sake, while others
+// were accepted. Its Retry-After stops all starts, but it says nothing about the
+// pace. If it has none, earlier refusals of this kind may have lowered the pace
+// before that was known. So the pace rises again until it is not used up, and
+// then there is no limit.
 func (p *pace) again(token uint64, after, now time.Duration) {
 	if after <= 0 {
 		p.abstain(token, now)
@@ -312,7 +314,7 @@ func (p *pace) again(token uint64, after, now time.Duration) {
 	}
 }
 
-// accept says that an operation was accepted.
+// accept records that an operation was accepted.
 func (p *pace) accept(token uint64, now time.Duration) {
 	p.flying--
 	begin, _, idle := unpackStart(token, now)
@@ -332,36 +334,36 @@ func (p *pace) accept(token uint64, now time.Duration) {
 	}
 }
 
-// recover follows the first acceptance after a row of refusals. If the
-// downstream was down, the pace is what it was before.
+// recover handles the first acceptance after a row of refusals. If the
+// downstream was down, it restores the pace from before.
 func (p *pace) recover(now time.Duration) {
 	_, outage := p.outage()
 	switch silence := now - p.acceptedAt; {
-	case !p.bare: // a refusal that follows upon a pause has changed nothing
-	case outage && p.rowBefore < leastPace: // nothing was accepted before it, and nothing learned
+	case !p.bare: // a refusal that follows a pause has changed nothing
+	case outage && p.rowBefore < leastPace: // nothing was accepted before the outage, and nothing learned
 		p.unlearn(now)
 	case silence.Seconds() >= max(1, downAccepted/p.rowBefore):
 		p.rate = max(p.rate, p.rowBefore)
 	}
 }
 
-// unlearn has no limit again.
+// unlearn removes the limit again.
 func (p *pace) unlearn(now time.Duration) {
 	p.rate, p.bare = math.Inf(1), false
 	p.bucket = newBucketControl()
 	p.usedFrom, p.usedN, p.used = now, 0, 0
 }
 
-// memory returns for how many seconds deliveries count.
+// memory returns for how many seconds acceptances count in delivered.
 func (p *pace) memory() float64 { return max(1, 10/p.rate) }
 
-// lately returns how many acceptances a second there were lately.
+// lately returns the recent number of acceptances a second.
 func (p *pace) lately(now time.Duration) float64 {
 	return p.delivered * math.Exp(-(now-p.acceptedAt).Seconds()/p.memory())
 }
 
-// refuse says that an operation was refused, and to start nothing for so long;
-// 0: a bare refusal.
+// refuse records that an operation was refused, with a Retry-After of after,
+// or 0 for a bare refusal.
 func (p *pace) refuse(token uint64, after, now time.Duration) {
 	p.flying--
 	begin, flying, idle := unpackStart(token, now)
@@ -372,7 +374,7 @@ func (p *pace) refuse(token uint64, after, now time.Duration) {
 	p.quiet.result(idle, true)
 	switch {
 	case after <= 0:
-		// A few without a Retry-After among others with one change nothing.
+		// A few bare refusals among others with a Retry-After change nothing.
 		if p.bares++; p.bare || p.bucket.stage == stageFree || p.bares >= mostBares && !p.bucket.pending {
 			p.share.result(p, begin, now, true)
 		}
@@ -383,8 +385,8 @@ func (p *pace) refuse(token uint64, after, now time.Duration) {
 	}
 }
 
-// allow applies quota headers: so many starts a second for that long, 0: unknown,
-// and none for the time of the pause.
+// allow applies quota headers: rate starts a second (0: unknown) for the time
+// holds, and none during pause.
 func (p *pace) allow(rate float64, holds, pause, now time.Duration) {
 	p.until = max(p.until, now+pause)
 	if rate > 0 {
@@ -393,7 +395,7 @@ func (p *pace) allow(rate float64, holds, pause, now time.Duration) {
 	}
 }
 
-// mode returns what the pace goes by.
+// mode returns what determines the pace.
 func (p *pace) mode() PaceMode {
 	if _, ok := p.outage(); ok {
 		return PaceOutage
@@ -411,7 +413,7 @@ func (p *pace) mode() PaceMode {
 	return PaceFree
 }
 
-// noise returns the share of bare refusals that is taken for noise.
+// noise returns the share of bare refusals that is treated as noise.
 func (p *pace) noise() float64 {
 	if !p.bare {
 		return 0
@@ -423,8 +425,8 @@ func (p *pace) noise() float64 {
 	return max(share, p.share.floor)
 }
 
-// cost returns the credit that the next start takes: 1 on average. The multiples
-// of the golden ratio spread evenly, and repeat no pattern.
+// cost returns the credit that the next start costs: 1 on average. The multiples
+// of the golden ratio spread evenly and repeat no pattern.
 func (p *pace) cost() float64 {
 	_, x := math.Modf(float64(p.starts&0xffff) * (math.Phi - 1))
 	return 1 + paceUneven*(x-0.5)

@@ -5,74 +5,74 @@ import (
 	"time"
 )
 
-// How a pace deals with bare refusals.
+// How a pace handles bare refusals.
 const (
-	// The share of refusals that is aimed at: it is what the use of all that the
-	// downstream gives costs. The faster a process is, the less it aims at, which
-	// makes processes that share a limit equal. 1.2 % is also so much noise that
-	// needs no test.
-	aimAt    = 0.0165 // at aimPace
+	// The target share of refusals: what it costs to use all of the downstream's
+	// capacity. The faster a process is, the lower its target, so that processes
+	// that share a limit become equal. Noise of up to 1.2 % needs no test.
+	aimAt    = 0.0165 // at a pace of aimPace
 	aimPace  = 20
 	aimPower = 0.4
 	leastAim = 0.012
 	mostAim  = 0.06
 
 	// A refusal lowers the pace by a step, the second one in a row by two, and so
-	// on. An acceptance raises it by the aim's share of a step, so that it is
-	// steady when as many are refused as are aimed at. In a round-trip there are no
-	// more than so many steps' worth.
+	// on. An acceptance raises it by a step times the target share, so that the
+	// pace is steady when the target share is refused. One round-trip changes the
+	// pace by at most roundSteps steps.
 	shareStep  = 0.025
 	mostInRow  = 8
 	roundSteps = 3
 
-	// When no refusal has come for so many times as long as one should take, the
-	// steps up become longer.
+	// When a refusal is overdue by this factor, the steps up become longer.
 	longUp = 3
 
-	// The step up with a refusal that is the operation's own.
+	// The step up after a refusal for the operation's own sake.
 	againStep = 0.25
 
-	// One round-trip leaves so much of the pace at least, and no refusal less than
-	// so much of what has been delivered lately.
+	// The least share of the pace that one round-trip leaves, and the least share
+	// of the recent deliveries that any refusal leaves.
 	roundLeast     = 0.25
 	deliveredLeast = 0.9
 
-	// The pace is raised up to so much of what is used of it.
+	// The pace rises up to this many times what is used of it.
 	usedMost = 2
 
-	// Noise: if the pace has fallen to so much of the most that was delivered, and
-	// refusals go on, then it dips to half for a moment. If refusals become no fewer
-	// by that, at most a quarter, they are noise, and their share, rounded up by what
-	// chance may make of it, is added to the aim. Rounded down it would sink again.
+	// Noise: if the pace has fallen to this share of the most that was delivered, and
+	// refusals continue, it dips to half for a moment. If refusals do not become
+	// fewer, and are at most a quarter of all results, they are noise: their share,
+	// rounded up for chance, is added to the target. Rounded down, the pace would
+	// fall again.
 	sinks        = 0.7
 	sinking      = 0.85
 	sunkRefusals = 6
 	shareDip     = 0.5
 	dipRefusals  = 8
-	mostRefusals = 24   // before so many are more than noise: it may have bunched
+	mostRefusals = 24   // refusals in a dip that are more than noise: fewer may be noise that bunched
 	dipDoubt     = 0.35 // the standard deviation of so few, as a share of them
 	mostNoise    = 0.25
-	dipLeast     = 15 // delivered a second: processes that deliver less have no time for it
+	dipLeast     = 15 // delivered a second: slower processes have no time for a dip
 	dipPatience  = time.Minute
 
-	// Noise is looked at again at the next full minute, when processes that have taken
-	// each other for noise dip together, and see it. Each time that it is confirmed it
-	// is looked at half as often, if dips would take more than one part in so many of
-	// the time.
+	// Noise is checked again at the next full minute, when all processes dip together
+	// and those that have taken each other for noise see it. Each time it is
+	// confirmed, it is checked half as often, if dips would take more than 1/dipTime
+	// of the time.
 	leastChecked = time.Minute
 	mostChecked  = 8 * time.Minute
 	dipTime      = 16
 
-	// The most that was delivered is looked for in windows of a second and so many
-	// results. It fades, and is forgotten when so many are refused.
+	// The most that was delivered is measured in windows of a second and
+	// windowResults results. It fades, and is forgotten when this share is
+	// refused.
 	windowResults = 100
 	windowFade    = 0.995
 	windowRefused = 0.3
 )
 
-// A shareControl keeps the share of bare refusals at a small figure.
+// A shareControl keeps the share of bare refusals small.
 type shareControl struct {
-	roundFrom   time.Duration // the round-trip: it ends with the result of an operation that started in it
+	roundFrom   time.Duration // the round-trip: ends with the result of an operation that started in it
 	roundRate   float64
 	roundStarts uint64
 	step        float64
@@ -83,21 +83,21 @@ type shareControl struct {
 	windowFrom time.Duration
 	windowN    int
 	windowBad  int
-	abstained  int     // operations in it that have no result
+	abstained  int     // operations in the window that have no result
 	before     float64 // share of refusals in the window before
-	best       float64 // the most delivered in one; 0: forgotten
-	sunk       int     // refusals since the pace has been sinking
+	best       float64 // the most delivered in a window; 0: forgotten
+	sunk       int     // refusals since the pace has been falling
 
 	floor      float64       // the share that is noise
-	floorUntil time.Duration // then it is looked at again; 0: there is none
-	confirmed  int           // how often in a row it was
+	floorUntil time.Duration // when noise is checked again; 0: there is none
+	confirmed  int           // how often in a row it was confirmed
 	dipping    bool
 	dipFrom    time.Duration
 	dipN       int
 	dipBad     int
 }
 
-// dip returns what is left of the pace.
+// dip returns the factor for the pace.
 func (c *shareControl) dip() float64 {
 	if c.dipping {
 		return shareDip
@@ -105,7 +105,7 @@ func (c *shareControl) dip() float64 {
 	return 1
 }
 
-// result follows the result of an operation that started at begin.
+// result records the result of an operation that started at begin.
 func (c *shareControl) result(p *pace, begin, now time.Duration, refused bool) {
 	p.fill(now)
 	if !p.bare {
@@ -117,7 +117,7 @@ func (c *shareControl) result(p *pace, begin, now time.Duration, refused bool) {
 	}
 	c.window(now, refused)
 	switch {
-	case p.row >= downRefusals: // that is no time for tests
+	case p.row >= downRefusals: // no time for tests
 		c.dipping = false
 	case c.dipping:
 		c.dipped(p, begin, now, refused)
@@ -148,8 +148,8 @@ func (c *shareControl) result(p *pace, begin, now time.Duration, refused bool) {
 	p.rate = min(p.rate, max(least, p.rate*(1-c.step*float64(min(c.refusedRow, mostInRow)))))
 }
 
-// begin begins with the first bare refusal. The pace is that of the last
-// round-trip, if there was none.
+// begin handles the first bare refusal. If there was no pace, it becomes that
+// of the last round-trip.
 func (c *shareControl) begin(p *pace, begin, now time.Duration) {
 	p.limited(now)
 	if math.IsInf(p.rate, 1) {
@@ -179,7 +179,8 @@ func (c *shareControl) window(now time.Duration, refused bool) {
 	c.windowFrom, c.windowN, c.windowBad, c.abstained = now, 0, 0, 0
 }
 
-// suspicious reports whether refusals may be noise, or noise none any more.
+// suspicious reports whether refusals may be noise, or may no longer be
+// noise.
 func (c *shareControl) suspicious(p *pace, now time.Duration) bool {
 	if p.rate >= sinking*c.best {
 		c.sunk = 0
@@ -190,7 +191,8 @@ func (c *shareControl) suspicious(p *pace, now time.Duration) bool {
 	return p.rate < sinks*c.best && c.sunk >= sunkRefusals || c.floorUntil > 0 && now >= c.floorUntil
 }
 
-// dipped counts a result in a dip, and ends it when that is enough.
+// dipped counts a result during a dip, and ends the dip when there are
+// enough.
 func (c *shareControl) dipped(p *pace, begin, now time.Duration, refused bool) {
 	if begin >= c.dipFrom {
 		c.dipN++

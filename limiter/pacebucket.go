@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// How a pace deals with refusals that have a Retry-After.
+// How a pace handles refusals that have a Retry-After.
 const (
-	// Pauses may take this share of the time: with a Retry-After of 1 s the next
-	// refusal is due after 22 s. That is also about how long it takes to notice
-	// that the downstream has come to accept more.
+	// The share of the time that pauses may take: with a Retry-After of 1 s the
+	// next refusal is due after 22 s. That is also about how long it takes to
+	// notice that the downstream accepts more than before.
 	pauseShare = 0.045
 
 	// When a refusal is overdue by a tenth of that time, the pace rises, and
@@ -17,92 +17,93 @@ const (
 	overdue    = 1.1
 	perDoubled = 8
 
-	// The second estimate rests on a second's worth of requests. A pace that is a
-	// little low costs less than another pause.
+	// The second estimate rests on a second's worth of requests. A pace that is
+	// slightly low costs less than another pause.
 	secondShare = 0.9
 
-	// A refusal that comes early, before half of the time, lowers the pace by so
-	// much at most if it is the first one, since another process may have used the
-	// bucket up; then by so much at least, and so much at most.
+	// A refusal that comes early, before half of the time, lowers the pace: the
+	// first one at most to earlyFirst, since another process may have emptied the
+	// bucket; later ones at least to earlyLeast and at most to earlyMost.
 	earlyFirst = 0.95
 	earlyLeast = 0.95
 	earlyMost  = 0.75
 
-	// Where the epoch is too short to measure, a refusal leaves so much; and no more
-	// than this while no refusal has come when it was due.
+	// If the epoch is too short to measure, a refusal leaves this share of the pace;
+	// and at most firstLeaves while no refusal has come when it was due.
 	blindLeaves = 0.8
 	firstLeaves = 0.98
 
-	// If the first of all operations is refused, the pace begins with so many a
-	// second, or one in a pause if that is more, and doubles in so many seconds at most.
+	// If the first of all operations is refused, the pace begins with unknownPace
+	// operations a second, or one per pause if that is more, and doubles within
+	// unknownDoubles seconds.
 	unknownPace    = 1
 	unknownDoubles = 3
 
-	// An epoch measures the rate if so many were accepted in it.
+	// An epoch measures the rate if it has at least this many acceptances.
 	measurable = 20
 )
 
 // A bucketControl finds the rate that a downstream sustains which refuses with a
-// Retry-After. It takes the downstream for a token bucket.
+// Retry-After. It models the downstream as a token bucket.
 //
-// An epoch goes from the end of a pause to the next refusal, when the bucket is
-// empty. What was accepted in it is what the bucket held at first, the burst, and
-// what flowed in since. The burst is known from the first epoch, which is short.
-// So the rest, over the epoch's length, is the rate that is sustained. The next
-// pace is that, and the burst spread over the time until the next refusal is due.
-// If none comes by then, the pace rises until one does.
+// An epoch lasts from the end of a pause to the next refusal, when the bucket is
+// empty. The operations accepted in it are what the bucket held at first, the
+// burst, and what flowed in since. The burst is known from the first epoch, which
+// is short. So the rest, divided by the epoch's length, is the sustained rate.
+// The next pace is that rate, plus the burst spread over the time until the next
+// refusal is due. If none comes by then, the pace rises until one does.
 type bucketControl struct {
 	stage   bucketStage
-	settled bool    // a refusal came when it was due; from then on the burst is known
+	settled bool    // a refusal came when it was due; since then the burst is known
 	burst   float64 // operations
 	early   int     // refusals in a row that came early
-	firstN  float64 // accepted in the first epoch
+	firstN  float64 // acceptances in the first epoch
 	firstT  float64 // its length, in seconds
 
-	pending   bool          // a pause goes on that has ended an epoch
+	pending   bool          // the pause that ended an epoch is in force
 	pausedAt  time.Duration // when it began
-	rising    bool          // the refusal was of the rise's making
-	alone     bool          // few were in flight when that operation started
-	from      time.Duration // the epoch's first start, or the end of the pause before there is one
-	fresh     bool          // there is none yet
+	rising    bool          // the rise caused the refusal
+	alone     bool          // few were in flight when the refused operation started
+	from      time.Duration // the epoch's first start, or before it the end of the pause
+	fresh     bool          // the epoch has no start yet
 	accepted  int
-	pause     float64       // the one before, in seconds
-	waited    time.Duration // from the refusal before it to from
+	pause     float64       // the pause before the epoch, in seconds
+	waited    time.Duration // from the refusal before the epoch to from
 	due       time.Duration // how long after from the pace begins to rise
-	riseFrom  time.Duration // when it did; 0: it has not
-	risen     int           // accepted since
-	up        float64       // what the rise, or a dip, has made of the rate
-	paused    time.Duration // in pauses in this epoch, which no refusal has ended
-	pausing   time.Duration // the same, after the last start
-	probation time.Duration // stageFree: the later half of the epoch
-	later     int           // accepted in it
+	riseFrom  time.Duration // when it began to rise; 0: it has not
+	risen     int           // acceptances since then
+	up        float64       // the factor of the rise, or of a dip
+	paused    time.Duration // time in pauses of this epoch that did not end it
+	pausing   time.Duration // the same, since the last start
+	probation time.Duration // stageFree: when the later half of the epoch began
+	later     int           // acceptances in that half
 
 	// If nothing is accepted in the next epoch, the downstream was down, and this
-	// epoch's refusal taught nothing. Then these come back.
+	// epoch's refusal taught nothing. Then these values are restored.
 	rateBefore  float64
 	earlyBefore int
 	spent       float64 // this epoch's length, in seconds
-	owed        float64 // of the time until a rise, has passed in epochs that don't count
+	owed        float64 // time towards the next rise, spent in epochs that do not count
 
-	inFlight int // operations in flight at most; 0: any number
+	inFlight int // the limit in flight; 0: none
 	crowd    crowdDoubt
 	doubt    noiseDoubt
 }
 
 func newBucketControl() bucketControl { return bucketControl{up: 1, fresh: true} }
 
-// A bucketStage is how far a bucketControl has come.
+// A bucketStage is how much a bucketControl knows.
 type bucketStage int
 
 const (
 	stageFree  bucketStage = iota // no refusal yet
-	stageFirst                    // one, from which the rate is known within a factor of ten
+	stageFirst                    // one refusal, from which the rate is known within a factor of ten
 	stageKnown
 )
 
 // period returns how long after a pause of that length the next refusal is due,
-// in seconds. The slower the pace is, the longer: one refusal takes an operation,
-// too.
+// in seconds. It is longer for a slower pace, since a refusal also costs one
+// operation.
 func (p *pace) period(after float64) float64 {
 	return (after + 1/max(p.rate, leastPace)) / pauseShare
 }
@@ -119,12 +120,12 @@ func (c *bucketControl) doubles(p *pace) float64 {
 	return max(d, 3/p.rate)
 }
 
-// start follows an operation that starts.
+// start records an operation that starts.
 func (c *bucketControl) start(p *pace, now time.Duration, paced bool) {
 	if p.bare {
 		return
 	}
-	us := now.Truncate(time.Microsecond) // as tokens have it
+	us := now.Truncate(time.Microsecond) // the precision of tokens
 	last := p.last + c.pausing
 	if c.paused += c.pausing; c.riseFrom > 0 {
 		c.riseFrom += c.pausing
@@ -138,7 +139,7 @@ func (c *bucketControl) start(p *pace, now time.Duration, paced bool) {
 	c.crowd.start(p, now)
 	switch {
 	case c.stage == stageFree && now-c.probation >= time.Second:
-		// What is long ago says little. The epoch is the last second or two.
+		// Old starts say little. The epoch becomes the last second or two.
 		c.from, c.accepted, c.paused = max(c.probation, us-2*time.Second), c.later, 0
 		c.probation, c.later = us, 0
 	case math.IsInf(p.rate, 1) || c.doubt.looking():
@@ -152,7 +153,7 @@ func (c *bucketControl) start(p *pace, now time.Duration, paced bool) {
 	}
 }
 
-// accept follows an operation that started at begin and was accepted.
+// accept records that an operation which started at begin was accepted.
 func (c *bucketControl) accept(p *pace, begin, now time.Duration) {
 	if begin < c.from {
 		return
@@ -170,11 +171,11 @@ func (c *bucketControl) accept(p *pace, begin, now time.Duration) {
 	}
 }
 
-// refuse follows an operation that started at begin and was refused with a
+// refuse records that an operation which started at begin was refused with a
 // Retry-After, which is in force already.
 func (c *bucketControl) refuse(p *pace, begin, now time.Duration, flying int) {
 	if c.pending || begin < c.from && c.stage != stageFree && !p.bare {
-		return // old news: it has lengthened the pause, and that is all
+		return // old news: it only prolonged the pause
 	}
 	p.fill(now)
 	if p.bare { // the pace is known, the rest is not
@@ -187,16 +188,16 @@ func (c *bucketControl) refuse(p *pace, begin, now time.Duration, flying int) {
 	c.crowd.refuse(p, flying)
 }
 
-// An epoch is what one has brought.
+// An epoch is the result of one epoch.
 type epoch struct {
-	n     float64 // accepted
+	n     float64 // acceptances
 	t     float64 // from the first to the last start, in seconds
 	after float64 // the pause that ended it, in seconds
-	least float64 // the rate sustained is no less, whatever the burst: the bucket was empty when the pause before began
+	least float64 // the sustained rate is at least this, whatever the burst: the bucket was empty when the pause before began
 }
 
-// resume ends a pause, once it is over, and with it an epoch. What was in flight
-// when the pause began has come back by then.
+// resume ends a pause once it is over, and the epoch with it. The operations in
+// flight when the pause began have ended by then.
 func (p *pace) resume(now time.Duration) {
 	c := &p.bucket
 	if !c.pending || now < p.until {
@@ -263,11 +264,11 @@ func (c *bucketControl) begin(p *pace, now time.Duration, after float64) {
 	p.credit = p.cost()
 }
 
-// down is the end of an epoch in which nothing was accepted: after a pause, a
-// bucket has something in it.
+// down ends an epoch in which nothing was accepted. The downstream was down:
+// after a pause, a bucket has something in it.
 func (c *bucketControl) down(p *pace, e epoch) {
 	switch {
-	case c.stage == stageFree: // that says nothing about the rate
+	case c.stage == stageFree: // this says nothing about the rate
 		p.rate, c.stage = max(unknownPace, 1/(e.t+e.after)), stageFirst
 	case c.rateBefore > 0:
 		p.rate, c.early = max(p.rate, c.rateBefore), c.earlyBefore
@@ -275,9 +276,9 @@ func (c *bucketControl) down(p *pace, e epoch) {
 	}
 }
 
-// flooded is the end of the first epoch, in which there was no limit. The rate
-// is no less than e.least, and no more than e.n over the time that it took, which
-// are far apart: their geometric mean is within a factor of the root of that.
+// flooded ends the first epoch, in which there was no limit. The rate is at least
+// e.least, and at most e.n over the epoch's time. These are far apart; their
+// geometric mean is within a factor of the square root of their ratio.
 func (c *bucketControl) flooded(p *pace, e epoch) {
 	c.firstN, c.firstT = e.n, e.t
 	took := max((c.pausedAt - c.from).Seconds(), 1e-4)
@@ -286,13 +287,13 @@ func (c *bucketControl) flooded(p *pace, e epoch) {
 	if used == 0 {
 		used = e.n / took
 	}
-	if c.alone && used < quietMost { // it is the work that there was, not what the downstream accepts
+	if c.alone && used < quietMost { // that was the work available, not what the downstream accepts
 		p.rate = max(p.rate, quietLeast*used)
 	}
 	c.stage = stageFirst
 }
 
-// rose is the end of an epoch in which the pace rose until it was refused.
+// rose ends an epoch in which the pace rose until an operation was refused.
 func (c *bucketControl) rose(p *pace, e epoch) {
 	if c.stage == stageKnown && !c.settled {
 		c.burst = min(max(1, c.firstN-p.rate*c.firstT), p.rate*e.after)
@@ -306,9 +307,9 @@ func (c *bucketControl) rose(p *pace, e epoch) {
 	p.rate = r + min(c.burst, r*e.after)/p.period(e.after)
 }
 
-// sustained returns the rate at which a rise empties the bucket just so. The
-// bucket was full up to when the pace passed the rate r, at the time x of the
-// rise. So what was accepted is the pace's integral up to x, the burst, and r for
+// sustained returns the rate at which a rise just empties the bucket. The bucket
+// was full until the pace passed the rate r, at the time x of the rise. So the
+// number accepted is the integral of the pace up to x, plus the burst, plus r for
 // the rest of the time.
 func (c *bucketControl) sustained(p *pace) float64 {
 	n, t := float64(c.risen), (p.last - c.riseFrom).Seconds()
@@ -330,16 +331,16 @@ func (c *bucketControl) sustained(p *pace) float64 {
 	return low
 }
 
-// held is the end of an epoch in which the pace was what it is.
+// held ends an epoch in which the pace did not rise.
 func (c *bucketControl) held(p *pace, e epoch) {
 	c.stage = stageKnown
 	period := p.period(e.after)
-	var r float64 // what is sustained
+	var r float64 // the sustained rate
 	switch {
 	case c.settled && c.accepted >= measurable:
 		r = max((e.n-c.burst)/e.t, e.least)
 	case !c.settled && e.t >= 2*c.firstT && e.n >= c.firstN+measurable/2:
-		r = max((e.n-c.firstN)/(e.t-c.firstT), e.least) // the burst is the same in both, whatever it is
+		r = max((e.n-c.firstN)/(e.t-c.firstT), e.least) // the burst is the same in both epochs, whatever it is
 	}
 	early := e.t < period/2
 	if !early && !c.settled && r > 0 {

@@ -9,18 +9,18 @@ import (
 type trialKind int
 
 const (
-	holding trialKind = iota // keeps it, and measures latency there
+	holding trialKind = iota // keeps the limit, and measures latency at it
 	up                       // tries a larger one
 	down                     // tries a smaller one
 )
 
-// A trial is a number of operations under one limit, taken one after the other
-// as they start, for what they tell of latency. To take them as they end would
-// be to prefer the quick ones.
+// A trial measures latency over a number of operations under one limit. It
+// takes them one after the other as they start: to take them as they end would
+// favor the quick ones.
 type trial struct {
 	kind           trialKind
-	want           int     // operations that it takes
-	started, ended int     // of these
+	want           int     // operations to measure
+	started, ended int     // how many of them have
 	sum, squares   float64 // of the logarithms of their latencies
 	longest        float64 // of these logarithms
 }
@@ -37,8 +37,8 @@ func (t *trial) over() bool {
 	return t.started >= t.want && float64(t.ended) >= trialShare*float64(t.want)
 }
 
-// latency returns the mean logarithm of latency. Operations that go on still
-// are taken to be as long as the longest.
+// latency returns the mean logarithm of latency. Operations still in flight
+// count as long as the longest.
 func (t *trial) latency() float64 {
 	return (t.sum + float64(t.started-t.ended)*t.longest) / float64(t.started)
 }
@@ -64,18 +64,18 @@ func (a *Adaptive) try(kind trialKind, limit int) {
 	case kind == holding && a.weight > 0:
 		want *= holdTrials
 	case kind == down:
-		// More, the larger the step is: a chance that takes places away is
-		// likely to be followed by more.
+		// A larger step takes more: a chance result that lowers the limit is
+		// likely to be followed by more of them.
 		want *= stride / least
 	}
 	a.trial.want = int(min(max(want, minTrial), maxTrial))
 	a.line.Stir()
 }
 
-// hold goes back to the limit that is kept.
+// hold returns to the limit that is kept.
 func (a *Adaptive) hold() { a.try(holding, a.limit) }
 
-// next begins the trial after one of the limit that is kept.
+// next begins the trial that follows one of the limit that is kept.
 func (a *Adaptive) next() {
 	a.turn++
 	if a.turn%downEvery == 0 && a.limit > 1 {
@@ -85,16 +85,16 @@ func (a *Adaptive) next() {
 	}
 }
 
-// raise tries a larger limit, where it may.
+// raise tries a larger limit, if one is allowed.
 func (a *Adaptive) raise() {
 	places := a.places()
 	if a.turn%2 == 0 && places == a.leastPlaces() {
-		places = (places + 1) / 2 // every other time, to come nearer to the knee
+		places = (places + 1) / 2 // every other time, to come closer to the knee
 	}
 	limit := min(a.limit+places, a.max)
 	if a.ceiling > 0 && limit >= a.ceiling {
-		// Up to just below where the downstream refused, and to there only
-		// when that is long enough ago.
+		// Only up to just below where the downstream refused, and up to that
+		// level only when the refusal is long enough ago.
 		limit = a.ceiling - 1
 		if limit <= a.limit && a.cleared >= clearAfter && time.Since(a.base) >= a.clearFrom {
 			limit = min(a.limit+1, a.max)
@@ -113,7 +113,7 @@ func (a *Adaptive) lower() {
 	a.try(down, max(1, min(a.limit-1, int(math.Round(float64(a.limit)/(1+share))))))
 }
 
-// places returns how many places the next step is.
+// places returns how many slots the next step adds or removes.
 func (a *Adaptive) places() int {
 	return max(int(math.Round(a.step*float64(a.limit))), a.leastPlaces())
 }
@@ -123,22 +123,22 @@ func (a *Adaptive) leastPlaces() int {
 	return int(math.Round(max(1, stepShare*n, stepRoot*math.Sqrt(n))))
 }
 
-// stride returns the logarithm of the step on trial, by which latency differs
-// where throughput does not, and that of the least step, which it is never less
-// than.
+// stride returns the logarithm of the step on trial, which is the change of
+// latency to expect where throughput stays the same, and that of the least
+// step, which it is never below.
 func (a *Adaptive) stride() (stride, least float64) {
 	least = math.Log1p(float64(a.leastPlaces()) / float64(a.limit))
 	return max(least, math.Abs(math.Log(float64(a.tried)/float64(a.limit)))), least
 }
 
-// knee returns by how much the logarithm of latency must differ for the step on
-// trial to matter.
+// knee returns the change of the logarithm of latency above which the step on
+// trial matters.
 func (a *Adaptive) knee() float64 {
 	stride, _ := a.stride()
 	return kneeShare * stride
 }
 
-// learn looks at the trial after one more of its operations has ended.
+// learn checks the trial after one more of its operations has ended.
 func (a *Adaptive) learn() {
 	t := &a.trial
 	switch {
@@ -151,7 +151,7 @@ func (a *Adaptive) learn() {
 	}
 }
 
-// plain reports whether latency is plainly too high already.
+// plain reports whether latency is clearly too high already.
 func (a *Adaptive) plain() bool {
 	t := &a.trial
 	rise := t.sum/float64(t.ended) - a.latency
@@ -209,16 +209,16 @@ func (a *Adaptive) conclude() {
 	}
 }
 
-// kept goes back to the limit after a trial of another one that did no good.
+// kept returns to the limit after a trial of another one did not pay off.
 func (a *Adaptive) kept() {
 	if apart := a.tried - a.limit; max(apart, -apart) > a.leastPlaces() {
-		a.turn = downEvery - 2 // it may be too high by less: down soon
+		a.turn = downEvery - 2 // the limit may be too high by less than a step: down soon
 	}
 	a.step = 0
 	a.hold()
 }
 
-// average takes the trial's latency into the mean of those at the limit.
+// average adds the trial's latency to the mean latency at the limit.
 func (a *Adaptive) average(latency float64) {
 	n := float64(a.trial.started)
 	a.weight = min(a.weight, memory*n) + n

@@ -10,44 +10,45 @@ import (
 )
 
 // A Valve lets everything pass while it is open, and nothing while it is
-// closed: by hand, for a maintenance window or an incident, or by a schedule,
-// such as the opening hours of a downstream. It is closed while either says so.
+// closed. It is closed by hand, for a maintenance window or an incident, or by
+// a schedule, such as the opening hours of a downstream. It is open only when
+// both allow it.
 //
 // The zero Valve is open. The fields must not be changed once the valve is in
 // use.
 type Valve struct {
-	// Name tells valves apart in Blocked. Default: none.
+	// Name identifies the valve in Blocked. Default: none.
 	Name string
 
 	// Schedule, if set, returns until when the valve is closed at the time now,
-	// which may lie ahead. A time that is not after now says that it is open. It
-	// is asked again at the end of the time that it returned, so it may return a
-	// short one when the real end is not known. It is called with the valve
-	// locked: it must be quick, and must not use the valve.
+	// which may be in the future. A result that is not after now means that it
+	// is open. The valve calls it again at the time that it returned, so it may
+	// return an early time when the real end is not known. It is called with the
+	// valve locked: it must be quick, and must not use the valve.
 	Schedule func(now time.Time) (closedUntil time.Time)
 
 	mu     sync.Mutex // guards all below
 	line   line.Line
 	closed bool
-	until  time.Time // closed by hand until then; zero: until Open
+	until  time.Time // closed by hand until then; zero: until Open is called
 	why    error
 }
 
 var _ Limiter = (*Valve)(nil)
 
-// errScheduled is the cause of a valve's schedule.
+// errScheduled is the cause when the valve's schedule closes it.
 var errScheduled = errors.New("closed by its schedule")
 
-// Close closes the valve until [Valve.Open] is called. Operations in flight go
-// on. The reason why is in Blocked, as the error behind it; it may be empty.
-// A later call of Close or [Valve.CloseUntil] replaces it.
+// Close closes the valve until [Valve.Open] is called. Operations in flight
+// continue. Blocked returns why as the cause; it may be empty. A later call of
+// Close or [Valve.CloseUntil] replaces it.
 func (v *Valve) Close(why string) { v.set(true, time.Time{}, why) }
 
-// CloseUntil is like [Valve.Close], but only until then. A time that has passed
-// opens the valve.
+// CloseUntil is like [Valve.Close], but only until the given time. A time that
+// has passed opens the valve.
 func (v *Valve) CloseUntil(until time.Time, why string) { v.set(!until.IsZero(), until, why) }
 
-// Open opens the valve that was closed by hand. A schedule may still close it.
+// Open opens a valve that was closed by hand. A schedule may still close it.
 func (v *Valve) Open() { v.set(false, time.Time{}, "") }
 
 func (v *Valve) set(closed bool, until time.Time, why string) {
@@ -77,8 +78,8 @@ func (v *Valve) at(now time.Time) Block {
 	return block
 }
 
-// wait returns how long after now it is worth another look, or 0 if the valve is
-// open then.
+// wait returns how long after now to check again, or 0 if the valve is open at
+// now.
 func (v *Valve) wait(now time.Time) time.Duration {
 	switch block := v.at(now); {
 	case block.Reason == "":
@@ -90,8 +91,8 @@ func (v *Valve) wait(now time.Time) time.Duration {
 	}
 }
 
-// Ready implements [Limiter]: max, if the valve is open at the end of that time.
-// So nothing is received that would find it closed on arrival.
+// Ready implements [Limiter]: max, if the valve is open at the end of the given
+// time. So nothing is received that would find it closed.
 func (v *Valve) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = line.Asked(max, within)
 	v.mu.Lock()
@@ -131,8 +132,8 @@ func (v *Valve) Blocked() Block {
 	return v.at(time.Now())
 }
 
-// Idle reports whether it is as good as new, and so may be forgotten by a
-// [Keyed]: it is not closed by hand, and nobody waits.
+// Idle reports whether the valve is as good as new, so that a [Keyed] may
+// forget it: it is not closed by hand, and nobody waits.
 func (v *Valve) Idle() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
