@@ -192,6 +192,23 @@
 // Starts are spread evenly, except that timers fire late: at most one operation and
 // 10 ms worth of them start at once.
 //
+// # What a Transport sends again
+//
+// A [Transport] acquires one permit per request. [http.Transport] sends a request
+// again under the same permit if the server says that it has not processed it
+// (HTTP/2 REFUSED_STREAM, GOAWAY), or if it had not begun to write it. A request that
+// may have been processed is not sent again. http.Transport would do so, for GETs
+// and requests with an Idempotency-Key, if a kept connection is closed before the
+// response; through a Transport such a request fails. Apart from that, requests are
+// sent as the caller made them.
+//
+// A deadline of the request's context is the caller's own. To count a timeout as the
+// downstream's, use http.Client.Timeout, or the timeouts of the base.
+//
+// [ResponseError] returns an error for a response that comes through a Transport, too.
+// The RetryAfter of that error is from the Retry-After header or, if it is
+// [ErrOverload], the time until a used-up quota has something left again.
+//
 // # Errors
 //
 // Acquire and Ready fail only when their context ends, with context.Cause(ctx).

@@ -6,14 +6,14 @@ import (
 	"github.com/rampmeter/rampmeter/internal/quota"
 )
 
-// allowed returns the rate that the quotas allow, of which so many operations
-// are used since the response, or 0 if they name none; how long to pause; and
-// for how long the answer holds.
+// allowed returns the rate that the quotas allow, or 0 if they name none; how
+// long to pause; and for how long the answer holds. used is how many
+// operations have used the quotas since the response.
 //
-// What is left counts, and the tightest of it. A policy is no rate: with a
-// thousand a day, all of these may come within the first minute, and whether
-// they have is in what is left. Only where a response does not say that of any
-// quota, its policies have to do.
+// It goes by what is left, and by the tightest quota. A policy is not a rate:
+// with a thousand a day, all of these may come within the first minute, and
+// only what is left shows whether they have. Policies count only if the
+// response does not say what is left of any quota.
 func allowed(qs quota.Quotas, used float64) (rate float64, pause, until time.Duration) {
 	known := qs.Left
 	if len(known) == 0 {
@@ -24,7 +24,7 @@ func allowed(qs quota.Quotas, used float64) (rate float64, pause, until time.Dur
 			pause = max(pause, q.Within)
 			continue
 		}
-		// One at least: the responses of those on the way will say.
+		// At least one: the responses of the operations in flight will say.
 		if r := max(1, q.Operations-used) / q.Within.Seconds(); rate == 0 || r < rate {
 			rate, until = r, q.Within
 		}

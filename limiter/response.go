@@ -16,8 +16,8 @@ import (
 	"github.com/rampmeter/rampmeter/internal/quota"
 )
 
-// ResponseError says what a response means to whoever made the request, as the
-// error that a message handler returns:
+// ResponseError returns the error that a message handler should return for an HTTP
+// response:
 //
 //	res, err := client.Do(req)
 //	if err != nil {
@@ -28,8 +28,7 @@ import (
 //		return err
 //	}
 //
-// It is needed with a [Transport] too: that informs its limiter, and hands the
-// response on as it is.
+// The result depends on the status:
 //
 //	2xx, 1xx, 304                                        nil
 //	429; 503, 529 and 403 with a Retry-After or          ErrOverload
@@ -40,14 +39,13 @@ import (
 //	other 4xx                                            retry.ErrPermanent: this request never succeeds
 //	3xx that was not followed                            no class
 //
-// The error has the method RetryAfter, of at most 24 hours, where the response says
-// when to try again: in Retry-After, or, if it is [ErrOverload], by when a quota that
-// is used up has something again. Its text has the request's method and URL without
-// query, the status, and up to 256 bytes of the body, of which what looks like a
-// secret is left out. For that, up to 4 KiB of the body are read, and put back:
-// res.Body can be read from its beginning. A body of which that much has not come
-// within a second, nor its end, is closed. Nothing is read, and nothing changed, if
-// the result is nil. The response must not be nil.
+// The error has a method RetryAfter, of at most 24 hours, if the response says when
+// to try again. Its text has the method and URL without query, the status, and up to
+// 256 bytes of the body, without anything that looks like a secret. For that it reads
+// up to 4 KiB of the body, which can still be read from its beginning, and closes a
+// body that takes longer than a second to deliver them. It reads and changes nothing
+// if the result is nil. Use it with a [Transport] too, which returns responses as
+// they are. The response must not be nil.
 func ResponseError(res *http.Response) error {
 	e := judge(res)
 	if e == nil {
@@ -68,8 +66,8 @@ func verdict(res *http.Response) error {
 	return nil
 }
 
-// judge returns what the status and the header of a response say, or nil if it is no
-// failure.
+// judge returns what the status and the header of a response mean, or nil if the
+// response is not a failure.
 func judge(res *http.Response) *statusError {
 	status := res.StatusCode
 	if status < 300 || status == http.StatusNotModified {
@@ -102,17 +100,18 @@ func judge(res *http.Response) *statusError {
 	return e
 }
 
-// statusOverloaded is not in any standard, but some APIs answer it: "site is overloaded".
+// statusOverloaded is not in any standard, but some APIs use it: "site is
+// overloaded".
 const statusOverloaded = 529
 
-// A statusError is what a response means.
+// A statusError is the error for a response.
 type statusError struct {
 	status    int
 	class     error // nil: it is about this request only
 	permanent bool
 	after     time.Duration // negative: the response does not say
-	request   string        // what was asked, with a colon, if that is known
-	body      string        // how its body begins, with a colon
+	request   string        // the request, with a colon, if it is known
+	body      string        // the beginning of the body, with a colon
 }
 
 func (e *statusError) Error() string {
@@ -123,13 +122,14 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("limiter: %sresponse status %d%s%s", e.request, e.status, text, e.body)
 }
 
-// Is reports whether target is the class, or retry.ErrPermanent where that is meant.
+// Is reports whether target is the class, or retry.ErrPermanent for a permanent
+// error.
 func (e *statusError) Is(target error) bool {
 	return target == e.class || e.permanent && target == permanent.Err
 }
 
-// Timeout reports whether the downstream had no room or took too long, which to
-// an [Adaptive] is as if we had not waited for it any longer.
+// Timeout reports whether the downstream had no capacity or took too long. An
+// [Adaptive] treats that as if we had stopped waiting for it.
 func (e *statusError) Timeout() bool {
 	return e.status == http.StatusServiceUnavailable || e.status == http.StatusGatewayTimeout
 }
@@ -143,7 +143,8 @@ const (
 	redacted = "[redacted]"
 )
 
-// excerptOf returns how the response's body begins, for an error's text.
+// excerptOf returns the beginning of the response's body, for an error's
+// text.
 func excerptOf(res *http.Response) string {
 	if res.Body == nil || res.Body == http.NoBody {
 		return ""
@@ -171,13 +172,13 @@ func excerptOf(res *http.Response) string {
 	return ": " + text
 }
 
-// unread is a body of which the beginning was read and put back.
+// unread is a body whose beginning was read and put back.
 type unread struct {
 	io.Reader
 	io.Closer
 }
 
-// hide takes a secret out of s, and what may be the beginning of one at its end.
+// hide removes a secret from s, and what may be the beginning of one at its end.
 func hide(s, secret string) string {
 	s = strings.ReplaceAll(s, secret, redacted)
 	for n := min(len(secret)-1, len(s)); n >= minSecret; n-- {
@@ -188,12 +189,12 @@ func hide(s, secret string) string {
 	return s
 }
 
-// minSecret is how long something must be to be a secret: a short value is in any
-// text by chance.
+// minSecret is the shortest secret, in bytes: a shorter value may be in any text
+// by chance.
 const minSecret = 6
 
-// secrets returns what a request has that its answer may repeat and an error must
-// not.
+// secrets returns the parts of a request that its response may repeat and an
+// error must not.
 func secrets(req *http.Request) (list []string) {
 	if req == nil {
 		return nil
@@ -237,7 +238,7 @@ func secrets(req *http.Request) (list []string) {
 var (
 	secretName = regexp.MustCompile(`(?i)auth|cookie|key|token|secret|passw|pwd|signature|credential|session|^sig$|^code$`)
 
-	// What is a secret wherever it stands. The first group stays.
+	// Patterns that are secrets anywhere. The first group is kept.
 	secretPatterns = [...]*regexp.Regexp{
 		regexp.MustCompile(`(?i)(["']?[\w.-]*(?:token|secret|passw(?:or)?d|pwd|api[_-]?key|access[_-]?key|private[_-]?key|signature|credential|authorization|cookie|session[_-]?id)[\w.-]*["']?\s*[:=]\s*)(?:"(?:[^"\\]|\\.)*"?|'[^']*'?|(?:bearer|basic)\s+\S+|[^\s,;&<>}\]]+)`),
 		regexp.MustCompile(`(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9+/_.~=-]{6,}`),
@@ -256,7 +257,7 @@ func method(req *http.Request) string {
 	return req.Method
 }
 
-// clean makes what somebody else wrote fit for an error's text of at most limit bytes.
+// clean makes untrusted text fit for an error's text of at most limit bytes.
 func clean(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

@@ -11,25 +11,25 @@ import (
 )
 
 // A Semaphore limits how many operations are in flight at once. It is fair:
-// places go to those who wait in the order in which they came. The limit can
-// be changed while it is in use.
+// slots go to waiters in the order in which they came. The limit can be
+// changed while the semaphore is in use.
 //
-// Releasing more often than was acquired is a mistake of the caller, and
-// panics where the semaphore can tell: when nothing is in use.
+// Releasing more often than acquiring is a bug in the caller, and panics if
+// the semaphore can detect it: when no slot is in use.
 type Semaphore struct {
 	mu       sync.Mutex // guards all below
 	limit    int
 	inUse    int
 	line     line.Line // nobody waits in Acquire while inUse < limit
-	released uint64    // places given back so far
+	released uint64    // permits returned after a run, so far
 	resized  bool
 	rate     releaseRate
 }
 
 // SemaphoreStats is a snapshot of a [Semaphore].
 type SemaphoreStats struct {
-	Limit   int // places there are
-	InUse   int // places taken; above Limit for a while after the limit was lowered
+	Limit   int // number of slots
+	InUse   int // slots taken; above Limit for a while after the limit was lowered
 	Waiting int // callers that wait in Acquire
 }
 
@@ -38,7 +38,7 @@ var (
 	_ Releaser = (*Semaphore)(nil)
 )
 
-// NewSemaphore returns a semaphore with n places. It fails when n is below 1.
+// NewSemaphore returns a semaphore with n slots. It fails when n is below 1.
 func NewSemaphore(n int) (*Semaphore, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("limiter: NewSemaphore: n is %d: must be at least 1", n)
@@ -46,10 +46,10 @@ func NewSemaphore(n int) (*Semaphore, error) {
 	return &Semaphore{limit: n, rate: releaseRate{at: time.Now()}}, nil
 }
 
-// Resize changes the number of places to n. It fails, changing nothing, when n
-// is below 1. Operations in flight go on: after the limit was lowered nothing
-// starts until fewer than n are in use. Raising it starts those who wait at
-// once.
+// Resize changes the number of slots to n. It fails, changing nothing, when n
+// is below 1. Operations in flight continue: after the limit was lowered,
+// nothing starts until fewer than n are in flight. Raising it starts waiters
+// at once.
 func (s *Semaphore) Resize(n int) error {
 	if n < 1 {
 		return fmt.Errorf("limiter: Semaphore.Resize: n is %d: must be at least 1", n)
@@ -61,25 +61,25 @@ func (s *Semaphore) Resize(n int) error {
 	return nil
 }
 
-// Stats returns what is in use and who waits, at one instant.
+// Stats returns the limit, the slots in use and the waiters, at one instant.
 func (s *Semaphore) Stats() SemaphoreStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return SemaphoreStats{Limit: s.limit, InUse: s.inUse, Waiting: s.line.Waiting()}
 }
 
-// Idle reports whether it is as good as new, and so may be forgotten by a
-// [Keyed]: no place is taken, nobody waits, and it was never resized.
+// Idle reports whether the semaphore is as good as new, so that a [Keyed] may
+// forget it: no slot is taken, nobody waits, and it was never resized.
 func (s *Semaphore) Idle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.inUse == 0 && s.line.Empty() && !s.resized
 }
 
-// Ready implements [Limiter]. With within 0 it is exact: the places free now.
-// Otherwise the places that will be given back within that time are added, as
-// many as the recent rate leads one to expect; the expectation fades in about
-// a second when nothing is given back.
+// Ready implements [Limiter]. With within 0 it is exact: the slots free now.
+// Otherwise it adds the slots expected to be returned within that time, at
+// the recent rate of releases. That expectation fades in about a second when
+// none is returned.
 func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = line.Asked(max, within)
 	s.mu.Lock()
@@ -90,8 +90,8 @@ func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (i
 			s.rate.sample(time.Now(), s.released)
 			n = s.rate.more(n, within)
 		}
-		// Only a release, a resize or a waiter that gives up can make it
-		// more, and each of them alerts those who watch.
+		// Only a release, a resize or a waiter that gives up can increase it,
+		// and each of them alerts the watchers.
 		return n, line.Never
 	})
 }
@@ -102,7 +102,7 @@ func (s *Semaphore) Acquire(ctx context.Context) (Permit, error) {
 		return Permit{}, context.Cause(ctx)
 	}
 	s.mu.Lock()
-	if ctx.Err() != nil { // before there was a slot, perhaps
+	if ctx.Err() != nil { // it may have ended before there was a slot
 		s.mu.Unlock()
 		return Permit{}, context.Cause(ctx)
 	}
@@ -116,12 +116,12 @@ func (s *Semaphore) Acquire(ctx context.Context) (Permit, error) {
 
 	granted := w.Granted(ctx)
 	if granted && ctx.Err() == nil {
-		return Permit{r: s}, nil // without mu, for which a crowd would queue up once more
+		return Permit{r: s}, nil // without locking mu, for which a crowd would queue up once more
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if granted || s.line.Withdraw(w) {
-		s.inUse-- // the next one's
+		s.inUse-- // it goes to the next waiter
 	}
 	s.pass()
 	return Permit{}, context.Cause(ctx)
@@ -138,7 +138,7 @@ func (s *Semaphore) TryAcquire() (Permit, bool) {
 	return Permit{r: s}, true
 }
 
-// Blocked implements [Limiter]. When a slot will come free is not known.
+// Blocked implements [Limiter]. It does not know when a slot will be free.
 func (s *Semaphore) Blocked() Block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +157,7 @@ func (s *Semaphore) AbstainPermit(uint64) { s.giveBack(1) }
 // CancelPermit implements [Releaser].
 func (s *Semaphore) CancelPermit(uint64) { s.giveBack(0) }
 
-// giveBack gives one place back, which is so many releases.
+// giveBack returns one slot, and adds releases to the count of releases.
 func (s *Semaphore) giveBack(releases uint64) {
 	s.mu.Lock()
 	if s.inUse == 0 {
@@ -170,8 +170,8 @@ func (s *Semaphore) giveBack(releases uint64) {
 	s.mu.Unlock()
 }
 
-// pass hands free places to those who wait. The place is taken here and not by
-// the waiter, so that nobody can come between.
+// pass hands free slots to waiters. It takes the slot on the waiter's behalf,
+// so that nobody can come between.
 func (s *Semaphore) pass() {
 	for s.inUse < s.limit && s.line.First() != nil {
 		s.line.Grant()
@@ -183,17 +183,16 @@ func (s *Semaphore) pass() {
 // rateMemory is how long a release counts in the rate of releases.
 const rateMemory = 250 * time.Millisecond
 
-// A releaseRate is the rate of an event, of which only the count is known
-// whenever somebody looks. Each event counts less the longer ago it was, by
-// e^-1 for each rateMemory.
+// A releaseRate is the rate of an event, computed from samples of its count.
+// An event's weight falls by e^-1 for each rateMemory.
 type releaseRate struct {
-	at        time.Time // when it was last looked at
+	at        time.Time // when it was last sampled
 	count     uint64    // the count then
 	perSecond float64
 }
 
-// sample takes count, as it is now, into the rate. The events since the last
-// look are taken to have been spread evenly over the time since.
+// sample takes a new count into the rate. It assumes that the events since
+// the last sample were evenly spread.
 func (r *releaseRate) sample(now time.Time, count uint64) {
 	age := now.Sub(r.at).Seconds() / rateMemory.Seconds()
 	weight := 1.0 // per event; its limit for age 0
@@ -204,7 +203,8 @@ func (r *releaseRate) sample(now time.Time, count uint64) {
 	r.at, r.count = now, count
 }
 
-// more returns n and how many events to expect within d, at most math.MaxInt.
+// more returns n plus the number of events expected within d, at most
+// math.MaxInt.
 func (r *releaseRate) more(n int, d time.Duration) int {
 	expected := int(min(r.perSecond*d.Seconds(), math.MaxInt32))
 	return min(n, math.MaxInt-expected) + expected

@@ -12,30 +12,30 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
-// A TokenBucket limits how often operations start: in any span of time t at
-// most burst + rate*t of them do. Rate and burst can be changed while it is in
-// use, and it can be paused.
+// A TokenBucket limits how often operations start: at most burst + rate*t of
+// them in any span of time t. Rate and burst can be changed while it is in use,
+// and it can be paused.
 //
-// Those who wait stand in one line, and only its head sleeps. A token is taken
-// at the instant at which its operation starts, never ahead, so a pause or a
-// lower rate holds for everybody from that instant on, and somebody who gives
-// up waiting costs nothing. [Permit.Cancel] leaves the bucket as if the token
-// had never been taken, unless a thousand others have been taken since; then it
-// leaves it as it is.
+// Waiters stand in one line, and only the first one sleeps. A token is taken at
+// the instant at which its operation starts, never in advance, so a pause or a
+// lower rate takes effect for everybody at once, and a waiter that gives up
+// costs nothing. [Permit.Cancel] leaves the bucket as if the token had never
+// been taken, unless a thousand others have been taken since; then it has no
+// effect.
 type TokenBucket struct {
 	mu      sync.Mutex // guards all below
 	bucket  *rate.Limiter
-	ahead   time.Duration // how far the bucket's time is ahead, for what was put back
+	ahead   time.Duration // how far the bucket's time is ahead, because of returned tokens
 	history history
 	paused  time.Time // no operation starts before; zero: not paused
-	changed bool      // its rate or burst was
+	changed bool      // its rate or burst was changed
 	line    line.Line
 }
 
 // TokenBucketStats is a snapshot of a [TokenBucket].
 type TokenBucketStats struct {
 	Rate        float64   // tokens per second
-	Burst       int       // tokens it holds at most
+	Burst       int       // tokens it can hold
 	Tokens      float64   // tokens in it now
 	Waiting     int       // callers that wait in Acquire
 	PausedUntil time.Time // zero when it is not paused
@@ -47,7 +47,7 @@ var (
 )
 
 // NewTokenBucket returns a full bucket that holds burst tokens, each good for
-// the start of one operation, and gains ratePerSecond of them a second. It
+// the start of one operation, and gains ratePerSecond tokens a second. It
 // fails when the rate is not a finite number above 0, or burst is below 1.
 func NewTokenBucket(ratePerSecond float64, burst int) (*TokenBucket, error) {
 	if err := checkRate(ratePerSecond); err != nil {
@@ -73,7 +73,7 @@ func checkBurst(n int) error {
 	return nil
 }
 
-// SetRate changes the rate, for those who wait already too. It fails, changing
+// SetRate changes the rate, for current waiters too. It fails, changing
 // nothing, when ratePerSecond is not a finite number above 0.
 func (b *TokenBucket) SetRate(ratePerSecond float64) error {
 	if err := checkRate(ratePerSecond); err != nil {
@@ -87,9 +87,9 @@ func (b *TokenBucket) SetRate(ratePerSecond float64) error {
 	return nil
 }
 
-// SetBurst changes how many tokens the bucket holds at most. Raising it adds
-// room, not tokens; tokens that no longer fit are lost. It fails, changing
-// nothing, when burst is below 1.
+// SetBurst changes how many tokens the bucket can hold. Raising it adds room,
+// not tokens; tokens that no longer fit are lost. It fails, changing nothing,
+// when burst is below 1.
 func (b *TokenBucket) SetBurst(burst int) error {
 	if err := checkBurst(burst); err != nil {
 		return fmt.Errorf("limiter: TokenBucket.SetBurst: %w", err)
@@ -104,9 +104,9 @@ func (b *TokenBucket) SetBurst(burst int) error {
 	return nil
 }
 
-// Pause lets no operation start before until. Tokens go on gathering, up to
-// the burst. A pause is never shortened by another one: of two, the one that
-// ends later stands. [TokenBucket.Resume] ends it.
+// Pause lets no operation start before until. Tokens keep accumulating, up to
+// the burst. Another pause never shortens it: of two, the one that ends later
+// applies. [TokenBucket.Resume] ends it.
 func (b *TokenBucket) Pause(until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -124,7 +124,7 @@ func (b *TokenBucket) Resume() {
 	b.line.Stir()
 }
 
-// Stats returns the settings, the tokens and who waits, at one instant.
+// Stats returns the settings, the tokens and the waiters, at one instant.
 func (b *TokenBucket) Stats() TokenBucketStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -141,8 +141,8 @@ func (b *TokenBucket) Stats() TokenBucketStats {
 	return s
 }
 
-// Idle reports whether it is as good as new, and so may be forgotten by a
-// [Keyed]: it is full and not paused, nobody waits, and its settings were
+// Idle reports whether the bucket is as good as new, so that a [Keyed] may
+// forget it: it is full and not paused, nobody waits, and its settings were
 // never changed.
 func (b *TokenBucket) Idle() bool {
 	b.mu.Lock()
@@ -151,8 +151,8 @@ func (b *TokenBucket) Idle() bool {
 	return b.room(now) <= 0 && b.pause(now) == 0 && b.line.Empty() && !b.changed
 }
 
-// Ready implements [Limiter]: the tokens there are and those that come within
-// that time, but none before the end of a pause.
+// Ready implements [Limiter]: the tokens in the bucket and those gained
+// within the given time, but none before the end of a pause.
 func (b *TokenBucket) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = line.Asked(max, within)
 	b.mu.Lock()
@@ -167,8 +167,8 @@ func (b *TokenBucket) Ready(ctx context.Context, max int, within time.Duration) 
 	})
 }
 
-// count returns how many operations of newcomers could start from now on
-// within that time. When that is none, it says after how long one could.
+// count returns how many operations of new callers could start from now on
+// within the given time. If none could, it returns after how long one could.
 func (b *TokenBucket) count(now time.Time, within time.Duration) (n int, retry time.Duration) {
 	perSecond := float64(b.bucket.Limit())
 	tokens := b.tokens(now) + perSecond*within.Seconds() - float64(b.line.Waiting())
@@ -219,7 +219,7 @@ func (b *TokenBucket) Blocked() Block {
 	return Block{}
 }
 
-// ReleasePermit implements [Releaser]. A rate is about starts: how and when an
+// ReleasePermit implements [Releaser]. A rate limits starts: how and when an
 // operation ends changes nothing.
 func (b *TokenBucket) ReleasePermit(uint64, error) {}
 
@@ -230,8 +230,9 @@ func (b *TokenBucket) AbstainPermit(uint64) {}
 func (b *TokenBucket) CancelPermit(token uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	// Time is what the bucket takes tokens back in, and it keeps to the burst.
-	// There are 292 years of that, which a rate of few tokens would use up.
+	// The bucket takes tokens back in the form of time, and keeps to the
+	// burst. It has 292 years of time, which a rate of few tokens would use
+	// up.
 	back, limit := b.history.undo(token), b.bucket.Limit()
 	now := time.Now()
 	if limit < 1 {
@@ -247,7 +248,7 @@ func (b *TokenBucket) CancelPermit(token uint64) {
 // permit returns the permit for the token just taken.
 func (b *TokenBucket) permit() Permit { return Permit{r: b, token: b.history.last()} }
 
-// take takes a token, or says after how long to try again.
+// take takes a token, or returns after how long to try again.
 func (b *TokenBucket) take() (retry time.Duration, ok bool) {
 	now := time.Now()
 	if pause := b.pause(now); pause > 0 {
@@ -272,7 +273,7 @@ func (b *TokenBucket) room(now time.Time) float64 {
 	return float64(b.bucket.Burst()) - b.tokens(now)
 }
 
-// pause returns how long the pause goes on.
+// pause returns how long the pause still lasts.
 func (b *TokenBucket) pause(now time.Time) time.Duration {
 	if b.paused.IsZero() {
 		return 0
@@ -281,7 +282,7 @@ func (b *TokenBucket) pause(now time.Time) time.Duration {
 }
 
 // gain returns how long the bucket takes to gain that many tokens, in whole
-// nanoseconds: like the bucket itself, it takes less than one for none.
+// nanoseconds: like the bucket itself, it treats less than one as none.
 func (b *TokenBucket) gain(tokens float64) time.Duration {
 	d := tokens / float64(b.bucket.Limit()) * float64(time.Second)
 	switch {
@@ -298,22 +299,22 @@ const maxHistory = 1024
 
 // A history remembers how much room there was in a bucket before each take.
 //
-// To put a whole token back would be too much when the bucket has been near
-// full since it was taken: left in, the token would have made it flow over.
-// Take one of one, wait until there is one again, take that, and put the first
-// back: two operations would start at once with a burst of one. So what is put
-// back is what would not have flowed over: one token, or the least room that
-// there has been since, if that is less. Between takes the room only shrinks,
-// so it is enough to know it before each.
+// Returning a whole token would be too much if the bucket has been nearly full
+// since it was taken: had the token stayed in, the bucket would have
+// overflowed. For example, take one of one, wait until there is one again,
+// take that, and return the first: two operations would start at once with a
+// burst of one. So the amount returned is what would not have overflowed: one
+// token, or the least room that there has been since, if that is less. Between
+// takes the room only shrinks, so it is enough to know it before each.
 type history struct {
 	first uint64    // number of the first take in rooms
 	rooms []float64 // the room before each
 }
 
-// add appends a take, or a change of the burst, which is one of nothing.
+// add appends a take, or a change of the burst, which is a take of no token.
 func (h *history) add(room float64) {
 	switch {
-	case room <= 0: // full: whatever was taken before, there is no room for it
+	case room <= 0: // full: there is no room for any token taken before
 		h.first += uint64(len(h.rooms))
 		h.rooms = h.rooms[:0]
 	case len(h.rooms) == 2*maxHistory:
@@ -326,8 +327,8 @@ func (h *history) add(room float64) {
 // last returns the number of the last take.
 func (h *history) last() uint64 { return h.first + uint64(len(h.rooms)) - 1 }
 
-// undo makes the take with that number one of nothing, and returns how much
-// of its token can be put back, if there is room for it now.
+// undo turns the take with that number into one of no token, and returns how
+// much of its token can be returned, if there is room for it now.
 func (h *history) undo(number uint64) float64 {
 	if number < h.first || number > h.last() {
 		return 0
@@ -336,7 +337,7 @@ func (h *history) undo(number uint64) float64 {
 	later := h.rooms[number-h.first+1:]
 	for i, room := range later {
 		back = min(back, room)
-		later[i] -= back // it has been in the bucket all the time
+		later[i] -= back // as if it had never left the bucket
 	}
 	return back
 }

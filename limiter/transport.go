@@ -13,37 +13,27 @@ import (
 	"github.com/rampmeter/rampmeter/internal/sendonce"
 )
 
-// A Transport is an [http.RoundTripper] that puts a limiter around another one:
-// a request starts when the limiter lets it, and its permit is returned once:
-// when its response body has been read to the end or closed, or reading it has
-// failed, or when there was no response. A caller that does neither keeps the
-// permit for ever.
+// A Transport is an [http.RoundTripper] that applies a limiter to another one. A
+// request starts when the limiter allows it, and its permit is returned when its
+// response body has been read to the end or closed, or reading it has failed, or when
+// there was no response. A caller that does neither keeps the permit forever.
 //
-// What the limiter learns:
+// The limiter learns from:
 //
 //	a response                       what [ResponseError] makes of its status and header;
-//	                                 a success if that is no error or has no class
-//	no response, or not all of it    ErrUnavailable: the connection was refused, reset, or closed
-//	                                 while idle, the stream was reset (RST_STREAM, GOAWAY), a proxy
-//	                                 refused to connect, the answer was no HTTP
-//	  of a timeout                   ErrUnavailable: that of the dialer, of TLS, of the response header,
-//	                                 of an HTTP/2 ping, and [http.Client.Timeout], also in the body
-//	  of a bad certificate or name   ErrMisconfigured, as [Classify] says
-//	  of the request's own context   nothing: the caller has gone, or had too little time left
+//	                                 a success if that is nil or has no class
+//	no response, or not all of it    ErrUnavailable: refused, reset, or closed while idle,
+//	                                 a reset stream (RST_STREAM, GOAWAY), a proxy
+//	                                 that refuses to connect, or not HTTP
+//	  because of a timeout           ErrUnavailable: of the dialer, TLS, the response header,
+//	                                 an HTTP/2 ping, or [http.Client.Timeout], also in the body
+//	  a bad certificate or name      ErrMisconfigured, as [Classify] says
+//	  the request's own context      nothing: the caller has gone, or had too little time left
 //
-// A deadline of the request's context is the caller's own. To count a timeout as the
-// downstream's, use http.Client.Timeout, or the timeouts of the base.
-//
-// One permit is one request. What the server says it has not processed (HTTP/2
-// REFUSED_STREAM, GOAWAY), and what it had not begun to write, [http.Transport] sends
-// again under the same permit. A request that may have been processed is not sent
-// again: where http.Transport would do so, which is on a kept connection that is
-// closed before the answer, for GETs and requests with an Idempotency-Key, it fails.
-// Apart from that, requests are sent as the caller made them.
-//
-// The response and its errors reach the caller as they are. Make a Transport with
-// [NewTransport]; the zero Transport fails every request. It may be used
-// concurrently.
+// Each request has its own permit, and one that may have been processed is not sent
+// again; see the package documentation. Responses and errors reach the caller
+// unchanged. Make a Transport with [NewTransport]; the zero Transport fails every
+// request. It may be used concurrently.
 type Transport struct {
 	limiter Limiter
 	base    http.RoundTripper
@@ -53,10 +43,10 @@ var _ http.RoundTripper = (*Transport)(nil)
 
 var errZeroTransport = errors.New("limiter: Transport: it has no limiter: make it with NewTransport")
 
-// NewTransport returns a Transport that acquires l for each request and has base
-// make it. A nil base stands for [http.DefaultTransport], which keeps two idle
+// NewTransport returns a Transport that acquires l for each request and sends it
+// with base. A nil base stands for [http.DefaultTransport], which keeps two idle
 // connections for a host, so that with more requests in flight most of them dial:
-// give it one whose MaxIdleConnsPerHost is the most that are in flight.
+// pass one whose MaxIdleConnsPerHost is the most requests that are in flight.
 // NewTransport fails when l is nil, or base or l is a nil pointer.
 func NewTransport(l Limiter, base http.RoundTripper) (*Transport, error) {
 	if nils.Is(l) {
@@ -71,13 +61,13 @@ func NewTransport(l Limiter, base http.RoundTripper) (*Transport, error) {
 	return &Transport{limiter: l, base: base}, nil
 }
 
-// RoundTrip implements [http.RoundTripper]. When the request's context ends
-// while it waits for the limiter, it returns the context's cause.
+// RoundTrip implements [http.RoundTripper]. If the request's context ends
+// while it waits for the limiter, RoundTrip returns the context's cause.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	permit, err := t.acquire(req.Context())
 	if err != nil {
 		if req.Body != nil {
-			_ = req.Body.Close() // a RoundTripper must, and the limiter's error is the one that matters
+			_ = req.Body.Close() // a RoundTripper must close it; the limiter's error is the one that matters
 		}
 		return nil, err
 	}
@@ -121,15 +111,15 @@ func (t *Transport) acquire(ctx context.Context) (Permit, error) {
 	return t.limiter.Acquire(ctx)
 }
 
-// CloseIdleConnections closes those of the base, if it knows how to. It is what
-// [http.Client.CloseIdleConnections] calls.
+// CloseIdleConnections closes the idle connections of the base, if it has such
+// a method. [http.Client.CloseIdleConnections] calls it.
 func (t *Transport) CloseIdleConnections() {
 	if c, ok := t.base.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}
 }
 
-// A hold is a permit that is returned once, with the verdict on a request.
+// A hold returns a permit once, with the verdict on a request.
 type hold struct {
 	permit  Permit
 	verdict error
@@ -177,8 +167,8 @@ type duplexBody struct {
 	io.Writer
 }
 
-// failure returns what the error of a request says that got no response, or not all
-// of one.
+// failure returns what the error of a request says that got no response, or only
+// part of one.
 func failure(req *http.Request, err error) error {
 	switch {
 	case Classify(err) == ErrMisconfigured:
@@ -189,14 +179,14 @@ func failure(req *http.Request, err error) error {
 	return &noAnswer{err}
 }
 
-// clientTimeoutWait is how long to wait, after the request's deadline, for
-// http.Client to say that the deadline was its own. It closes Request.Cancel from a
-// goroutine that is woken at the same time.
+// clientTimeoutWait is how long to wait after the request's deadline for
+// http.Client to show that the deadline was its own. It closes Request.Cancel in a
+// goroutine that wakes at the same time.
 const clientTimeoutWait = 100 * time.Millisecond
 
-// ended reports whether it was the caller who ended the request. [http.Client] ends
-// one on its Timeout by the deadline of the request's context and by its Cancel
-// channel, whereas only the first of them happens when the deadline is the caller's.
+// ended reports whether the caller ended the request. On its Timeout, [http.Client]
+// ends a request by the deadline of the request's context and by its Cancel channel;
+// a deadline of the caller only ends the context.
 func ended(req *http.Request) bool {
 	ctx := req.Context()
 	deadline, ok := ctx.Deadline()
@@ -222,7 +212,7 @@ func ended(req *http.Request) bool {
 	}
 }
 
-// noAnswer is an error without a response.
+// noAnswer is the error of a request without a response.
 type noAnswer struct{ err error }
 
 func (e *noAnswer) Error() string        { return e.err.Error() }

@@ -1,5 +1,5 @@
-// Package line has the waiting line that the limiters of packages limiter and
-// redislimiter have in common.
+// Package line implements the waiting line that the limiters of packages
+// limiter and redislimiter share.
 package line
 
 import (
@@ -12,22 +12,22 @@ import (
 // Never is the wait of a waiter that only another goroutine can wake.
 const Never = time.Duration(math.MaxInt64)
 
-// MaxIdle bounds what a limiter keeps for reuse after a crowd has gone.
+// MaxIdle bounds what a limiter keeps for reuse after a crowd has left.
 const MaxIdle = 1024
 
-// A Line is where a limiter's callers wait: those in Acquire, first come first
+// A Line is where a limiter's callers wait: those in Acquire, first come, first
 // served, and those in Ready, which only watch. The limiter's mutex guards it: the
-// caller of a method holds it.
+// caller of a method holds that mutex.
 //
-// Waiters are reused, so that waiting allocates nothing. Each line keeps its own,
-// and not the package in a pool, because channels and timers must not travel from
-// one testing/synctest bubble to another.
+// Waiters are reused, so that waiting allocates nothing. Each line keeps its own
+// instead of using a pool of the package, because channels and timers must not
+// move from one testing/synctest bubble to another.
 //
 // The zero Line is ready for use.
 type Line struct {
 	acquiring list
 	watching  list
-	granted   list    // waiters whose goroutines have not looked yet
+	granted   list    // waiters whose goroutines have not run yet
 	idle      *Waiter // linked by next
 	idling    int     // length of idle
 }
@@ -35,14 +35,14 @@ type Line struct {
 // A Waiter is one waiting goroutine.
 type Waiter struct {
 	wake    chan struct{} // holds one wake-up; sent to under the limiter's mutex
-	timer   *time.Timer   // made when first needed, touched by the waiting goroutine only
+	timer   *time.Timer   // made when first needed, used by the waiting goroutine only
 	granted bool          // by Grant
 
 	prev, next *Waiter
 }
 
 // Wait blocks until the waiter is woken, d has passed or ctx is done. It may
-// return for no reason: callers look again. The caller does not hold the mutex.
+// return spuriously: callers check again. The caller does not hold the mutex.
 func (w *Waiter) Wait(ctx context.Context, d time.Duration) {
 	if d == Never {
 		w.Granted(ctx)
@@ -62,9 +62,9 @@ func (w *Waiter) Wait(ctx context.Context, d time.Duration) {
 }
 
 // Granted blocks until the waiter is woken or ctx is done, and reports whether it
-// was woken. In a line whose waiters are granted their slots, it was granted one
-// then, and belongs to the line again; else the caller must [Line.Withdraw] it.
-// The caller does not hold the mutex.
+// was woken. In a line that grants slots to its waiters, a woken waiter has its
+// slot and belongs to the line again; otherwise the caller must call
+// [Line.Withdraw]. The caller does not hold the mutex.
 func (w *Waiter) Granted(ctx context.Context) bool {
 	select {
 	case <-w.wake:
@@ -82,10 +82,10 @@ func (w *Waiter) poke() {
 	}
 }
 
-// Join has take succeed, at once if nobody waits, else when it is the caller's
-// turn. Only the first in line calls take, which reports success, or after how
-// long another try is worth it. It is not called once ctx has ended. If waits is
-// not nil, Join calls it in line, before each wait.
+// Join calls take until it succeeds: at once if nobody waits, else when it is
+// the caller's turn. Only the first in line calls take, which reports success,
+// or after how long to try again. It is not called once ctx has ended. If waits
+// is not nil, Join calls it in line, before each wait.
 //
 // The caller holds mu, and holds it again when Join returns. The error is
 // context.Cause(ctx).
@@ -122,9 +122,9 @@ func (l *Line) Join(ctx context.Context, mu *sync.Mutex, take func() (retry time
 	}
 }
 
-// Watch waits for count to report 1 or more, and returns that, but at most max.
-// Otherwise count says after how long it is worth another call, and whatever
-// changes the answer sooner stirs the line. Locks and errors as in [Line.Join].
+// Watch waits until count reports 1 or more, and returns that, but at most max.
+// Otherwise count returns after how long to call it again; whatever changes the
+// result sooner must stir the line. Locks and errors are as in [Line.Join].
 func (l *Line) Watch(ctx context.Context, mu *sync.Mutex, max int, count func() (n int, retry time.Duration)) (int, error) {
 	if ctx.Err() != nil {
 		return 0, context.Cause(ctx)
@@ -160,15 +160,16 @@ func (l *Line) First() *Waiter { return l.acquiring.head }
 // Enter puts the caller at the end of those who wait to acquire.
 func (l *Line) Enter() *Waiter { return l.enter(&l.acquiring) }
 
-// Leave takes w, which has entered, out of the line, and has the others look
-// again: the next one is the first now, and watchers count one waiter less.
+// Leave removes w, which has entered, from the line, and makes the others
+// check again: the next one is now the first, and watchers count one waiter
+// less.
 func (l *Line) Leave(w *Waiter) {
 	l.leave(&l.acquiring, w)
 	l.Stir()
 }
 
-// Grant wakes the first, which must exist, with its slot. Its goroutine goes on
-// without coming back here.
+// Grant wakes the first waiter, which must exist, with its slot. Its goroutine
+// continues without calling the line again.
 func (l *Line) Grant() {
 	w := l.acquiring.head
 	l.acquiring.remove(w)
@@ -178,7 +179,7 @@ func (l *Line) Grant() {
 	w.poke()
 }
 
-// Withdraw takes out w, which has entered and was not woken. It reports whether w
+// Withdraw removes w, which has entered and was not woken. It reports whether w
 // was granted a slot at the same moment, which the caller then has to return.
 func (l *Line) Withdraw(w *Waiter) (granted bool) {
 	granted = w.granted
@@ -191,7 +192,7 @@ func (l *Line) Withdraw(w *Waiter) (granted bool) {
 	return granted
 }
 
-// Stir makes the first and all who watch look again.
+// Stir makes the first waiter and all watchers check again.
 func (l *Line) Stir() {
 	if l.acquiring.head != nil {
 		l.acquiring.head.poke()
@@ -199,7 +200,7 @@ func (l *Line) Stir() {
 	l.Alert()
 }
 
-// Alert makes all who watch look again.
+// Alert makes all watchers check again.
 func (l *Line) Alert() {
 	for w := l.watching.head; w != nil; w = w.next {
 		w.poke()
@@ -225,8 +226,8 @@ func (l *Line) leave(at *list, w *Waiter) {
 	l.recycle(w)
 }
 
-// reclaim takes back the waiters that were granted longest ago, once their
-// wake-up has been taken: nobody touches them after that.
+// reclaim recycles the waiters that were granted longest ago, once their
+// wake-up has been received: nobody uses them after that.
 func (l *Line) reclaim() {
 	for w := l.granted.head; w != nil && len(w.wake) == 0; w = l.granted.head {
 		l.granted.remove(w)
