@@ -2,25 +2,26 @@ package redislimiter
 
 import "time"
 
-// drift is how fast two clocks may part: NTP corrects a clock by up to 500 ppm,
-// and quartz is off by less.
+// drift is how fast two clocks may diverge: NTP corrects a clock by up to 500
+// ppm, and quartz is off by less.
 const drift = 500e-6
 
-// A clock knows the store's time, within bounds, in terms of this process's
+// A clock tracks the store's time, within bounds, relative to this process's
 // monotonic clock.
 //
-// A call that was sent at local time x and answered at y with the store's time
-// T shows that the store's clock is ahead of ours by T - y at least and T - x at
-// most, since it read T somewhen between. Every call narrows the bounds; drift
-// widens them; and bounds that contradict each other tell that the store's clock
-// was set, so that only the last call counts.
+// A call sent at local time x and answered at y with the store's time T shows
+// that the store's clock is ahead of ours by at least T - y and at most T - x,
+// since the store read T somewhere in between. Every call narrows the bounds and
+// drift widens them. Bounds that contradict each other mean that the store's
+// clock was set, so that only the last call counts.
 type clock struct {
-	at     time.Duration // when the bounds were good
-	lo, hi time.Duration // how far the store's clock is ahead then
+	at     time.Duration // when the bounds were valid
+	lo, hi time.Duration // how far the store's clock was ahead then
 	known  bool
 }
 
-// hear takes in a call's answer. T is truncated to microseconds.
+// hear narrows the bounds by a call's answer. now is truncated to
+// microseconds.
 func (c *clock) hear(sent, got time.Duration, now int64) {
 	t := time.Duration(now) * time.Microsecond
 	lo, hi := t-got, t+time.Microsecond-sent
@@ -38,7 +39,8 @@ func (c *clock) hear(sent, got time.Duration, now int64) {
 // reached t.
 func (c *clock) after(t int64) time.Duration { return time.Duration(t)*time.Microsecond - c.lo }
 
-// before returns the local time until which it has certainly not passed t.
+// before returns the local time until which the store's clock has certainly
+// not passed t.
 func (c *clock) before(t int64) time.Duration { return time.Duration(t)*time.Microsecond - c.hi }
 
 // store returns the store's time at a local time, roughly.

@@ -12,27 +12,27 @@ import (
 )
 
 // The reasons in Blocked that only this package has, in addition to
-// limiter.ByRate, limiter.ByConcurrency and limiter.ByPause. The Block's Name is
-// that of the limiter in all of them.
+// limiter.ByRate, limiter.ByConcurrency and limiter.ByPause. In all of them the
+// Block's Name is the name of the limiter.
 const (
-	ByOutage limiter.Reason = "outage" // Redis can't be reached, and this process has no share to go on with
+	ByOutage limiter.Reason = "outage" // Redis can't be reached, and this process has no share to use
 	ByClosed limiter.Reason = "closed" // Close was called
 )
 
-// maxName is how long a name may be, in bytes.
+// maxName is the maximum length of a name, in bytes.
 const maxName = 200
 
-// An Outage is what a process does while it can't reach Redis.
+// An Outage selects what a process does while it can't reach Redis.
 type Outage int
 
 // The choices for [Config].OnOutage.
 const (
-	// Share lets each process go on with its last known share: the limit over
-	// the number of live processes, as last told. A process that had not been
-	// in touch within 5 s before has a share of 0, one that joins while Redis
-	// is away too.
+	// Share lets each process continue with its last known share: the limit
+	// divided by the number of live processes, as last reported. A process
+	// that was not in touch within the 5 s before, or that joins while Redis
+	// can't be reached, has a share of 0.
 	Share Outage = iota
-	// Closed lets nobody start.
+	// Closed lets nothing start.
 	Closed
 )
 
@@ -47,14 +47,14 @@ func (o Outage) String() string {
 	return fmt.Sprintf("Outage(%d)", int(o))
 }
 
-// A State says how a limiter stands with Redis.
+// A State is the state of a limiter's connection to Redis.
 type State int
 
 // The states of a limiter.
 const (
-	Joining   State = iota // it has not heard from Redis yet
-	Connected              // all is well; it may be at rest
-	Away                   // Redis can't be reached, and Config.OnOutage holds
+	Joining   State = iota // Redis has not answered yet
+	Connected              // Redis answers, or the limiter is idle
+	Away                   // Redis can't be reached, and Config.OnOutage applies
 )
 
 // String returns "joining", "connected" or "away".
@@ -77,7 +77,7 @@ type Config struct {
 	OnOutage Outage
 }
 
-// check refuses what can't work, for the constructor that is named.
+// check rejects invalid values, on behalf of the named constructor.
 func (c Config) check(constructor string, client redis.UniversalClient, name string) error {
 	refuse := func(format string, args ...any) error {
 		return fmt.Errorf("redislimiter: "+constructor+": "+format, args...)
@@ -97,9 +97,10 @@ func (c Config) check(constructor string, client redis.UniversalClient, name str
 	return nil
 }
 
-// timed returns the client with callTimeout as its own, if it is of a kind that
-// can be had so: by default a client waits for seconds whatever its context says.
-// One that heeds its context is taken as it is, since a copy has lost its hooks.
+// timed returns the client with callTimeout as its own timeout, if its type
+// allows that: by default a client waits for seconds whatever its context says. A
+// client that obeys its context is used unchanged, since a copy has lost its
+// hooks.
 func timed(client redis.UniversalClient) redis.UniversalClient {
 	if c, ok := client.(*redis.Client); ok && c != nil && !c.Options().ContextTimeoutEnabled {
 		return c.WithTimeout(callTimeout)

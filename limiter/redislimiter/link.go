@@ -15,118 +15,118 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
 )
 
-// How a limiter deals with the store.
+// How a limiter calls the store.
 const (
-	// lease is for how long what was leased is good after the call that was
-	// answered last was sent. The store counts from when it has the call, which
-	// is later, and allows a little more, for clocks that run at another speed.
+	// lease is how long leased slots are valid after the last answered call was
+	// sent. The store counts from when it receives the call, which is later,
+	// and allows a little more, for clocks that run at another speed.
 	lease = store.Lease*time.Microsecond - 50*time.Millisecond
 
-	// beat is how often the store is called at least while anything is held or
-	// waited for. One call may be lost before the lease is.
+	// beat is the maximum time between calls to the store while anything is
+	// held or waited for. One call may be lost before the lease is.
 	beat = 400 * time.Millisecond
 
-	// callTimeout is when a call counts as failed.
+	// callTimeout is how long a call may take before it counts as failed.
 	callTimeout = 300 * time.Millisecond
 
-	// retryMin and retryMax are how long after a call that failed the next one
-	// is made.
+	// retryMin and retryMax bound the delay after a failed call.
 	retryMin = 100 * time.Millisecond
 	retryMax = 200 * time.Millisecond
 
-	// touch is how lately a process must have been in touch with the store, when
-	// that went away, to have a share. Less than the store's memory of who is
-	// live, so whoever has a share was counted by the others.
+	// touch is how recently a process must have been in touch with the store,
+	// when that became unreachable, to have a share. It is less than the store's
+	// memory of who is live, so every process with a share was counted by the
+	// others.
 	touch = 5 * time.Second
 
-	// maxPause is how long a pause lasts at most. A later end would be too far
-	// from 1970 for a time.Duration.
+	// maxPause is the longest pause. A later end would be too far from 1970
+	// for a time.Duration.
 	maxPause = 100 * 365 * 24 * time.Hour
 
-	// maxStuck is how many calls that do not heed their context may hang before
-	// the next one waits for them.
+	// maxStuck is how many calls that ignore their context may hang before the
+	// next one waits for them.
 	maxStuck = 8
 )
 
-// A link is what a limiter has with its store: one goroutine that makes one
-// call after the other, and only while there is something to call for.
+// A link is a limiter's connection to its store: one goroutine that makes one
+// call after the other, and only while there is a reason to call.
 //
 // Invariants, with all times on this process's monotonic clock:
-//   - What was leased is used until the lease ends and no longer, whatever has
+//   - Leased slots are used until the lease ends and no longer, whatever has
 //     happened to calls since.
-//   - While the lease lasts nothing is done on a share.
-//   - A share is used only from the end of a lease on, if that ended because
-//     calls failed, until a call succeeds; or, if that tells that nothing is
-//     leased before some time yet, until then.
+//   - While the lease is valid, no share is used.
+//   - A share is used only after a lease has ended because calls failed, and
+//     until a call succeeds; or, if that call's answer says that nothing is
+//     leased before some later time, until then.
 type link struct {
-	what string // for errors: the type
+	what string // the type, for errors
 	name string
 	id   string
 	cfg  Config
-	base time.Time      // what local times are counted from
-	by   limiter.Reason // what blocks when the limit is used up
+	base time.Time      // the zero of local times
+	by   limiter.Reason // the reason to block when the limit is used up
 
-	mu       sync.Mutex // guards all below, and what the limiter has of its own
+	mu       sync.Mutex // guards all below, and the limiter's own fields
 	line     line.Line
 	self     caller
 	clock    clock
-	told     store.State // by the answer to the last call that succeeded
+	told     store.State // from the answer to the last successful call
 	declared store.Limit
 	number   int64
 	calls    uint64
 	failures uint64
-	failing  int   // calls that have failed since one succeeded
+	failing  int   // failed calls since the last success
 	err      error // of the last one
 
-	leaseEnd time.Duration // of what is held; 0: never had one
-	heardAt  time.Duration // when the last call that succeeded was answered
+	leaseEnd time.Duration // the end of the lease; 0: never had one
+	heardAt  time.Duration // when the last successful call was answered
 	triedAt  time.Duration // when the last call was sent
-	jitter   float64       // of what is done some time after it
+	jitter   float64       // jitter of the delays that follow that call
 	retryAt  time.Duration // when to try again after a failure
 	entitled bool          // to a share, if the lease ends
-	shareTil time.Duration // the share goes on until then though calls succeed
+	shareTil time.Duration // the share remains in use until then although calls succeed
 	peers    int64         // live processes
-	peersMin time.Duration // until then they do not become fewer: the store is finding out who there is
+	peersMin time.Duration // peers does not fall before then: the store is finding out who is live
 
 	paused    time.Duration // nothing starts before
-	pauseOp   pauseOp       // not yet told to the store
-	sets      []*setting    // not yet told to the store
-	lastUse   time.Duration // when somebody last came
-	running   bool          // the goroutine is
-	wakesAt   time.Duration // when it will look again by itself
+	pauseOp   pauseOp       // not yet sent to the store
+	sets      []*setting    // not yet sent to the store
+	lastUse   time.Duration // when the last caller came
+	running   bool          // whether the goroutine runs
+	wakesAt   time.Duration // when it will check again by itself
 	closed    bool
-	leaving   bool          // the call in flight says so
-	left      bool          // it was said, or could not be
+	leaving   bool          // whether the call in flight says that this process leaves
+	left      bool          // that call was made, or failed
 	deserted  bool          // Close has given up
 	done      chan struct{} // closed when the goroutine ends
 	wake      chan struct{} // wakes it; holds one wake-up
-	stuck     atomic.Int32  // calls that hang though their context has ended
+	stuck     atomic.Int32  // calls that hang although their context has ended
 	stuckGone sync.WaitGroup
 }
 
 // asked brings the arguments of Ready into their ranges.
 func asked(max int, within time.Duration) (int, time.Duration) {
 	max, within = line.Asked(max, within)
-	// As much again may be added to a quarter of what a Duration holds.
+	// A quarter of the maximum leaves room for additions.
 	return min(max, math.MaxInt32), min(within, math.MaxInt64/4)
 }
 
-// A caller is the limiter's part in its link. Its methods are called with the
+// A caller is the limiter's side of its link. Its methods are called with the
 // mutex held.
 type caller interface {
-	// due returns when the next call is to be made, apart from what the link
-	// knows itself; never if there is nothing to call for. It reports idle
-	// when there is nothing held or waited for.
+	// due returns when to make the next call, apart from the link's own
+	// reasons; never if there is no reason. It reports idle when nothing is
+	// held or waited for.
 	due(now time.Duration) (at time.Duration, idle bool)
-	// prepare returns the next call. c is what is common.
+	// prepare returns the next call. c has the fields that all calls share.
 	prepare(now time.Duration, c store.Call) exchange
-	// busy reports whether operations are in flight that hold what was leased.
+	// busy reports whether operations in flight hold leased slots.
 	busy() bool
-	// dropped is told that everything leased is gone.
+	// dropped is called when everything leased is gone.
 	dropped()
 }
 
-// An exchange makes a call, and returns what is to be done with the answer
+// An exchange makes a call, and returns the function that applies the answer
 // with the mutex held.
 type exchange func(ctx context.Context) (st store.State, apply func(now time.Duration), err error)
 
@@ -155,18 +155,18 @@ func (l *link) init(what, name string, by limiter.Reason, cfg Config, declared s
 // now returns the local time, which is never 0.
 func (l *link) now() time.Duration { return time.Since(l.base) + 1 }
 
-// leased reports whether what was leased is still good.
+// leased reports whether the lease is still valid.
 func (l *link) leased(now time.Duration) bool { return now <= l.leaseEnd }
 
 // away reports whether Redis can't be reached.
 func (l *link) away(now time.Duration) bool { return l.failing > 0 && !l.leased(now) }
 
-// sharing reports whether the share of an outage holds.
+// sharing reports whether the share for an outage is in use.
 func (l *link) sharing(now time.Duration) bool {
 	return l.entitled && l.cfg.OnOutage == Share && (l.away(now) || now < l.shareTil)
 }
 
-// processes returns how many live processes there are, as last told.
+// processes returns the number of live processes, as last reported.
 func (l *link) processes() int { return max(1, int(l.peers)) }
 
 func (l *link) state(now time.Duration) State {
@@ -179,10 +179,11 @@ func (l *link) state(now time.Duration) State {
 	return Connected
 }
 
-// time returns local time t as everybody else knows it.
+// time converts a local time to a time.Time.
 func (l *link) time(t time.Duration) time.Time { return l.base.Add(t - 1) }
 
-// spread returns d or up to a tenth less, so that a fleet does not call in step.
+// spread returns d or up to a tenth less, so that the processes of a fleet do
+// not call in step.
 func (l *link) spread(d time.Duration) time.Duration {
 	return d - time.Duration(l.jitter*float64(d))
 }
@@ -195,7 +196,7 @@ func (l *link) pausedUntil(now time.Duration) time.Time {
 	return l.time(l.paused)
 }
 
-// blocked answers Blocked for what is not the limit itself.
+// blocked returns the Block for everything but the limit itself.
 func (l *link) blocked(now time.Duration) limiter.Block {
 	switch {
 	case l.closed:
@@ -220,7 +221,8 @@ func (l *link) pause(until time.Time) {
 	}
 }
 
-// Resume ends a pause, here now, and in each other process at its next call.
+// Resume ends a pause: in this process now, and in each other process at its
+// next call.
 func (l *link) Resume() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -229,7 +231,8 @@ func (l *link) Resume() {
 	l.call(l.now())
 }
 
-// learn pauses the fleet when an operation's error says for how long.
+// learn pauses the fleet if an operation's error is an overload with a
+// RetryAfter.
 func (l *link) learn(err error) {
 	if err == nil || !errors.Is(err, limiter.ErrOverload) {
 		return
@@ -239,7 +242,7 @@ func (l *link) learn(err error) {
 	}
 }
 
-// set changes the fleet's limit, and waits until the store knows it.
+// set changes the fleet's limit, and waits until the store has it.
 func (l *link) set(ctx context.Context, value float64) error {
 	s := &setting{value: value, done: make(chan error, 1)}
 	l.mu.Lock()
@@ -268,21 +271,21 @@ func (l *link) set(ctx context.Context, value float64) error {
 
 var errClosed = errors.New("it is closed")
 
-// Idle reports whether it is at rest: nothing is held, nobody waits, it is not
-// paused, and it has no goroutine.
+// Idle reports whether the limiter is idle: nothing is held, nobody waits, it
+// is not paused, and it has no goroutine.
 func (l *link) Idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.running && l.line.Empty() && l.paused <= l.now()
 }
 
-// Close gives back what is held and takes this process off the fleet. From its
-// call on nothing starts: Acquire and Ready wait for their contexts to end. A
-// Semaphore waits for operations in flight, whose places it keeps until then.
-// It returns when no goroutine of the limiter is left, or with
-// context.Cause(ctx); what was leased runs out by itself then, and goroutines
-// end within half a second, or when the client lets go of their calls. It does
-// not close the client.
+// Close returns what is held and removes this process from the fleet. Once it
+// is called nothing starts: Acquire and Ready wait for their contexts to end.
+// A Semaphore waits for operations in flight, and keeps their slots until
+// then. Close returns when no goroutine of the limiter is left, or with
+// context.Cause(ctx). In that case the lease expires by itself, and goroutines
+// end within half a second, or when the client returns from their calls. Close
+// does not close the client.
 func (l *link) Close(ctx context.Context) error {
 	l.mu.Lock()
 	if !l.closed {
@@ -295,7 +298,7 @@ func (l *link) Close(ctx context.Context) error {
 	running, done := l.running, l.done
 	l.mu.Unlock()
 	if running {
-		l.poke() // it plans anew
+		l.poke() // it plans again
 		select {
 		case <-done:
 		case <-ctx.Done():
@@ -316,7 +319,7 @@ func (l *link) Close(ctx context.Context) error {
 	}
 }
 
-// call sees to it that a call is made when it is due.
+// call makes sure that a call is made when it is due.
 func (l *link) call(now time.Duration) {
 	if !l.running {
 		if l.closed {
@@ -331,7 +334,7 @@ func (l *link) call(now time.Duration) {
 	}
 }
 
-// start starts the goroutine if it is not there.
+// start starts the goroutine if it does not run.
 func (l *link) start() {
 	if !l.running {
 		l.running, l.done, l.wakesAt = true, make(chan struct{}), 0
@@ -347,7 +350,7 @@ func (l *link) poke() {
 }
 
 // plan returns when the next call is due. It reports idle when there is no
-// reason for one, and nothing to give back either.
+// reason for one, and nothing to return either.
 func (l *link) plan(now time.Duration) (at time.Duration, idle bool) {
 	switch {
 	case l.left, l.deserted:
@@ -365,7 +368,7 @@ func (l *link) plan(now time.Duration) (at time.Duration, idle bool) {
 	return at, idle
 }
 
-// run makes the calls until there is nothing to call for.
+// run makes the calls until there is no reason for another.
 func (l *link) run(done chan struct{}) {
 	defer close(done)
 	timer := time.NewTimer(line.Never)
@@ -376,7 +379,7 @@ func (l *link) run(done chan struct{}) {
 		at, idle := l.plan(now)
 		if idle {
 			l.self.dropped()
-			for _, s := range l.sets { // it is closed
+			for _, s := range l.sets { // the limiter is closed
 				s.done <- errClosed
 			}
 			l.sets = nil
@@ -400,7 +403,7 @@ func (l *link) run(done chan struct{}) {
 	}
 }
 
-// exchange makes one call. The caller holds mu, which is free meanwhile.
+// exchange makes one call. The caller holds mu, which is unlocked meanwhile.
 func (l *link) exchange(now time.Duration) {
 	l.number++
 	l.calls++
@@ -437,7 +440,7 @@ func (l *link) exchange(now time.Duration) {
 	}
 	if err != nil {
 		if op != noPause && l.pauseOp == noPause {
-			l.pauseOp = op // say it again
+			l.pauseOp = op // send it again
 		}
 		l.failed(err)
 		return
@@ -447,7 +450,7 @@ func (l *link) exchange(now time.Duration) {
 	l.line.Stir()
 }
 
-// ask makes a call, and leaves it behind when it takes too long.
+// ask makes a call, and abandons it if it takes too long.
 func (l *link) ask(ask exchange) (st store.State, apply func(now time.Duration), err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
@@ -477,12 +480,12 @@ func (l *link) ask(ask exchange) (st store.State, apply func(now time.Duration),
 	}
 }
 
-// failed takes in that a call has failed.
+// failed records that a call has failed.
 func (l *link) failed(err error) {
 	now := l.now()
 	if l.failing == 0 {
-		// Before the origin of its generation the store does not know all who
-		// are live, so a newcomer does not either.
+		// Before the origin of its generation the store does not know all
+		// live processes, so a newcomer does not either.
 		known := l.told.Gen > 0 && (l.peersMin > 0 || l.heardAt > l.clock.after(l.told.Origin))
 		l.entitled = l.sharing(now) || (known && now-l.heardAt <= touch)
 	}
@@ -490,11 +493,11 @@ func (l *link) failed(err error) {
 	l.failures++
 	l.err = err
 	l.retryAt = now + retryMin + rand.N(retryMax-retryMin)
-	l.left = l.left || l.leaving // its lease will run out
+	l.left = l.left || l.leaving // its lease will expire
 	l.line.Stir()
 }
 
-// heard takes in what is common to all answers.
+// heard applies what all answers have in common.
 func (l *link) heard(sent time.Duration, st store.State) {
 	now := l.now()
 	l.clock.hear(sent, now, st.Now)
@@ -516,7 +519,7 @@ func (l *link) heard(sent time.Duration, st store.State) {
 	}
 	l.left = l.leaving
 	if l.pauseOp != noPause {
-		return // what we are about to say is newer
+		return // what this process is about to send is newer
 	}
 	paused := time.Duration(0)
 	if st.Pause > 0 {

@@ -13,54 +13,55 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
 )
 
-// linger is for how long at least a place stays with its process after it was
-// last needed, if nobody else wants it.
+// linger is the least time that a slot stays with its process after it was
+// last needed, if no other process wants it.
 const linger = 500 * time.Millisecond
 
-// A Semaphore limits how many operations of all processes are in flight at once
-// that have one of that name. See the package's documentation for how exact that
-// is, and for what happens without Redis.
+// A Semaphore limits the operations in flight across all processes that share
+// its name. See the package documentation for how exact that is, and for what
+// happens without Redis.
 //
-// It holds places that Redis has leased to this process, and passes them from
-// one operation to the next.
+// It holds slots that Redis has leased to this process, and passes them from one
+// operation to the next.
 //
 // Invariants:
-//   - No operation starts unless fewer are in flight here than places are held,
-//     and the lease lasts.
-//   - What it says that it holds is never less than what is in flight here.
-//   - A place that was given back is not used from before the call that says so.
+//   - No operation starts unless fewer are in flight here than slots are held,
+//     and the lease is valid.
+//   - The number of slots that it reports as held is never below the number in
+//     flight here.
+//   - A slot is never used again once the call that returns it has been sent.
 //
-// Releasing more often than was acquired is a mistake of the caller, and panics
-// where the semaphore can tell: when nothing is in use.
+// Releasing more often than acquiring is a bug in the caller, and panics if the
+// semaphore can detect it: when no slot is in use.
 type Semaphore struct {
 	link
 	store store.Places
 
 	// The link's mutex guards all below.
-	held  int           // places
-	yield int           // of them, those that Redis wants back
+	held  int           // slots
+	yield int           // those of them that Redis wants back
 	inUse int           // operations in flight
-	again time.Duration // not before is it any use to ask for more
-	wish  int           // places that Ready was asked for and did not see
-	asked int           // places that were wanted at the last call
-	peaks [2]int        // the most that were wanted, in this linger and the one before
-	turn  time.Duration // when this one began
+	again time.Duration // there is no use in asking for more before then
+	wish  int           // slots that Ready wanted and did not find
+	asked int           // slots wanted at the last call
+	peaks [2]int        // the most wanted in this linger period and the one before
+	turn  time.Duration // when this period began
 
-	released float64 // places given back, of late
+	released float64 // recently returned slots
 	sampled  time.Duration
 }
 
 // SemaphoreStats is a snapshot of a [Semaphore].
 type SemaphoreStats struct {
 	State       State
-	Limit       int       // places that the fleet has
-	Share       int       // places that this process holds of them; while away, what it goes on with
+	Limit       int       // slots of the fleet
+	Share       int       // slots that this process holds; while away, those it may use
 	InUse       int       // operations in flight here
 	Waiting     int       // callers that wait in Acquire
-	Processes   int       // live processes, as last told
+	Processes   int       // live processes, as last reported
 	PausedUntil time.Time // zero when it is not paused
 	Calls       uint64    // calls to Redis
-	Failures    uint64    // of them, those that failed
+	Failures    uint64    // those of them that failed
 	Err         error     // of the last call; nil when it succeeded
 }
 
@@ -73,8 +74,8 @@ var (
 // the same name on the same Redis. It makes no call yet, and has no goroutine
 // while it is not in use.
 //
-// n should be the same in all processes. When a process comes with another n
-// than the limit was last declared with, it becomes the fleet's; see
+// n should be the same in all processes. If a process comes with an n that
+// differs from the last declared one, its n becomes the fleet's; see
 // [Semaphore.SetLimit].
 //
 // It fails when n is below 1, or cfg or the name is out of range: 1 to 200
@@ -102,14 +103,15 @@ func checkLimit(n int) error {
 	return nil
 }
 
-// SetLimit changes the number of places of the fleet, and waits until Redis has
-// it. Every other process that is in use knows it within half a second.
-// Operations in flight go on: after the limit was lowered nothing starts until
-// fewer are in flight. It stands until it is changed again, or a process is made
-// with another n than the processes before: what is deployed last wins.
+// SetLimit changes the number of slots of the fleet, and waits until Redis has
+// it. Every other process in use learns of it within half a second. Operations in
+// flight continue: after the limit was lowered, nothing starts until fewer are in
+// flight. The limit applies until it is changed again, or a process is made with
+// a different n than the processes before: the last deployment wins.
 //
 // It fails, changing nothing, when n is out of range. When Redis can't be
-// reached, or ctx ends, it may have changed the limit all the same, or do so yet.
+// reached, or ctx ends, the limit may have changed nevertheless, or may change
+// later.
 func (s *Semaphore) SetLimit(ctx context.Context, n int) error {
 	err := checkLimit(n)
 	if err == nil {
@@ -121,13 +123,13 @@ func (s *Semaphore) SetLimit(ctx context.Context, n int) error {
 	return nil
 }
 
-// Pause lets nothing start before until, in this process from now on, and in
-// each other one from its next call to Redis on, which is within half a second
-// while it is in use. Of two pauses the one that ends later stands;
-// [Semaphore.Resume] ends both. None lasts longer than 100 years.
+// Pause lets nothing start before until. It takes effect now in this process,
+// and in each other one at its next call to Redis, which is within half a
+// second while it is in use. Of two pauses the one that ends later applies;
+// [Semaphore.Resume] ends both. No pause is longer than 100 years.
 func (s *Semaphore) Pause(until time.Time) { s.pause(until) }
 
-// Stats returns how it stands, at one instant.
+// Stats returns a snapshot.
 func (s *Semaphore) Stats() SemaphoreStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,14 +152,14 @@ func (s *Semaphore) places(now time.Duration) int {
 	return 0
 }
 
-// ownPlaces is the share of an outage.
+// ownPlaces is the share during an outage.
 func (s *Semaphore) ownPlaces() int { return int(s.told.Limit.Value) / s.processes() }
 
-// Ready implements [limiter.Limiter]: the places free now among those that this
-// process holds, and, unless within is 0, those that the recent rate of releases
-// leads one to expect within that time. It asks Redis for more when these are
-// fewer than max, as many as were in use lately and one more, which are given
-// back if nobody comes for them.
+// Ready implements [limiter.Limiter]: the free slots among those that this
+// process holds and, unless within is 0, those expected to be returned within
+// that time, at the recent rate of releases. If these are fewer than max, it
+// asks Redis for more: as many as were recently in use and one more. They are
+// returned if nobody uses them.
 func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = asked(max, within)
 	s.mu.Lock()
@@ -174,8 +176,8 @@ func (s *Semaphore) Ready(ctx context.Context, max int, within time.Duration) (i
 	})
 }
 
-// count returns how many operations of newcomers could start within that time.
-// When that is none, it says after how long it is worth another look.
+// count returns how many operations of new callers could start within the
+// given time. If none could, it returns after how long to check again.
 func (s *Semaphore) count(now, within time.Duration) (n int, retry time.Duration) {
 	if s.closed {
 		return 0, line.Never
@@ -195,10 +197,10 @@ func (s *Semaphore) count(now, within time.Duration) (n int, retry time.Duration
 	return n, line.Never
 }
 
-// releaseMemory is for how long a release counts in their rate.
+// releaseMemory is how long a release counts in the rate of releases.
 const releaseMemory = 250 * time.Millisecond
 
-// fade makes what was released count for less, the longer ago it was.
+// fade reduces the weight of past releases, by their age.
 func (s *Semaphore) fade(now time.Duration) {
 	s.released *= math.Exp(-(now - s.sampled).Seconds() / releaseMemory.Seconds())
 	s.sampled = now
@@ -219,8 +221,9 @@ func (s *Semaphore) Acquire(ctx context.Context) (limiter.Permit, error) {
 	return limiter.NewPermit(s, 0), nil
 }
 
-// TryAcquire implements [limiter.Limiter]. It never waits for Redis: when no
-// place is in hand it refuses, and asks for one in the background.
+// TryAcquire implements [limiter.Limiter]. It never waits for Redis: if this
+// process holds no free slot, it returns false, and asks for one in the
+// background.
 func (s *Semaphore) TryAcquire() (limiter.Permit, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,8 +240,8 @@ func (s *Semaphore) TryAcquire() (limiter.Permit, bool) {
 }
 
 // Blocked implements [limiter.Limiter]: [limiter.ByConcurrency] while this
-// process holds no free slot, which is also so at rest; [limiter.ByPause],
-// [ByOutage] or [ByClosed].
+// process holds no free slot, which is also the case when it is idle;
+// [limiter.ByPause], [ByOutage] or [ByClosed].
 func (s *Semaphore) Blocked() limiter.Block {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -264,7 +267,7 @@ func (s *Semaphore) AbstainPermit(uint64) { s.giveBack(1) }
 // CancelPermit implements [limiter.Releaser].
 func (s *Semaphore) CancelPermit(uint64) { s.giveBack(0) }
 
-// giveBack gives one place back, which is so many releases.
+// giveBack returns one slot, and adds releases to the count of releases.
 func (s *Semaphore) giveBack(releases float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -283,7 +286,7 @@ func (s *Semaphore) giveBack(releases float64) {
 	}
 }
 
-// take takes a place, or says after how long to try again.
+// take takes a slot, or returns after how long to try again.
 func (s *Semaphore) take(now time.Duration) (retry time.Duration, ok bool) {
 	switch {
 	case s.closed:
@@ -301,10 +304,10 @@ func (s *Semaphore) take(now time.Duration) (retry time.Duration, ok bool) {
 	return line.Never, false
 }
 
-// wanted returns how many places there is a use for now.
+// wanted returns how many slots could be used now.
 func (s *Semaphore) wanted() int { return s.inUse + s.line.Waiting() + s.wish }
 
-// note takes into the peaks what is wanted now.
+// note records the number of slots wanted now in the peaks.
 func (s *Semaphore) note(now time.Duration) {
 	if now-s.turn >= linger {
 		s.peaks[1] = s.peaks[0]
@@ -326,7 +329,7 @@ func (s *Semaphore) due(now time.Duration) (at time.Duration, idle bool) {
 		return line.Never, true
 	}
 	if s.failing > 0 {
-		return now, false // as the link has it
+		return now, false // the link decides when
 	}
 	gap := s.triedAt + callGap
 	wanted := s.wanted()
@@ -349,7 +352,7 @@ func (s *Semaphore) due(now time.Duration) (at time.Duration, idle bool) {
 			at = min(at, max(gap, s.again))
 		}
 	}
-	if !busy { // look whether it is idle then
+	if !busy { // check then whether it is idle
 		at = min(at, s.lastUse+idleAfter)
 	}
 	return at, false
@@ -376,9 +379,9 @@ func (s *Semaphore) prepare(now time.Duration, c store.Call) exchange {
 		s.asked = want
 		r.Want = int64(want)
 		switch {
-		case s.sharing(now): // up to its share it may start meanwhile
+		case s.sharing(now): // up to its share it may start operations meanwhile
 			s.held = max(s.inUse, s.ownPlaces())
-		case !s.leased(now): // the others may be anybody's by now
+		case !s.leased(now): // other processes may have the rest by now
 			s.held = s.inUse
 		default:
 			s.held = max(s.inUse, min(s.held-s.yield, want))
@@ -393,7 +396,7 @@ func (s *Semaphore) prepare(now time.Duration, c store.Call) exchange {
 	}
 }
 
-// apply takes in what was leased.
+// apply records what was leased.
 func (s *Semaphore) apply(st store.PlacesState) {
 	s.held, s.yield = int(st.Held), int(st.Yield)
 	s.again = 0

@@ -14,64 +14,66 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
 )
 
-// How a TokenBucket foresees what it will need.
+// How a TokenBucket predicts what it will need.
 const (
-	// refill is after how much of the horizon the next slots are leased.
+	// refill is the share of the horizon after which the next slots are
+	// leased.
 	refill = 0.6
-	// ahead is how much more than it uses a process leases while nobody is
-	// short, so that a slot is at hand when somebody comes: slots that are not
-	// used in time are void. aheadTight is that while somebody is short.
+	// ahead is how many times its use a process leases while no process is
+	// short, so that a slot is available when a caller comes: slots that are
+	// not used in time are void. aheadTight applies while some process is
+	// short.
 	ahead, aheadTight = 4.0, 1.1
-	// keep is which part of its share a process leases at most for that.
+	// keep is the share of its own share that a process leases for that at
+	// most.
 	keep = 0.9
-	// nearBy is the part of the horizon in which a process leases all that is
-	// free, while somebody is short.
+	// nearBy is the part of the horizon in which a process leases all free
+	// slots while some process is short.
 	nearBy = 0.4
-	// demandMemory is how long a start counts in the demand, and demandRise that
-	// where it makes the demand rise.
+	// demandMemory is how long a start counts in the demand; demandRise applies
+	// while the demand rises.
 	demandMemory, demandRise = 400 * time.Millisecond, 100 * time.Millisecond
-	// idleAfter is how long after the last caller everything is given back.
+	// idleAfter is how long after the last caller everything is returned.
 	idleAfter = 250 * time.Millisecond
-	// callGap is the least time between two calls that nothing went wrong with.
+	// callGap is the least time between two calls without failures.
 	callGap = 2 * time.Millisecond
-	// slotMin is how long a slot can be used at least, however uncertain the
-	// store's clock is.
+	// slotMin is the least time that a slot can be used, however uncertain
+	// the store's clock is.
 	slotMin = 10 * time.Millisecond
 )
 
-// A TokenBucket limits how often the operations of all processes start that
-// have one of that name: in any span of time t at most burst + rate*t of them
-// do. Rate and burst are the fleet's. See the package's documentation for how
-// exact that is, and for what happens without Redis.
+// A TokenBucket limits how often operations start across all processes that
+// share its name: at most burst + rate*t of them in any span of time t. See the
+// package documentation for how exact that is, and for what happens without
+// Redis.
 //
-// It holds slots: times, each for one start, that Redis has leased to this
-// process. A slot can be used from its time on, for as long as the burst allows,
+// It holds slots that Redis has leased to this process: times, each for one
+// start. A slot can be used from its time on, for as long as the burst allows,
 // and is void after that.
 //
 // Invariants:
-//   - A slot is used at most once, here (it is popped under the mutex), and in
-//     the fleet (the script leases it once).
-//   - A slot is used neither before its time nor after its width by the store's
-//     clock, whatever that is within its bounds, but for slotMin; and not after
-//     the end of the lease.
-//   - A slot that was given back is gone before the call that gives it back is
-//     made.
+//   - A slot is used at most once, in this process (it is popped under the
+//     mutex) and in the fleet (the script leases it once).
+//   - By the store's clock, wherever within its bounds that is, a slot is used
+//     neither before its time nor after its width, except for slotMin; and not
+//     after the end of the lease.
+//   - A slot is removed before the call that returns it is made.
 type TokenBucket struct {
 	link
 	store store.Rate
 
 	// The link's mutex guards all below.
-	slots  []slot // by from
-	meter  meter  // for the share
-	gen    int64  // of the cells in slots
+	slots  []slot // sorted by from
+	meter  meter  // hands out the share during an outage
+	gen    int64  // generation of the cells in slots
 	origin int64
 	rate   float64
 
-	horizon time.Duration // as last told
-	share   float64       // starts a second, as last told
-	tight   bool          // as last told
-	again   time.Duration // not before is it any use to ask for more
-	wish    int           // slots that Ready was asked for and did not see
+	horizon time.Duration // as last reported
+	share   float64       // starts a second, as last reported
+	tight   bool          // whether some process is short, as last reported
+	again   time.Duration // there is no use in asking for more before then
+	wish    int           // slots that Ready wanted and did not find
 
 	starts  int     // since sampled
 	demand  float64 // starts a second
@@ -79,31 +81,31 @@ type TokenBucket struct {
 	missed  uint64
 }
 
-// A slot is leave for one start.
+// A slot allows one start.
 type slot struct {
-	cell        int64         // of the grid; own: minted here
+	cell        int64         // of the grid; own: made here
 	from, until time.Duration // local time
 }
 
-// Cells that are not of the grid of now.
+// Values for cells that are not of the current grid.
 const (
-	own = -1 // the slot is of this process's own share
-	old = -2 // the slot is of the grid before
+	own = -1 // the slot is of this process's share during an outage
+	old = -2 // the slot is of the previous grid
 )
 
 // TokenBucketStats is a snapshot of a [TokenBucket].
 type TokenBucketStats struct {
 	State       State
-	Rate        float64   // starts a second that the fleet may make
-	Burst       int       // and how many of them at once
-	Share       float64   // starts a second that this process may make of these, as last told; while away, what it goes on with
-	Processes   int       // live processes, as last told
-	Held        int       // slots in hand
+	Rate        float64   // starts a second, of the fleet
+	Burst       int       // starts at once, of the fleet
+	Share       float64   // starts a second that this process gets, as last reported; while away, those it may use
+	Processes   int       // live processes, as last reported
+	Held        int       // slots that this process holds
 	Waiting     int       // callers that wait in Acquire
 	PausedUntil time.Time // zero when it is not paused
-	Missed      uint64    // slots that ran out before somebody came for them
+	Missed      uint64    // slots that expired unused
 	Calls       uint64    // calls to Redis
-	Failures    uint64    // of them, those that failed
+	Failures    uint64    // those of them that failed
 	Err         error     // of the last call; nil when it succeeded
 }
 
@@ -112,20 +114,20 @@ var (
 	_ limiter.Releaser = (*TokenBucket)(nil)
 )
 
-// maxBurst is the highest burst, in cells: the store remembers so many.
+// maxBurst is the highest burst, in cells: the store remembers that many.
 const maxBurst = 20_000
 
 // NewTokenBucket returns a bucket for the operations of all processes that use
 // the same name on the same Redis. It makes no call yet, and has no goroutine
 // while it is not in use.
 //
-// Rate and burst should be the same in all processes. When a process comes with
-// other values than those the limit was last declared with, its values become
-// the fleet's; see [TokenBucket.SetRate].
+// Rate and burst should be the same in all processes. If a process comes with
+// values that differ from the last declared ones, its values become the fleet's;
+// see [TokenBucket.SetRate].
 //
 // It fails when the rate is not a finite number above 0, burst is below 1 or
-// above 20,000 (or two seconds' worth, where that is more), or cfg or the name
-// is out of range: 1 to 200 bytes, without braces, spaces or control characters.
+// above 20,000 (or two seconds' worth, if that is more), or cfg or the name is
+// out of range: 1 to 200 bytes, without braces, spaces or control characters.
 func NewTokenBucket(client redis.UniversalClient, name string, ratePerSecond float64, burst int, cfg Config) (*TokenBucket, error) {
 	if err := cfg.check("NewTokenBucket", client, name); err != nil {
 		return nil, err
@@ -153,13 +155,13 @@ func checkRate(perSecond float64, burst int) error {
 }
 
 // SetRate changes the rate of the fleet, and waits until Redis has it. Every
-// other process that is in use knows it within half a second. It stands until it
-// is changed again, or a process is made with another rate or burst than the
-// processes before: what is deployed last wins.
+// other process in use learns of it within half a second. The rate applies until
+// it is changed again, or a process is made with a different rate or burst than
+// the processes before: the last deployment wins.
 //
 // It fails, changing nothing, when ratePerSecond is out of range. When Redis
-// can't be reached, or ctx ends, it may have changed the rate all the same, or do
-// so yet.
+// can't be reached, or ctx ends, the rate may have changed nevertheless, or may
+// change later.
 func (b *TokenBucket) SetRate(ctx context.Context, ratePerSecond float64) error {
 	b.mu.Lock()
 	burst := b.told.Limit.Burst
@@ -174,14 +176,14 @@ func (b *TokenBucket) SetRate(ctx context.Context, ratePerSecond float64) error 
 	return nil
 }
 
-// Pause lets nothing start before until, in this process from now on, and in
-// each other one from its next call to Redis on, which is within half a second
-// while it is in use. Tokens go on gathering. Of two pauses the one that ends
-// later stands; [TokenBucket.Resume] ends both. None lasts longer than 100
-// years.
+// Pause lets nothing start before until. It takes effect now in this process,
+// and in each other one at its next call to Redis, which is within half a
+// second while it is in use. Tokens keep accumulating. Of two pauses the one
+// that ends later applies; [TokenBucket.Resume] ends both. No pause is longer
+// than 100 years.
 func (b *TokenBucket) Pause(until time.Time) { b.pause(until) }
 
-// Stats returns how it stands, at one instant.
+// Stats returns a snapshot.
 func (b *TokenBucket) Stats() TokenBucketStats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -203,10 +205,10 @@ func (b *TokenBucket) Stats() TokenBucketStats {
 	return s
 }
 
-// Ready implements [limiter.Limiter]: the slots in hand whose time comes within
-// that time, and what this process's share is of the time beyond the horizon
-// (250 ms to 1 s). It asks Redis for slots when there are too few, as many as
-// were used lately and one more, which are given back if nobody comes for them.
+// Ready implements [limiter.Limiter]: the held slots whose time comes within
+// the given time, and this process's share of the time beyond the horizon (250
+// ms to 1 s). If these are too few, it asks Redis for more: as many as were
+// recently used and one more. They are returned if nobody uses them.
 func (b *TokenBucket) Ready(ctx context.Context, max int, within time.Duration) (int, error) {
 	max, within = asked(max, within)
 	b.mu.Lock()
@@ -223,8 +225,8 @@ func (b *TokenBucket) Ready(ctx context.Context, max int, within time.Duration) 
 	})
 }
 
-// count returns how many operations of newcomers could start within that time.
-// When that is none, it says after how long it is worth another look.
+// count returns how many operations of new callers could start within the
+// given time. If none could, it returns after how long to check again.
 func (b *TokenBucket) count(now, within time.Duration) (n int, retry time.Duration) {
 	if b.closed {
 		return 0, line.Never
@@ -273,8 +275,9 @@ func (b *TokenBucket) Acquire(ctx context.Context) (limiter.Permit, error) {
 	return b.permit(got), nil
 }
 
-// TryAcquire implements [limiter.Limiter]. It never waits for Redis: when no
-// slot is in hand it refuses, and asks for one in the background.
+// TryAcquire implements [limiter.Limiter]. It never waits for Redis: if this
+// process holds no usable slot, it returns false, and asks for one in the
+// background.
 func (b *TokenBucket) TryAcquire() (limiter.Permit, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -291,8 +294,8 @@ func (b *TokenBucket) TryAcquire() (limiter.Permit, bool) {
 }
 
 // Blocked implements [limiter.Limiter]: [limiter.ByRate] while this process holds
-// no slot that can be used now, which is also so at rest; [limiter.ByPause],
-// [ByOutage] or [ByClosed].
+// no slot that can be used now, which is also the case when it is idle;
+// [limiter.ByPause], [ByOutage] or [ByClosed].
 func (b *TokenBucket) Blocked() limiter.Block {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -311,17 +314,17 @@ func (b *TokenBucket) Blocked() limiter.Block {
 	return block
 }
 
-// ReleasePermit implements [limiter.Releaser]. A rate is about starts: how and
-// when an operation ends changes nothing, but for an error that is
-// [limiter.ErrOverload] with a [limiter.RetryAfter], which pauses the fleet as
+// ReleasePermit implements [limiter.Releaser]. A rate limits starts: how and
+// when an operation ends changes nothing, except that an error that is
+// [limiter.ErrOverload] with a [limiter.RetryAfter] pauses the fleet as
 // [TokenBucket.Pause] does.
 func (b *TokenBucket) ReleasePermit(_ uint64, err error) { b.learn(err) }
 
 // AbstainPermit implements [limiter.Releaser].
 func (b *TokenBucket) AbstainPermit(uint64) {}
 
-// CancelPermit implements [limiter.Releaser]: the slot is good for another
-// start, for as long as it would have been.
+// CancelPermit implements [limiter.Releaser]: another operation can use the
+// slot, until it would have expired.
 func (b *TokenBucket) CancelPermit(token uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -335,8 +338,9 @@ func (b *TokenBucket) CancelPermit(token uint64) {
 	b.line.Stir()
 }
 
-// The token of a permit is the cell with the lowest bits of its generation
-// above it, or, for a slot of the own share, its time below the highest bit.
+// A permit's token holds the cell, with the lowest bits of its generation
+// above it, or, for a slot of the process's own share, its time below the
+// highest bit.
 const (
 	cellBits = 48
 	ownBit   = 1 << 63
@@ -354,7 +358,7 @@ func (b *TokenBucket) permit(s slot) limiter.Permit {
 	return limiter.NewPermit(b, gen<<cellBits|uint64(s.cell))
 }
 
-// slotOf returns the slot with that token, if it is of the grid of now.
+// slotOf returns the slot with that token, if it is of the current grid.
 func (b *TokenBucket) slotOf(token uint64) (slot, bool) {
 	if token&ownBit != 0 {
 		from := time.Duration(token &^ ownBit)
@@ -385,7 +389,7 @@ func byFrom(a, c slot) int {
 
 func (b *TokenBucket) grain() int64 { return store.Grain(b.told.Limit.Value) }
 
-// take takes a slot, or says after how long to try again.
+// take takes a slot, or returns after how long to try again.
 func (b *TokenBucket) take(now time.Duration) (s slot, retry time.Duration, ok bool) {
 	if b.closed {
 		return s, line.Never, false
@@ -421,8 +425,8 @@ func (b *TokenBucket) take(now time.Duration) (s slot, retry time.Duration, ok b
 	return s, retry, false
 }
 
-// void drops the slots that can't be used any more: those that have run out,
-// and those of the fleet without a lease or of the share with one.
+// void drops the slots that can no longer be used: expired ones, those of the
+// fleet without a lease, and those of the own share with one.
 func (b *TokenBucket) void(now time.Duration) {
 	n := 0
 	for n < len(b.slots) && b.slots[n].until < now {
@@ -442,10 +446,10 @@ func (b *TokenBucket) void(now time.Duration) {
 	}
 }
 
-// ownRate is the share of an outage.
+// ownRate is the share during an outage.
 func (b *TokenBucket) ownRate() float64 { return b.told.Limit.Value / float64(b.processes()) }
 
-// sample takes the starts since the last sample into the demand.
+// sample adds the starts since the last sample to the demand.
 func (b *TokenBucket) sample(now time.Duration) {
 	since := now - b.sampled
 	if since < callGap {
@@ -460,8 +464,8 @@ func (b *TokenBucket) sample(now time.Duration) {
 	b.starts, b.sampled = 0, now
 }
 
-// near returns how many of the slots in hand are as good as what could be leased
-// now: while somebody is short, all of them.
+// near returns how many of the held slots are as good as those that could be
+// leased now: all of them while some process is short.
 func (b *TokenBucket) near(now time.Duration) int {
 	if b.tight {
 		return len(b.slots)
@@ -473,21 +477,21 @@ func (b *TokenBucket) near(now time.Duration) int {
 	return n
 }
 
-// wanted returns how many slots there is a use for now.
+// wanted returns how many slots could be used now.
 func (b *TokenBucket) wanted() int { return b.line.Waiting() + b.wish }
 
 // due implements caller.
 func (b *TokenBucket) due(now time.Duration) (at time.Duration, idle bool) {
 	b.void(now)
 	if b.line.Empty() && now-b.lastUse >= idleAfter {
-		// It is idle, but what it holds goes back first.
+		// It is idle, but first returns what it holds.
 		if len(b.slots) > 0 && b.leased(now) && b.failing == 0 && !b.meter.on {
 			return now, false
 		}
 		return line.Never, true
 	}
 	if b.failing > 0 {
-		return now, false // as the link has it
+		return now, false // the link decides when
 	}
 	at = b.triedAt + b.spread(beat)
 	if !b.leased(now) {
@@ -506,7 +510,7 @@ func (b *TokenBucket) due(now time.Duration) (at time.Duration, idle bool) {
 		}
 		at = min(at, more)
 	}
-	if b.line.Empty() { // look whether it is idle then
+	if b.line.Empty() { // check then whether it is idle
 		at = min(at, b.lastUse+idleAfter)
 	}
 	return at, false
@@ -544,7 +548,7 @@ func (b *TokenBucket) prepare(now time.Duration, c store.Call) exchange {
 	}
 }
 
-// want fills in what there is a use for.
+// want fills in the slots to ask for.
 func (b *TokenBucket) want(now time.Duration, r *store.RateCall) {
 	held := len(b.slots)
 	horizon := b.horizon
@@ -558,19 +562,19 @@ func (b *TokenBucket) want(now time.Duration, r *store.RateCall) {
 	r.Lead = int64((b.clock.width() + 2*callGap) / time.Microsecond)
 	near := b.near(now)
 	r.Fresh = int64(max(0, b.wish-max(0, near-b.line.Waiting())))
-	defer func() { // from starts to cells
+	defer func() { // convert starts to cells
 		grain := b.grain()
 		for _, n := range []*int64{&r.Held, &r.Soon, &r.Fresh, &r.Spread} {
 			*n = (*n + grain - 1) / grain
 		}
 	}()
 
-	use := b.demand * h // within a horizon
+	use := b.demand * h // expected starts within a horizon
 	many := aheadTight*use + math.Sqrt(use)
 	if b.tight {
-		// What is near would be lost, and goes first. What is far is taken
-		// evenly: slots in a row would find too few operations for them, where
-		// another limit holds too.
+		// Near slots would be lost, so all of them are leased. Far ones are
+		// leased at even distances: slots in a row would find too few
+		// operations if another limit applies too.
 		many = max(many, float64(b.line.Waiting()))
 		r.Soon = int64(math.Ceil(max(0, many-float64(held))))
 		r.Spread = r.Soon
@@ -579,18 +583,18 @@ func (b *TokenBucket) want(now time.Duration, r *store.RateCall) {
 		return
 	}
 	if soon := b.line.Waiting() - near; soon > 0 {
-		if near < held { // what is in hand comes later: is there anything sooner?
+		if near < held { // the held slots come later: is there anything sooner?
 			r.Before = b.clock.store(b.slots[near].from - callGap)
 		}
-		// And a few for those who are about to come.
+		// And a few for callers that are about to come.
 		r.Soon = int64(soon) + int64(b.demand*store.MinWidth/1e6)
 	}
 	if use < 1 {
 		return
 	}
 	many = max(many, min(ahead*use, keep*b.share*h))
-	// The slots in hand should take up that part of the horizon which is theirs
-	// at an even spacing; the new ones take up the rest.
+	// At an even spacing the held slots take up their part of the horizon; the
+	// new ones take up the rest.
 	more := many - float64(held) - float64(r.Soon+r.Fresh)
 	if more <= 0 {
 		return
@@ -599,11 +603,11 @@ func (b *TokenBucket) want(now time.Duration, r *store.RateCall) {
 	r.After = b.clock.store(now + time.Duration(float64(horizon)*(1-more/many)))
 }
 
-// apply takes in what was leased.
+// apply records what was leased.
 func (b *TokenBucket) apply(now time.Duration, st store.RateState) {
 	if st.Gen != b.gen || st.Origin != b.origin {
-		// Slots of the old grid are good up to one cell before the new one
-		// begins. (Less a little: cells begin at whole microseconds.)
+		// Slots of the old grid are valid up to one cell before the new one
+		// begins. (Slightly less: cells begin at whole microseconds.)
 		begin := b.clock.after(st.Origin)
 		if b.rate > 0 {
 			begin -= time.Duration(0.999 * store.Cell(b.rate) * float64(time.Microsecond))
@@ -615,7 +619,7 @@ func (b *TokenBucket) apply(now time.Duration, st store.RateState) {
 		b.gen, b.origin = st.Gen, st.Origin
 	}
 	b.rate = st.Limit.Value
-	if st.Horizon > 0 { // else it is at rest
+	if st.Horizon > 0 { // else the process is idle
 		b.horizon = time.Duration(st.Horizon) * time.Microsecond
 		b.share, b.tight = float64(st.Share)/1000, st.Tight
 	}
@@ -633,7 +637,8 @@ func (b *TokenBucket) apply(now time.Duration, st store.RateState) {
 	b.void(now)
 }
 
-// A meter is the share of an outage: it mints slots, evenly, and begins empty.
+// A meter hands out the share during an outage: it makes slots, evenly, and
+// begins empty.
 type meter struct {
 	on       bool
 	next     time.Duration // when the bucket is full again: a GCRA
@@ -641,13 +646,13 @@ type meter struct {
 	depth    time.Duration
 }
 
-// set sets how many slots it mints a second, and how many at once.
+// set sets how many slots it makes a second, and how many at once.
 func (m *meter) set(rate, burst float64) {
 	m.interval = time.Duration(min(1e9/rate, math.MaxInt64/4))
 	m.depth = time.Duration(min(max(0, burst-1)*float64(m.interval), math.MaxInt64/4))
 }
 
-// take mints a slot, or says after how long it could.
+// take makes a slot, or returns after how long it could.
 func (m *meter) take(now time.Duration) (at, wait time.Duration) {
 	if m.next > now+m.depth {
 		return 0, m.next - m.depth - now
@@ -656,8 +661,8 @@ func (m *meter) take(now time.Duration) (at, wait time.Duration) {
 	return now, 0
 }
 
-// count returns how many it could mint within that time, without those that
-// wait; if none, it says after how long one could be.
+// count returns how many slots it could make within the given time, without
+// those for waiters; if none, it returns after how long it could make one.
 func (m *meter) count(now, within time.Duration, waiting int) (n int, retry time.Duration) {
 	room := now + within + m.depth - max(m.next, now)
 	if room < 0 {
