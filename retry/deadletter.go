@@ -15,16 +15,16 @@ import (
 // encoded [DeadLetter].
 const DeadLetterAttribute = "rampmeter-dead-letter"
 
-// Why a message was given up: what [Reason] returns for errors that don't say
-// it more precisely themselves.
+// Why a message was given up: the results of [Reason] for errors that don't
+// have a more precise reason of their own.
 const (
-	ReasonPermanent   = "permanent"   // its handler says that it will never succeed
+	ReasonPermanent   = "permanent"   // its handler reports that it will never succeed
 	ReasonUndecodable = "undecodable" // its body could not be decoded
 	ReasonExhausted   = "exhausted"   // it failed as often as the policy allows
 )
 
-// Reason returns in one word why err makes a message a dead letter: what the
-// first Reason() string in err's tree says that is not empty; else
+// Reason returns in one word why err makes a message a dead letter: the first
+// non-empty result of a method Reason() string in err's tree; else
 // [ReasonExhausted] for [ErrExhausted], and [ReasonPermanent] for everything
 // else.
 func Reason(err error) string {
@@ -37,8 +37,8 @@ func Reason(err error) string {
 	return ReasonPermanent
 }
 
-// reasonIn walks err's tree in the order of errors.As, which itself would stop
-// at an empty answer.
+// reasonIn walks err's tree in the order of errors.As, which would stop at an
+// empty result.
 func reasonIn(err error) string {
 	for err != nil {
 		if e, ok := err.(interface{ Reason() string }); ok {
@@ -63,18 +63,18 @@ func reasonIn(err error) string {
 	return ""
 }
 
-// A DeadLetter says about a message why it was given up.
+// A DeadLetter records why a message was given up.
 type DeadLetter struct {
 	// Reason is one word; see [Reason].
 	Reason string `json:"reason,omitempty"`
 	// Error is the text of the last error.
 	Error string `json:"error,omitempty"`
 	// Attempts is how often the message was tried: its receives, unless its
-	// handler counts better. 0: unknown.
+	// handler keeps a better count. 0: unknown.
 	Attempts int `json:"attempts,omitempty"`
 	// Source names the queue that the message comes from.
 	Source string `json:"source,omitempty"`
-	// MessageID is what that queue called the message.
+	// MessageID is the ID of the message in that queue.
 	MessageID string `json:"message_id,omitempty"`
 	// First and Last are when the message was first received and when it was
 	// given up. Zero: unknown.
@@ -82,9 +82,9 @@ type DeadLetter struct {
 	Last  time.Time `json:"last,omitzero"`
 }
 
-// How much of a record's texts is encoded: bytes of the text, and bytes of its
-// encoding. The encodings, field names, times and the number of attempts add up
-// to less than 4 KiB.
+// Limits for a record's texts: bytes of the text, and bytes of its encoding.
+// The encodings, field names, times and the number of attempts add up to less
+// than 4 KiB.
 const (
 	maxReason, maxReasonEncoded       = 128, 256
 	maxErrorText, maxErrorTextEncoded = 1024, 2048
@@ -95,13 +95,13 @@ const (
 // cutMark ends a text that was cut.
 const cutMark = '…'
 
-// Encode returns the record as a message attribute's value, for
-// [ParseDeadLetter]: JSON in printable ASCII, since queues differ in which
-// other characters they refuse, and never more than 4 KiB. The error's text is
-// cut to 1,024 bytes, fewer if it is mostly not ASCII (about 340 such
-// characters); Reason, Source and MessageID to 128, 512 and 256. What was cut
-// ends in "…". Invalid UTF-8 is replaced, and a time whose year has not four
-// digits is left out.
+// Encode returns the record as the value of a message attribute, for
+// [ParseDeadLetter]. It is JSON in printable ASCII, since queues differ in
+// which other characters they refuse, and never more than 4 KiB. The error's
+// text is cut to 1,024 bytes, fewer if it is mostly not ASCII (about 340 such
+// characters); Reason, Source and MessageID are cut to 128, 512 and 256. A
+// text that was cut ends in "…". Invalid UTF-8 is replaced, and a time whose
+// year does not have four digits is left out.
 func (d DeadLetter) Encode() string {
 	b := append(make([]byte, 0, 512), '{')
 	text := func(name, s string, limit, encoded int) {
@@ -130,8 +130,8 @@ func (d DeadLetter) Encode() string {
 	return string(append(b, '}'))
 }
 
-// ParseDeadLetter decodes what [DeadLetter.Encode] returned. Fields that it
-// does not know are ignored: they are a later version's.
+// ParseDeadLetter decodes the result of [DeadLetter.Encode]. It ignores
+// unknown fields, which a later version may have added.
 func ParseDeadLetter(s string) (DeadLetter, error) {
 	var d DeadLetter
 	if !strings.HasPrefix(strings.TrimLeft(s, " \t\r\n"), "{") {
@@ -153,13 +153,13 @@ func appendName(b []byte, name string) []byte {
 	return append(b, '"', ':')
 }
 
-// appendText appends s as a JSON string of printable ASCII, cut where the text
-// would have more than limit bytes or its encoding, without the quotes, more
-// than encoded.
+// appendText appends s as a JSON string of printable ASCII. It cuts the text
+// at limit bytes, or where its encoding, without the quotes, reaches encoded
+// bytes.
 func appendText(b []byte, s string, limit, encoded int) []byte {
 	b = append(b, '"')
 	start := len(b)
-	cut, size := start, 0 // cut: the last place where the mark still fits
+	cut, size := start, 0 // cut: the last position where the mark still fits
 	fits := func(text, code int) bool { return text <= limit && code <= encoded }
 	for i := 0; i < len(s); {
 		r, width := utf8.DecodeRuneInString(s[i:]) // an invalid byte is U+FFFD

@@ -9,15 +9,15 @@ import (
 	"github.com/rampmeter/rampmeter/internal/sleep"
 )
 
-// Do calls f until it succeeds, until p has no further attempt for its error,
-// or until ctx ends.
+// Do calls f until it succeeds, until p allows no further attempt for its
+// error, or until ctx ends.
 //
-// An error that is not worth another attempt (permanent, or Policy.Retryable
-// says no) is returned just as f returned it. When the attempts are used up, or
-// ctx ends, the error is an [*Error] in which both the reason and f's last
-// error are found. f is not called when ctx is done already, and a wait that
-// would outlast ctx's deadline is not begun: Do returns at once instead. A
-// policy that is not valid is an error without any call.
+// An error that is not worth another attempt (it is permanent, or
+// Policy.Retryable reports false) is returned unchanged. When the attempts are
+// used up, or ctx ends, the error is an [*Error] that contains both the reason
+// and f's last error. Do does not call f when ctx is done already. Instead of
+// starting a wait that would outlast ctx's deadline, it returns at once. An
+// invalid policy is an error without any call.
 func Do(ctx context.Context, p Policy, f func(ctx context.Context) error) error {
 	if f == nil {
 		return errors.New("retry: Do: f is nil")
@@ -26,7 +26,7 @@ func Do(ctx context.Context, p Policy, f func(ctx context.Context) error) error 
 	return err
 }
 
-// Value is [Do] for a function that returns a value. With an error the value
+// Value is [Do] for a function that returns a value. If it fails, the value
 // is the zero value.
 func Value[T any](ctx context.Context, p Policy, f func(ctx context.Context) (T, error)) (T, error) {
 	var zero T

@@ -9,17 +9,18 @@ import (
 )
 
 var (
-	// ErrPermanent means that this will never succeed, however often it is tried. Errors
-	// become permanent by [Permanent] or by an Is method that answers for it.
+	// ErrPermanent means that an operation will never succeed, however often it is
+	// tried. Errors become permanent by [Permanent], or by an Is method that reports
+	// true for ErrPermanent.
 	ErrPermanent = permanent.Err
 
-	// ErrExhausted means that all attempts that the policy allows were made. It is the
-	// Cause of an [*Error].
+	// ErrExhausted means that all attempts that the policy allows were made. It is
+	// the Cause of an [*Error].
 	ErrExhausted = errors.New("retry: attempts used up")
 )
 
-// Permanent marks err as one that will never succeed: errors.Is(err,
-// ErrPermanent). The text stays err's own. Permanent(nil) is nil.
+// Permanent marks err as an error that will never succeed: errors.Is(err,
+// ErrPermanent). The text remains that of err. Permanent(nil) is nil.
 func Permanent(err error) error {
 	if err == nil {
 		return nil
@@ -33,12 +34,12 @@ func (e *permanentError) Error() string        { return e.err.Error() }
 func (e *permanentError) Unwrap() error        { return e.err }
 func (e *permanentError) Is(target error) bool { return target == ErrPermanent }
 
-// After marks err as one that is not to be tried again before d has passed:
-// the result has a method RetryAfter() time.Duration. The text stays err's
-// own. A negative d counts as 0. After(d, nil) is nil.
+// After marks err as not to be retried before d has passed: the result has a
+// method RetryAfter() time.Duration. The text remains that of err. A negative
+// d counts as 0. After(d, nil) is nil.
 //
-// It delays what failed, and nothing else: only an error that a limiter
-// understands as overload slows down others too.
+// It delays only the operation that failed: others slow down only for an
+// error that a limiter classifies as overload.
 func After(d time.Duration, err error) error {
 	if err == nil {
 		return nil
@@ -55,8 +56,8 @@ func (e *afterError) Error() string             { return e.err.Error() }
 func (e *afterError) Unwrap() error             { return e.err }
 func (e *afterError) RetryAfter() time.Duration { return e.after }
 
-// retryAfter returns the first RetryAfter() in err's tree. A negative one says
-// nothing.
+// retryAfter returns the first RetryAfter() in err's tree. It reports false if
+// that is negative.
 func retryAfter(err error) (time.Duration, bool) {
 	var after interface{ RetryAfter() time.Duration }
 	if !errors.As(err, &after) {
@@ -66,20 +67,20 @@ func retryAfter(err error) (time.Duration, bool) {
 	return d, d >= 0
 }
 
-// An Error says that an operation worth another attempt gets none.
-// errors.Is and errors.As see both Cause and Err.
+// An Error means that an operation worth another attempt gets none. errors.Is
+// and errors.As see both Cause and Err.
 type Error struct {
-	// Attempts is how many were made.
+	// Attempts is how many attempts were made.
 	Attempts int
 	// Cause is why there are no more: [ErrExhausted], or how the context ended
 	// (context.Cause), or context.DeadlineExceeded when the wait for the next
 	// attempt would have outlasted the context's deadline.
 	Cause error
-	// Err is what the last attempt failed with, nil if there was none.
+	// Err is the error of the last attempt, nil if there was none.
 	Err error
 }
 
-// Error tells all three fields.
+// Error returns a text with all three fields.
 func (e *Error) Error() string {
 	switch {
 	case e.Err == nil:
@@ -90,7 +91,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("retry: after %d attempts: %v; last error: %v", e.Attempts, e.Cause, e.Err)
 }
 
-// Unwrap returns Cause and Err, those that are not nil.
+// Unwrap returns those of Cause and Err that are not nil.
 func (e *Error) Unwrap() []error {
 	errs := make([]error, 0, 2)
 	for _, err := range [...]error{e.Cause, e.Err} {
@@ -101,13 +102,13 @@ func (e *Error) Unwrap() []error {
 	return errs
 }
 
-// LastError returns Err. It is how limiters tell what the last attempt met from why
-// there are no more: a deadline that ends the attempts says nothing about the
-// downstream.
+// LastError returns Err. Limiters call it to separate the error of the last attempt
+// from the reason why there are no more: a deadline that ends the attempts says
+// nothing about the downstream.
 func (e *Error) LastError() error { return e.Err }
 
 // Reason is [ReasonExhausted] if the attempts were used up, whatever the last
-// of them failed with. Otherwise it is empty and Err decides; see [Reason].
+// one failed with. Otherwise it is empty and Err decides; see [Reason].
 func (e *Error) Reason() string {
 	if e.Cause == ErrExhausted {
 		return ReasonExhausted

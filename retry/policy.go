@@ -9,7 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// What the zero values of a [Policy]'s fields mean.
+// The defaults for a [Policy]'s zero fields.
 const (
 	DefaultMaxAttempts = 12
 	DefaultBaseDelay   = time.Second
@@ -18,11 +18,11 @@ const (
 	DefaultJitter      = 1.0
 )
 
-// A Policy says whether and when to try again. It has no state: copy it, share
-// it, use it from many goroutines. The zero Policy makes 12 attempts with
-// delays of up to 1 s, 2 s, 4 s and so on up to 5 min, fully jittered.
+// A Policy decides whether and when to try again. It has no state: copy it,
+// share it, use it from many goroutines. The zero Policy makes 12 attempts
+// with delays of up to 1 s, 2 s, 4 s and so on up to 5 min, fully jittered.
 type Policy struct {
-	// MaxAttempts is how many attempts are made, the first one included.
+	// MaxAttempts is how many attempts are made, including the first one.
 	// Negative: no limit. Default 12.
 	MaxAttempts int
 
@@ -31,22 +31,22 @@ type Policy struct {
 	// and shorter.
 	BaseDelay time.Duration
 
-	// MaxDelay bounds the delay. Only a longer RetryAfter goes beyond it. It
-	// must not be negative. Default 5 min, or BaseDelay if that is longer.
+	// MaxDelay bounds the delay. Only a longer RetryAfter exceeds it. It must
+	// not be negative. Default 5 min, or BaseDelay if that is longer.
 	MaxDelay time.Duration
 
-	// Multiplier is how much longer each delay is than the one before, 1 (all
-	// the same) or more. Default 2.
+	// Multiplier is the ratio of each delay to the one before, 1 (all the
+	// same) or more. Default 2.
 	Multiplier float64
 
 	// Jitter is the share of the delay that is random, up to 1: with 0.5 a
-	// delay is between half of the whole and the whole. Negative: none. Default
-	// 1, full jitter: anything between 0 and the whole.
+	// delay is between half of the full delay and all of it. Negative: none.
+	// Default 1, full jitter: anything between 0 and the full delay.
 	Jitter float64
 
 	// Retryable reports whether an error is worth another attempt. It is not
-	// asked about errors that are [ErrPermanent]: those never are. Called
-	// concurrently. Default: all others are.
+	// called for errors that are [ErrPermanent], which never are. It may be
+	// called concurrently. Default: all other errors are.
 	Retryable func(error) bool
 }
 
@@ -69,7 +69,7 @@ func (p Policy) Validate() error {
 }
 
 // WithDefaults returns p with the defaults in place of zero fields, except for
-// Retryable. It behaves just as p does.
+// Retryable. The result behaves exactly like p.
 func (p Policy) WithDefaults() Policy {
 	if p.MaxAttempts == 0 {
 		p.MaxAttempts = DefaultMaxAttempts
@@ -91,13 +91,14 @@ func (p Policy) WithDefaults() Policy {
 	return p
 }
 
-// Next says whether to try again after attempt number attempt (1 is the first;
-// less counts as 1) failed with err, and how long to wait before. Only the
-// jitter makes two calls with the same arguments differ.
+// Next returns whether to try again after attempt number attempt (1 is the
+// first; less counts as 1) failed with err, and how long to wait before that.
+// Only the jitter makes two calls with the same arguments differ.
 //
 // The delay is that of [Policy.Backoff], or err's RetryAfter if that is
 // longer, even beyond MaxDelay. ok is false, and the delay 0, when the
-// attempts are used up, when err is not worth another one, and when it is nil.
+// attempts are used up, when err is not worth another one, and when err is
+// nil.
 func (p Policy) Next(attempt int, err error) (delay time.Duration, ok bool) {
 	if !p.retries(err) || p.exhausted(attempt) {
 		return 0, false
@@ -105,7 +106,7 @@ func (p Policy) Next(attempt int, err error) (delay time.Duration, ok bool) {
 	return p.delay(attempt, err), true
 }
 
-// exhausted reports whether there is no attempt after attempt.
+// exhausted reports whether attempt is the last one.
 func (p Policy) exhausted(attempt int) bool {
 	limit := p.WithDefaults().MaxAttempts
 	return limit > 0 && max(attempt, 1) >= limit
@@ -129,13 +130,13 @@ func (p Policy) retries(err error) bool {
 }
 
 // Backoff returns the jittered delay after attempt n (1 is the first; less
-// counts as 1), whether or not there is to be another attempt. It takes the
-// same time for any n, and returns between (1 - Jitter) of the whole delay and
-// the whole.
+// counts as 1), whether or not there is to be another attempt. The result is
+// between (1 - Jitter) of the full delay and all of it. The time it takes does
+// not depend on n.
 func (p Policy) Backoff(n int) time.Duration {
 	p = p.WithDefaults()
 	whole := p.MaxDelay
-	// In floating point a late attempt is +Inf rather than an overflow; the
+	// In floating point a late attempt is +Inf instead of an overflow; the
 	// comparison is false for that, and for NaN.
 	if d := float64(p.BaseDelay) * math.Pow(p.Multiplier, float64(max(n, 1)-1)); d >= 0 && d < float64(p.MaxDelay) {
 		whole = time.Duration(d)
@@ -144,9 +145,9 @@ func (p Policy) Backoff(n int) time.Duration {
 		return max(whole, 0)
 	}
 
-	// backoff jitters to both sides of an interval, so the interval is put in
-	// the middle of the random share. It is asked for one delay only, because
-	// reaching the n-th by asking n times would not be constant in n.
+	// backoff jitters to both sides of an interval, so the interval is placed
+	// in the middle of the random part. It computes one delay only, because
+	// calling it n times for the n-th one would not take constant time.
 	half := time.Duration(float64(whole) * (p.Jitter / 2))
 	middle := whole - half
 	b := backoff.ExponentialBackOff{
@@ -158,7 +159,8 @@ func (p Policy) Backoff(n int) time.Duration {
 		Clock:               backoff.SystemClock,
 	}
 	b.Reset()
-	// It may add a nanosecond, which at the end of the range is an overflow.
+	// The result may be a nanosecond too long, which at the end of the range
+	// is an overflow.
 	if d := b.NextBackOff(); d >= 0 && d < whole {
 		return d
 	}
