@@ -62,19 +62,18 @@ const (
 )
 
 // An Adaptive limits how many operations are in flight to what the downstream can
-// handle at once. It finds that number itself, follows it when it changes, and
-// never exceeds a hard cap. The package documentation explains how.
+// handle at once. It finds that number itself, follows it when it changes, and never
+// exceeds a hard cap. The package documentation explains how.
 //
-// Higher latency and timeouts lower the limit. An [ErrOverload] lowers it by a
-// tenth or, if a larger limit was on trial, back to where it was. An ErrOverload
-// with a [RetryAfter] also pauses all operations for that long, whichever operation
-// it comes from. After a pause operations start one at a time, and each one that is
-// accepted allows one more in flight, up to the limit.
+// Higher latency and timeouts lower the limit. An [ErrOverload] lowers it by a tenth
+// or, if a larger limit was on trial, back to where it was. With a [RetryAfter] it
+// also pauses all operations for that long. After a pause operations start one at a
+// time, and each one that is accepted allows one more in flight, up to the limit.
 //
-// The limit is never below 1. Latency does not change it while it is not used: only
-// operations count during which nine tenths of it were in flight. When the limit
-// falls, operations in flight continue, and nothing starts until fewer are in
-// flight. After ten minutes without an operation or a pause it starts afresh.
+// The limit is never below 1. Latency changes it only while nine tenths of it are in
+// flight. When it falls, operations in flight continue, and nothing starts until
+// fewer are in flight. After ten minutes without an operation or a pause it starts
+// afresh.
 type Adaptive struct {
 	max, initial int       // never change
 	base         time.Time // the zero of all durations; never changes

@@ -16,20 +16,19 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
-// All returns a limiter that lets an operation start when all the given limiters
-// do. Its permits hold a slot in each of them.
+// All returns a limiter that lets an operation start when all the given limiters do.
+// Its permits hold a slot in each of them.
 //
-// A caller holds nothing while it waits, so no slot or token lies idle, and All(a,
-// b) next to All(b, a) does not deadlock. The callers of one All are served first
-// come, first served, and together they take one position in a member's line. To
-// start they need all members at one instant, so they may wait forever where two or
-// more members always have waiters of their own.
+// A caller holds nothing while it waits, so no slot or token lies idle, and All(a, b)
+// next to All(b, a) does not deadlock. The callers of one All are served first come,
+// first served. They need all members at one instant, so they may wait forever where
+// two or more members always have waiters of their own; see the package
+// documentation.
 //
-// A limiter that is passed twice counts once, and an All is replaced by its
-// members. All of one limiter is that limiter; All of none sets no limit. All fails
-// when a limiter is nil, or a nil pointer such as a constructor returns with its
-// error: the error names its index and its type.
-// its error: the error names its index and its type.
+// A limiter that is passed twice counts once, and an All is replaced by its members.
+// All of one limiter is that limiter; All of none sets no limit. All fails when a
+// limiter is nil, or a nil pointer such as a constructor returns with its error: the
+// error names its index and its type.
 func All(limiters ...Limiter) (Limiter, error) {
 	var members []Limiter
 	for i, l := range limiters {

@@ -37,21 +37,20 @@ const (
 )
 
 // A Breaker stops operations while the downstream is down, and probes with few of
-// them whether it is up again. It learns from the errors passed to
-// [Permit.Release], as [Classify] understands them: [ErrUnavailable] and
-// [ErrMisconfigured] are failures.
+// them whether it is up again. It learns from the errors passed to [Permit.Release],
+// as [Classify] understands them: [ErrUnavailable] and [ErrMisconfigured] are
+// failures.
 //
-// Closed, it lets everything pass. Open, it lets nothing pass until the next probe
-// is due. Half-open, one probe at a time is in flight; after a success the load
-// doubles each round-trip, until the breaker closes. The package documentation
-// gives the exact rules.
+// Closed, it lets everything pass. Open, it lets nothing pass until the next probe is
+// due. Half-open, one probe at a time is in flight; after a success the load doubles
+// each round-trip, until the breaker closes. The package documentation gives the
+// exact rules.
 //
-// A refusal ([ErrOverload]) is about the pace and is not an outage; an
-// [AdaptiveRate] or [Adaptive] obeys its RetryAfter. The breaker ignores it, as it
-// ignores errors that say nothing about the downstream (a bad request, an
-// undecodable body, our own cancellation) and operations that abstain
-// ([Permit.Abstain]), as [Do] does for a panic. A probe that ends in one of these
-// ways, or is cancelled, makes room for another at once.
+// It ignores refusals ([ErrOverload]), which are about the pace, errors that say
+// nothing about the downstream (a bad request, an undecodable body, our own
+// cancellation) and operations that abstain ([Permit.Abstain]), as [Do] does for a
+// panic. A probe that ends in one of these ways, or is cancelled, makes room for
+// another at once.
 type Breaker struct {
 	cfg  BreakerConfig // with defaults filled in; never changes
 	base time.Time     // the zero of durations in tokens and in recent

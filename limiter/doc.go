@@ -78,6 +78,21 @@
 // meanwhile. The network may change the spacing of starts after that, so a server
 // that counts arrivals needs a little more burst.
 //
+// # All and Keyed
+//
+// The callers of one [All] take one position in a member's line. So next to others that
+// use a member directly, or through another All, they take turns with these instead of
+// getting a share each. To start they need all members at one instant. Nobody waits
+// forever because of others that also take turns, but where two or more members always
+// have waiters of their own, an All over them may.
+//
+// A [Keyed] never forgets a key while operations are in flight or waiting, it is paused,
+// its bucket is not full, or its breaker remembers a failure. A breaker's outage is
+// forgotten when no operation has come for ten minutes since a probe was due, and what
+// an [Adaptive] or [AdaptiveRate] has learned after ten minutes without use. Each new
+// key makes the Keyed check two others, so there are never more than about twice as many
+// keys as can't be forgotten, or 1024 if that is more.
+//
 // # How a Breaker decides
 //
 // A closed [Breaker] opens when MinFailures operations have failed within ten
@@ -192,22 +207,30 @@
 // Starts are spread evenly, except that timers fire late: at most one operation and
 // 10 ms worth of them start at once.
 //
-// # What a Transport sends again
+// # What a Transport reports
 //
-// A [Transport] acquires one permit per request. [http.Transport] sends a request
+// A [Transport] reports to its limiter:
+//
+//	a response                       what [ResponseError] makes of its status and header;
+//	                                 a success if that is nil or has no class
+//	no response, or not all of it    ErrUnavailable: the connection was refused, reset, or closed
+//	                                 while idle, the stream was reset (RST_STREAM, GOAWAY), a proxy
+//	                                 refused to connect, the answer was not HTTP
+//	  because of a timeout           ErrUnavailable: of the dialer, TLS, the response header,
+//	                                 an HTTP/2 ping, or [http.Client.Timeout], also in the body
+//	  a bad certificate or name      ErrMisconfigured, as [Classify] says
+//	  the request's own context      nothing: the caller has gone, or had too little time left
+//
+// A deadline of the request's context is the caller's own. To count a timeout as
+// the downstream's, use http.Client.Timeout, or the timeouts of the base.
+//
+// A Transport acquires one permit per request. [http.Transport] sends a request
 // again under the same permit if the server says that it has not processed it
-// (HTTP/2 REFUSED_STREAM, GOAWAY), or if it had not begun to write it. A request that
-// may have been processed is not sent again. http.Transport would do so, for GETs
-// and requests with an Idempotency-Key, if a kept connection is closed before the
-// response; through a Transport such a request fails. Apart from that, requests are
-// sent as the caller made them.
-//
-// A deadline of the request's context is the caller's own. To count a timeout as the
-// downstream's, use http.Client.Timeout, or the timeouts of the base.
-//
-// [ResponseError] returns an error for a response that comes through a Transport, too.
-// The RetryAfter of that error is from the Retry-After header or, if it is
-// [ErrOverload], the time until a used-up quota has something left again.
+// (HTTP/2 REFUSED_STREAM, GOAWAY), or if it had not begun to write it. A request
+// that may have been processed is not sent again. http.Transport would do so, for
+// GETs and requests with an Idempotency-Key, if a kept connection is closed before
+// the response; through a Transport such a request fails. Apart from that, requests
+// are sent as the caller made them.
 //
 // # Errors
 //
@@ -216,7 +239,12 @@
 // [ResponseError] returns the error for any HTTP response: nil for a success, one
 // of the classes below if it concerns the downstream as a whole, and
 // retry.ErrPermanent for a request that will never succeed. Return it from the
-// handler.
+// handler. Its RetryAfter comes from the Retry-After header or, if it is
+// [ErrOverload], from the time when a used-up quota has something left again. Its
+// text has up to 256 bytes of the body, without anything that looks like a secret.
+// For that, ResponseError reads up to 4 KiB of the body and puts them back. It
+// closes a body that takes longer than a second to deliver that much or its end. If
+// the result is nil, it has read and changed nothing.
 //
 // Release takes the operation's own error, and [Classify] determines what it says
 // about the downstream: [ErrOverload], [ErrUnavailable], [ErrMisconfigured], or
@@ -224,6 +252,13 @@
 // method RetryAfter() time.Duration if the downstream said how long to stay away.
 // Constructors and setters reject values out of range with an error that names the
 // value, and change nothing.
+//
+// The error alone does not show whose context.DeadlineExceeded it is. Classify
+// returns ErrUnavailable for it, since most deadlines limit how long an operation
+// may take. It says nothing about the downstream where the deadline is known to be
+// the caller's: [Do] and [Transport] check whether the context that they were given
+// has ended. If the attempts of package retry ran into a deadline, the error of the
+// last attempt counts.
 //
 // # Concurrency
 //

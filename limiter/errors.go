@@ -32,9 +32,9 @@ var (
 	ErrMisconfigured = errors.New("limiter: the downstream refuses us until someone acts")
 )
 
-// Classify reports what err says about the downstream: [ErrOverload],
-// [ErrUnavailable], [ErrMisconfigured], or nil when it says nothing, as a
-// success, a bad request, an undecodable body or our own cancellation do.
+// Classify returns what err says about the downstream: [ErrOverload],
+// [ErrUnavailable], [ErrMisconfigured], or nil when it says nothing, as a success, a
+// bad request, an undecodable body or our own cancellation do.
 //
 // An error that answers errors.Is for one of the three is that class. The errors of
 // the gRPC Go package are classified by their status codes: Unavailable, Internal and
@@ -44,15 +44,10 @@ var (
 //
 //   - Certificates that can't be verified or are refused, a server that does not
 //     speak TLS, and host names that do not exist are ErrMisconfigured.
-//   - Timeouts of any kind, failed connections, reset HTTP/2 streams, and every
-//     request that [http.Client] got no response to, are ErrUnavailable.
+//   - Timeouts of any kind, context.DeadlineExceeded, failed connections, reset
+//     HTTP/2 streams, and every request that [http.Client] got no response to, are
+//     ErrUnavailable.
 //   - context.Canceled is never the downstream's fault.
-//
-// A context.DeadlineExceeded is ErrUnavailable, since most deadlines limit how long
-// an operation may take. It says nothing where the deadline is known to be the
-// caller's: [Do] and [Transport] check whether the context that they were given has
-// ended. If the attempts of package retry ran into it, the error of the last attempt
-// counts.
 func Classify(err error) error {
 	if err == nil {
 		return nil // the fast path: called for every operation

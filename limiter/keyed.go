@@ -15,21 +15,18 @@ import (
 // forget.
 const keptKeys = 1024
 
-// A Keyed holds one limiter for each key: for each tenant, item or host.
-//
-// It makes a key's limiter when the key is first used, and forgets it when it is as
-// good as new, so that making it again changes nothing. A key is never forgotten
-// while operations are in flight or waiting, it is paused, its bucket is not full,
-// or its breaker remembers a failure. A breaker's outage is forgotten when no
-// operation has come for ten minutes since a probe was due, and what an [Adaptive]
-// or [AdaptiveRate] learned after ten minutes without use. Each new key checks two
-// others, so there are never more than about twice as many keys as can't be
-// forgotten, or 1024 if that is more.
+// A Keyed holds one limiter for each key: for each tenant, item or host. It makes a
+// key's limiter when the key is first used, and forgets it when it is as good as new,
+// so that making it again changes nothing.
 //
 // A limiter changed by hand (Resize, SetRate, SetBurst) is never forgotten, nor is
-// one of your own type without a method Idle() bool that reports whether it is as
-// good as new. Do not put limits that keys share into each key's limiter, which
-// would keep all of them from being forgotten: use All(keyed.For(tenant), shared).
+// one of your own type, unless it has a method
+//
+//	Idle() bool
+//
+// that reports whether it is as good as new. Do not put limits that keys share into
+// each key's limiter, which would keep all of them from being forgotten. Combine them
+// outside, as in All(keyed.For(tenant), shared).
 type Keyed[K comparable] struct {
 	create func(K) (Limiter, error) // never changes
 

@@ -17,18 +17,7 @@ import (
 )
 
 // ResponseError returns the error that a message handler should return for an HTTP
-// response:
-//
-//	res, err := client.Do(req)
-//	if err != nil {
-//		return err
-//	}
-//	defer res.Body.Close()
-//	if err := limiter.ResponseError(res); err != nil {
-//		return err
-//	}
-//
-// The result depends on the status:
+// response, depending on its status:
 //
 //	2xx, 1xx, 304                                        nil
 //	429; 503, 529 and 403 with a Retry-After or          ErrOverload
@@ -40,12 +29,10 @@ import (
 //	3xx that was not followed                            no class
 //
 // The error has a method RetryAfter, of at most 24 hours, if the response says when
-// to try again. Its text has the method and URL without query, the status, and up to
-// 256 bytes of the body, without anything that looks like a secret. For that it reads
-// up to 4 KiB of the body, which can still be read from its beginning, and closes a
-// body that takes longer than a second to deliver them. It reads and changes nothing
-// if the result is nil. Use it with a [Transport] too, which returns responses as
-// they are. The response must not be nil.
+// to try again. Its text has the request's method and URL without query, the status,
+// and the beginning of the body. The caller can still read the whole body, and has to
+// close it. Use ResponseError with a [Transport] too, which returns responses as they
+// are. The response must not be nil.
 func ResponseError(res *http.Response) error {
 	e := judge(res)
 	if e == nil {

@@ -16,24 +16,14 @@ import (
 // A Transport is an [http.RoundTripper] that applies a limiter to another one. A
 // request starts when the limiter allows it, and its permit is returned when its
 // response body has been read to the end or closed, or reading it has failed, or when
-// there was no response. A caller that does neither keeps the permit forever.
+// there was no response. A caller that neither reads nor closes the body keeps the
+// permit forever.
 //
-// The limiter learns from:
-//
-//	a response                       what [ResponseError] makes of its status and header;
-//	                                 a success if that is nil or has no class
-//	no response, or not all of it    ErrUnavailable: refused, reset, or closed while idle,
-//	                                 a reset stream (RST_STREAM, GOAWAY), a proxy
-//	                                 that refuses to connect, or not HTTP
-//	  because of a timeout           ErrUnavailable: of the dialer, TLS, the response header,
-//	                                 an HTTP/2 ping, or [http.Client.Timeout], also in the body
-//	  a bad certificate or name      ErrMisconfigured, as [Classify] says
-//	  the request's own context      nothing: the caller has gone, or had too little time left
-//
-// Each request has its own permit, and one that may have been processed is not sent
-// again; see the package documentation. Responses and errors reach the caller
-// unchanged. Make a Transport with [NewTransport]; the zero Transport fails every
-// request. It may be used concurrently.
+// The limiter learns from the response's status and header, or from the lack of a
+// response. Each request has its own permit, and one that may have been processed is
+// not sent again. The package documentation has the details of both. Responses and
+// errors reach the caller unchanged. Make a Transport with [NewTransport]; the zero
+// Transport fails every request. It may be used concurrently.
 type Transport struct {
 	limiter Limiter
 	base    http.RoundTripper

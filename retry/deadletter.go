@@ -154,8 +154,8 @@ func appendName(b []byte, name string) []byte {
 }
 
 // appendText appends s as a JSON string of printable ASCII. It cuts the text
-// at limit bytes, or where its encoding, without the quotes, reaches encoded
-// bytes.
+// where it would exceed limit bytes, or its encoding, without the quotes,
+// encoded bytes.
 func appendText(b []byte, s string, limit, encoded int) []byte {
 	b = append(b, '"')
 	start := len(b)

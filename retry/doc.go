@@ -10,7 +10,7 @@
 // A [Policy] is a stateless value. [Policy.Next] depends only on the number of
 // the attempt that failed and on its error, so the same policy serves a loop in
 // this process ([Do], [Value]), the redelivery delay of a queue, and any number
-// of goroutines at once. The zero Policy is usable.
+// of goroutines at once. The zero Policy is a good default.
 //
 // Delays grow exponentially up to a maximum. By default they are jittered over
 // their full length, so that clients that failed together don't come back
@@ -28,10 +28,10 @@
 //   - Everything else is worth another attempt, unless Policy.Retryable reports
 //     otherwise.
 //
-// [Do] and [Value] return an error that is not retried unchanged. When they give
-// up on one that is, they return an [*Error] with the number of attempts, the
-// last error, and why there was no further attempt: [ErrExhausted] or the end of
-// the context.
+// [Do] and [Value] return an error that is not retried as it is. When they give
+// up on one that is retried, they return an [*Error] with the number of
+// attempts, the last error, and why there was no further attempt: [ErrExhausted]
+// or the end of the context.
 //
 // # Retry-After
 //

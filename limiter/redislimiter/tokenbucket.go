@@ -43,9 +43,8 @@ const (
 )
 
 // A TokenBucket limits how often operations start across all processes that
-// share its name: at most burst + rate*t of them in any span of time t. See the
-// package documentation for how exact that is, and for what happens without
-// Redis.
+// share its name: at most burst + rate*t of them in any span of time t. The
+// package documentation says how exact that is, and what happens without Redis.
 //
 // It holds slots that Redis has leased to this process: times, each for one
 // start. A slot can be used from its time on, for as long as the burst allows,
