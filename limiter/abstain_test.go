@@ -10,7 +10,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// An abstention frees the slot in every limiter, and returns no token, since the
+// An abstention frees the slot in every limiter. It returns no token, since the
 // operation did start.
 func TestAbstainFreesTheSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -41,7 +41,7 @@ func TestAbstainFreesTheSlot(t *testing.T) {
 	})
 }
 
-// Ready expects slots to come free as it does after releases.
+// Ready expects slots to be returned as it does after releases.
 func TestAbstainIsARelease(t *testing.T) {
 	for _, create := range []func() limiter.Limiter{
 		func() limiter.Limiter { return newSemaphore(t, 1) },
@@ -60,8 +60,8 @@ func TestAbstainIsARelease(t *testing.T) {
 	}
 }
 
-// A probe that abstains neither closes the breaker nor opens it again, and what
-// was in flight when it opened has no say.
+// A probe that abstains neither closes the breaker nor opens it again, and
+// operations in flight when it opened have no effect.
 func TestAbstainDuringAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, limiter.BreakerConfig{})

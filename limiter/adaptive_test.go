@@ -15,7 +15,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// fill takes all places there are.
+// fill takes all slots.
 func fill(l limiter.Limiter) (permits []permit) {
 	for {
 		p, ok := l.TryAcquire()
@@ -32,7 +32,7 @@ func releaseAll(permits []permit, err error) {
 	}
 }
 
-// rounds has all places taken and given back with success, so many times.
+// rounds repeatedly takes all slots and returns them with success.
 func rounds(a limiter.Limiter, n int) {
 	for range n {
 		permits := fill(a)
@@ -89,9 +89,9 @@ func TestAdaptiveIsNeverBelowOne(t *testing.T) {
 	})
 }
 
-// A refusal of what a lower limit would have let pass too is no reason to have
-// one, unless it goes on.
-// A single refusal at a low level says little, however long a pause it asks for.
+// Refusals that a lower limit would not have prevented do not lower it, unless
+// they continue. A single refusal at a low level says little, however long a
+// pause it asks for.
 func TestAdaptiveForgetsALonelyRefusal(t *testing.T) {
 	for level := 1; level <= 3; level++ {
 		synctest.Test(t, func(t *testing.T) {
@@ -107,7 +107,7 @@ func TestAdaptiveForgetsALonelyRefusal(t *testing.T) {
 	}
 }
 
-// One that comes again and again is met less and less often.
+// A level that is refused again and again is tried less and less often.
 func TestAdaptiveRemembersARefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 20, Initial: 5})
@@ -153,7 +153,7 @@ func TestAdaptiveNotLoweredWhileNotUsed(t *testing.T) {
 	}
 }
 
-// Nor is it raised or lowered for latency while it is not used.
+// Nor does latency raise or lower it while it is not used.
 func TestAdaptiveKeepsALimitThatIsNotUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 10})
@@ -170,8 +170,9 @@ func TestAdaptiveKeepsALimitThatIsNotUsed(t *testing.T) {
 				break
 			}
 		}
-		// Full it was, for no time at all: only operations that start with it
-		// full are counted, and these took no time whatever the limit.
+		// It was full, but for no time at all: only operations that start
+		// while it is full are counted, and these took no time whatever the
+		// limit.
 		b := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 10})
 		for i := range 5000 {
 			p := tryAcquire(t, b)
@@ -184,7 +185,7 @@ func TestAdaptiveKeepsALimitThatIsNotUsed(t *testing.T) {
 	})
 }
 
-// A limit on trial that nobody needs is given up.
+// A limit on trial that nobody needs is dropped.
 func TestAdaptiveGivesUpATrialThatIsNotUsed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 10})
@@ -199,7 +200,7 @@ func TestAdaptiveGivesUpATrialThatIsNotUsed(t *testing.T) {
 	})
 }
 
-// What ends well during a pause says nothing of what may start after it.
+// Successes during a pause say nothing about how many may start after it.
 func TestAdaptiveRampBeginsAfterThePause(t *testing.T) {
 	for _, inFlight := range []int{4, 10} {
 		synctest.Test(t, func(t *testing.T) {
@@ -221,8 +222,8 @@ func TestAdaptiveRampBeginsAfterThePause(t *testing.T) {
 	}
 }
 
-// An answer that is not what was hoped for opens the ramp too, since it is one
-// of a downstream that works; what we did ourselves does not.
+// An answer other than success opens the ramp too, since the downstream works;
+// our own cancellation does not.
 func TestAdaptiveRampGoesUpWithEveryAnswer(t *testing.T) {
 	for name, test := range map[string]struct {
 		release func(a *limiter.Adaptive, p permit)
@@ -260,7 +261,7 @@ func TestAdaptiveRampGoesUpWithEveryAnswer(t *testing.T) {
 	}
 }
 
-// And so the level of a refusal is tried again where only some answers are
+// So the level of a refusal is tried again even if only some answers are
 // successes.
 func TestAdaptiveComesBackAmongOtherErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -303,9 +304,9 @@ func TestAdaptiveRampAfterALongPause(t *testing.T) {
 	})
 }
 
-// Trials are numbered, and the numbers come again. However many trials there
-// have been since the limit last fell, it falls when the downstream refuses, and
-// again not for what was in flight then.
+// Trial numbers recur. However many trials there have been since the limit last
+// fell, it falls when the downstream refuses, and not again for operations in
+// flight then.
 func TestAdaptiveHearsRefusalsForEver(t *testing.T) {
 	a := newAdaptive(t, limiter.AdaptiveConfig{Max: 10, Initial: 10})
 	a.Hold(limiter.Rounds/2 + 1)
@@ -416,8 +417,8 @@ func TestAdaptiveRefusesBadConfig(t *testing.T) {
 	}
 }
 
-// A downstream that answers the first 429 with Retry-After 30 s gets what is in
-// flight already, then nothing for 30 s, and then a ramp.
+// A downstream that answers the first 429 with Retry-After 30 s gets the
+// operations in flight, then nothing for 30 s, and then a ramp.
 func TestRetryAfterPausesEverybody(t *testing.T) {
 	const (
 		workers = 40
@@ -463,8 +464,8 @@ func TestRetryAfterPausesEverybody(t *testing.T) {
 							starts = append(starts, at)
 							mu.Unlock()
 							time.Sleep(took)
-							// Late comers of the same quota are told when it
-							// ends, to the instant.
+							// Later requests of the same quota get its end
+							// too, to the instant.
 							if left := trouble + pause - time.Since(begin); at >= trouble && left > 0 {
 								mu.Lock()
 								if first == 0 {
@@ -511,7 +512,7 @@ func TestRetryAfterPausesEverybody(t *testing.T) {
 }
 
 // The limit holds at every start, whatever is released, cancelled, paused or
-// given up, in All too, and nothing is left behind.
+// abandoned, also in All, and nothing is left behind.
 func TestAdaptiveNeverOver(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
 		most := 1 + r.IntN(12)
@@ -613,7 +614,8 @@ func TestAdaptiveFirstComeFirstServed(t *testing.T) {
 }
 
 // Refusals that no other limit would have prevented, too few to lower it, must
-// not use up the trial that goes on: it would never end, and the limit stay.
+// not use up the current trial: it would never end, and the limit would never
+// change.
 func TestAdaptiveGrowsAfterRefusalsFarBelowTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 8})

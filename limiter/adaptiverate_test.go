@@ -17,17 +17,17 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// An api has a token bucket, and refuses what is beyond it.
+// An api has a token bucket, and refuses requests beyond it.
 type api struct {
 	rate, burst float64
 	after       time.Duration // the Retry-After; 0: none
-	abstains    bool          // every second operation that is accepted does
+	abstains    bool          // every second accepted operation does
 	back        time.Time     // it is unavailable until then
 
 	mu              sync.Mutex // guards all below
 	tokens          float64
 	filled          time.Time
-	until           time.Time // the end of the last Retry-After that was heard
+	until           time.Time // the end of the last Retry-After that was received
 	accepted, early int       // calls that started before that
 }
 
@@ -81,7 +81,7 @@ func (s *api) call(ctx context.Context, l limiter.Limiter) error {
 	return nil
 }
 
-// busy calls it from so many goroutines for so long.
+// busy calls the api from a number of goroutines for that long.
 func (s *api) busy(t *testing.T, l limiter.Limiter, workers int, d time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
@@ -110,7 +110,7 @@ func TestAdaptiveRateSetsNoLimitAtFirst(t *testing.T) {
 }
 
 // With 10 and 100 callers, one and several processes, with and without a
-// Retry-After, the API is used, and no Retry-After is broken.
+// Retry-After, the API is used fully, and no Retry-After is ignored.
 func TestAdaptiveRateUsesWhatTheAPIGives(t *testing.T) {
 	for name, test := range map[string]struct {
 		after   time.Duration
@@ -141,8 +141,8 @@ func TestAdaptiveRateUsesWhatTheAPIGives(t *testing.T) {
 	}
 }
 
-// The end of a Retry-After is the start of the next operation, for everybody,
-// whichever operation hears it.
+// The next operation starts at the end of a Retry-After, for everybody,
+// whichever operation receives it.
 func TestAdaptiveRateObeysRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
@@ -158,7 +158,7 @@ func TestAdaptiveRateObeysRetryAfter(t *testing.T) {
 		c := newCrowd()
 		c.joinAll(t.Context(), a, 2)
 		pass(999 * ms)
-		late.Release(overload(2 * time.Second)) // longer by the word of an older one
+		late.Release(overload(2 * time.Second)) // extended by an older operation
 		pass(1999 * ms)
 		require.Empty(t, c.order)
 		paced := a.Rate()
@@ -210,7 +210,7 @@ func TestAdaptiveRateBareRefusalsLowerThePace(t *testing.T) {
 	})
 }
 
-// What says nothing about the downstream's capacity changes nothing.
+// Results that say nothing about the downstream's capacity change nothing.
 func TestAdaptiveRateWhatSaysNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
@@ -232,8 +232,8 @@ func TestAdaptiveRateWhatSaysNothing(t *testing.T) {
 	})
 }
 
-// When nothing is accepted, calls become rare, and there is one at a time to
-// receive for; the first acceptance ends it.
+// When nothing is accepted, calls become rare, and Ready returns one at a
+// time; the first acceptance ends it.
 func TestAdaptiveRateOutage(t *testing.T) {
 	for name, refusal := range map[string]error{"Retry-After": overload(time.Second), "bare": limiter.ErrOverload} {
 		t.Run(name, func(t *testing.T) {
@@ -372,7 +372,7 @@ func TestAdaptiveRateNoise(t *testing.T) {
 	})
 }
 
-// Bare refusals at random cost what they cost, and no more.
+// Random bare refusals cost only themselves.
 func TestAdaptiveRateBareNoise(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
@@ -409,7 +409,7 @@ func TestAdaptiveRateBareNoise(t *testing.T) {
 	})
 }
 
-// In series with a TokenBucket that is set right, it is the bucket that decides.
+// In series with a correctly set TokenBucket, the bucket decides.
 func TestAdaptiveRateBesideATokenBucket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
@@ -454,8 +454,9 @@ func TestAdaptiveRateRefusesBadConfig(t *testing.T) {
 	}
 }
 
-// Whoever asks before it receives need not wait longer than it asked for: so many
-// as Ready says start within that time, if nothing is refused meanwhile.
+// A caller that calls Ready before it receives need not wait longer than it asked
+// for: as many as Ready reports start within that time, if nothing is refused
+// meanwhile.
 func TestAdaptiveRateReadyIsTrue(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
@@ -524,8 +525,8 @@ func TestAdaptiveRateReset(t *testing.T) {
 	})
 }
 
-// What was learned is forgotten after ten minutes without use. A pause and waiting
-// are use.
+// Everything learned is forgotten after ten minutes without use. A pause and
+// waiting are use.
 func TestAdaptiveRateForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
@@ -562,7 +563,7 @@ func TestAdaptiveRateForgets(t *testing.T) {
 		c.join(t.Context(), b, 0)
 		c.joinAll(t.Context(), b, 2)
 		pass(each / 2)
-		refused(t, b) // nor does one who comes meanwhile change that
+		refused(t, b) // nor does a new caller change that
 		c.wg.Wait()
 		require.InDelta(t, 2*each.Seconds(), time.Since(begin).Seconds(), each.Seconds()/2)
 		refused(t, b)
@@ -587,8 +588,8 @@ func TestAdaptiveRateStatsAreJSON(t *testing.T) {
 	})
 }
 
-// Whatever happens, no more start than the pace allows: it changes only with
-// what is returned, and is asked for after each. And nothing starts in a pause.
+// Whatever happens, no more start than the pace allows. It changes only when a
+// permit is returned, and is read after each. Nothing starts during a pause.
 func TestAdaptiveRateNeverOver(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 300})
@@ -639,8 +640,8 @@ func TestAdaptiveRateNeverOver(t *testing.T) {
 	})
 }
 
-// A start that is cancelled at once is as if it had not been, as in an All where
-// another member refuses.
+// A start that is cancelled at once has no effect, as in an All where another
+// member refuses.
 func TestAdaptiveRateCancelIsNoUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 10})
@@ -664,7 +665,8 @@ func TestAdaptiveRatePermitsAreReturnedOnce(t *testing.T) {
 	}
 }
 
-// What is left of a quota is not for those who started since and were cancelled.
+// Operations that were cancelled since the response do not count against its
+// quota.
 func TestAdaptiveRateCancelledAreNotInWhatIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 1000})
@@ -682,8 +684,8 @@ func TestAdaptiveRateCancelledAreNotInWhatIsLeft(t *testing.T) {
 	})
 }
 
-// Refusals that are no news pause for as long as they ask, and leave the pace as it
-// is.
+// Refusals that are no news pause for as long as they ask, and do not change the
+// pace.
 func TestAdaptiveRateOfWhatIsNoNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
@@ -706,7 +708,8 @@ func TestAdaptiveRateOfWhatIsNoNews(t *testing.T) {
 }
 
 // Bare refusals that turn out to be the operations' own have lowered the pace for
-// nothing: it rises as they go on, until it is not used up and there is none.
+// nothing: it rises as they continue, until it is not used up and there is no
+// limit.
 func TestAdaptiveRateOfWhatWasNoNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})
@@ -733,8 +736,8 @@ func TestAdaptiveRateOfWhatWasNoNews(t *testing.T) {
 	})
 }
 
-// Operations that abstain are operations all the same: if every second one does, the
-// API's capacity is used as well.
+// Operations that abstain count as operations: if every second one does, the API's
+// capacity is used fully nevertheless.
 func TestAdaptiveRateOfOperationsThatAbstain(t *testing.T) {
 	for name, after := range map[string]time.Duration{"Retry-After": time.Second, "bare": 0} {
 		t.Run(name, func(t *testing.T) {
@@ -751,8 +754,8 @@ func TestAdaptiveRateOfOperationsThatAbstain(t *testing.T) {
 	}
 }
 
-// An outage that no breaker keeps operations out of teaches nothing: when it is over,
-// the pace is what it was, or soon is.
+// An outage without a breaker teaches nothing: when it is over, the pace is what it
+// was, or soon is.
 func TestAdaptiveRateAfterAnOutageOfAnotherKind(t *testing.T) {
 	for name, after := range map[string]time.Duration{"Retry-After": time.Second, "bare": 0} {
 		t.Run(name, func(t *testing.T) {

@@ -49,8 +49,8 @@ func TestAllTakesEachMemberOnce(t *testing.T) {
 	}
 }
 
-// Tokens that are taken while a semaphore is busy would all start together
-// when it is free.
+// Tokens taken while a semaphore is busy would all start together when it is
+// free.
 func TestAllHoardsNoTokens(t *testing.T) {
 	for name, order := range map[string]func(s, b limiter.Limiter) limiter.Limiter{
 		"semaphore first": func(s, b limiter.Limiter) limiter.Limiter { return all(t, s, b) },
@@ -77,7 +77,7 @@ func TestAllHoardsNoTokens(t *testing.T) {
 	}
 }
 
-// The places of a semaphore that wait for tokens would be missing elsewhere.
+// Slots of a semaphore that wait for tokens would be missing elsewhere.
 func TestAllHoardsNoPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, b := newSemaphore(t, 3), newBucket(t, 1, 1)
@@ -90,7 +90,7 @@ func TestAllHoardsNoPlaces(t *testing.T) {
 		pass(3500 * ms)
 		require.Len(t, c.order, 3)
 		require.Equal(t, limiter.SemaphoreStats{Limit: 3, InUse: 3}, s.Stats())
-		pass(time.Second) // a token is there, but no place: back it goes
+		pass(time.Second) // a token is available, but no slot: it is returned
 		require.Equal(t, 1.0, b.Stats().Tokens)
 		require.Equal(t, limiter.SemaphoreStats{Limit: 3, InUse: 3, Waiting: 1}, s.Stats())
 		c.permits[0].Release(nil)
@@ -131,7 +131,7 @@ func TestAllInOppositeOrders(t *testing.T) {
 	})
 }
 
-// Without virtual time and without a pause: whether they get on at all.
+// Without virtual time and without a pause: whether all make progress.
 func TestAllInOppositeOrdersAtFullSpeed(t *testing.T) {
 	a, b := newSemaphore(t, 1), newSemaphore(t, 1)
 	var wg sync.WaitGroup
@@ -189,7 +189,7 @@ func TestAllWaitersGiveUp(t *testing.T) {
 		require.Equal(t, errGaveUp, err)
 
 		p.Release(nil)
-		c.permits[0].Cancel() // gives its token back
+		c.permits[0].Cancel() // returns its token
 		require.Equal(t, 1.0, b.Stats().Tokens)
 		require.Zero(t, s.Stats().InUse)
 	})
@@ -243,7 +243,7 @@ func TestAllReadyLooksAgain(t *testing.T) {
 		l := all(t, s, b)
 		tryAcquire(t, b)
 		a := ask(t.Context(), l, 10, 0) // waits for the token
-		p := tryAcquire(t, s)           // the place goes meanwhile
+		p := tryAcquire(t, s)           // meanwhile the slot is taken
 		pass(time.Hour)
 		require.False(t, a().done)
 		tryAcquire(t, b)

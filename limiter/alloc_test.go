@@ -35,7 +35,8 @@ func TestAcquireAllocatesNothing(t *testing.T) {
 	}
 }
 
-// Two goroutines pass one place to and fro, and each waits for it every time.
+// Two goroutines pass one slot back and forth, and each waits for it every
+// time.
 func TestWaitingAllocatesNothing(t *testing.T) {
 	s, a := newSemaphore(t, 1), newAdaptive(t, limiter.AdaptiveConfig{Max: 1})
 	waiting := func() int { return s.Stats().Waiting + a.Stats().Waiting }

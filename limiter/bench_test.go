@@ -10,7 +10,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// benchLimiters are limiters that never make anybody wait.
+// benchLimiters are limiters that never make a caller wait.
 func benchLimiters(b *testing.B) map[string]limiter.Limiter {
 	const plenty, fast = 1 << 30, 1e12
 	return map[string]limiter.Limiter{
@@ -52,7 +52,7 @@ func BenchmarkAcquireRelease(b *testing.B) {
 	}
 }
 
-// BenchmarkContended is 64 goroutines at the places of 10.
+// BenchmarkContended runs 64 goroutines on 10 slots.
 func BenchmarkContended(b *testing.B) {
 	const goroutines, places = 64, 10
 	ctx := context.Background()
@@ -80,7 +80,7 @@ func BenchmarkContended(b *testing.B) {
 	}
 }
 
-// BenchmarkKeyedFor is For and Acquire of keys that are known, and of a new one
+// BenchmarkKeyedFor measures For and Acquire, for known keys and for a new one
 // each time.
 func BenchmarkKeyedFor(b *testing.B) {
 	ctx := context.Background()

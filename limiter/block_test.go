@@ -30,7 +30,7 @@ func TestBlockString(t *testing.T) {
 	}
 }
 
-// A gone is an error whose nil pointer can't say what it is.
+// A gone is an error whose nil pointer has no text.
 type gone struct{ reason string }
 
 func (g *gone) Error() string { return g.reason }

@@ -235,7 +235,7 @@ func TestBreakerIgnoresWhatIsNotTheDownstream(t *testing.T) {
 	})
 }
 
-// Refusals are for a limiter of the pace.
+// Refusals are left to limiters of the pace.
 func TestBreakerLeavesRefusalsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, limiter.BreakerConfig{})
@@ -321,8 +321,8 @@ func TestBreakerRampsUp(t *testing.T) {
 	}
 }
 
-// The ramp ends also where little is to be done, and so the load of before the
-// outage is not reached again.
+// The ramp also ends if there is too little work to reach the load of before
+// the outage.
 func TestBreakerClosesForATrickle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, limiter.BreakerConfig{})
@@ -344,7 +344,8 @@ func TestBreakerClosesForATrickle(t *testing.T) {
 	})
 }
 
-// A ramp fails as a closed breaker opens, and the outage's age goes on.
+// A ramp fails by the same rules as those that open a closed breaker, and the
+// outage's age keeps growing.
 func TestBreakerReopensFromTheRamp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, limiter.BreakerConfig{})
@@ -366,8 +367,8 @@ func TestBreakerReopensFromTheRamp(t *testing.T) {
 	})
 }
 
-// What was in flight when it opened may show that not everything fails: fast
-// failures come before slow successes that started with them.
+// Operations in flight when it opened may show that not everything fails:
+// fast failures come before slow successes that started with them.
 func TestBreakerIsPutRightByLateSuccesses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, limiter.BreakerConfig{})
@@ -519,7 +520,7 @@ func TestBreakerProbeWithoutVerdict(t *testing.T) {
 }
 
 // A probe that does not return makes room for another when that is due, and it
-// has taken much longer than what succeeded before.
+// has taken much longer than earlier successes.
 func TestBreakerOverdueProbe(t *testing.T) {
 	for name, test := range map[string]struct {
 		success  time.Duration // before the outage; 0: none
@@ -574,7 +575,7 @@ func TestBreakerOverdueProbe(t *testing.T) {
 	}
 }
 
-// Where no probe returns, the outage still gets older, and probes rarer.
+// If no probe returns, the outage still gets older, and probes rarer.
 func TestBreakerProbesThatNeverReturn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, limiter.BreakerConfig{})
@@ -593,7 +594,7 @@ func TestBreakerProbesThatNeverReturn(t *testing.T) {
 	})
 }
 
-// A ramp of which nothing returns gives way to another probe.
+// A ramp in which no operation returns is replaced by another probe.
 func TestBreakerOverdueRamp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBreaker(t, limiter.BreakerConfig{})
@@ -612,7 +613,7 @@ func TestBreakerOverdueRamp(t *testing.T) {
 		refused(t, b)
 		require.Equal(t, 1, b.Stats().Allowed)
 		for _, p := range gone {
-			p.Release(nil) // of no ramp that goes on
+			p.Release(nil) // its ramp has ended
 		}
 		require.Equal(t, 1, b.Stats().Allowed)
 		probe.Release(nil)
@@ -724,7 +725,7 @@ func TestBreakerReady(t *testing.T) {
 		probe.Release(limiter.ErrUnavailable)
 		results(t, b, 9, limiter.ErrUnavailable)
 
-		c := newCrowd() // who waits will be the probe
+		c := newCrowd() // the waiter will be the probe
 		c.join(t.Context(), b, 0)
 		a = ask(t.Context(), b, 100, 0)
 		c.wg.Wait()
@@ -805,7 +806,7 @@ func TestBreakerOnChange(t *testing.T) {
 		b = newBreaker(t, limiter.BreakerConfig{OnChange: func(from limiter.State, now limiter.BreakerStats) {
 			_ = b.Stats() // it may use the breaker
 			if len(changes)%3 == 0 {
-				time.Sleep(ms) // others must not tell meanwhile
+				time.Sleep(ms) // meanwhile no other goroutine may call
 			}
 			changes = append(changes, change{from, now})
 		}})

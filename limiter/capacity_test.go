@@ -13,7 +13,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// adaptiveClient is an Adaptive before the simulated downstream.
+// adaptiveClient is an Adaptive in front of the simulated downstream.
 type adaptiveClient struct{ *limiter.Adaptive }
 
 func (c adaptiveClient) Try() (func(refused bool), bool) {
@@ -27,10 +27,10 @@ func (c adaptiveClient) Try() (func(refused bool), bool) {
 	}, ok
 }
 
-// Whatever the capacity is, and however it changes, and whether the downstream
-// refuses what is too much, or lets it wait, or both: the limit is within a
-// tenth of it, hardly anything is refused, and nearly as much gets done as if
-// it were known.
+// Whatever the capacity is, however it changes, and whether the downstream
+// refuses excess operations, delays them, or both: the limit is within a tenth
+// of it, hardly anything is refused, and nearly as much gets done as if it
+// were known.
 func TestAdaptiveFindsTheCapacity(t *testing.T) {
 	const length = 12 * time.Minute
 	seeds := uint64(2)
@@ -43,7 +43,7 @@ func TestAdaptiveFindsTheCapacity(t *testing.T) {
 			for kind, each := range map[string][]int{"steady": {c}, "stepping": {c, (c + 1) / 2, c, 2 * c}} {
 				for seed := range seeds {
 					if c == 200 && seed > 0 {
-						break // it is hard on nobody but the machine
+						break // it only strains the machine
 					}
 					capacity, steps := farside.Stepped(length/time.Duration(len(each)), each...)
 					cfg := farside.Config{

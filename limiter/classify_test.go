@@ -60,7 +60,8 @@ type sdkCanceled struct{ err error }
 func (e sdkCanceled) Error() string { return "canceled, " + e.err.Error() }
 func (e sdkCanceled) Unwrap() error { return e.err }
 
-// What every timeout that a Go program meets says, and what ends without a timeout.
+// How every timeout that a Go program meets is classified, and what ends without a
+// timeout.
 func TestClassifyTimeouts(t *testing.T) {
 	get := func(err error) error { return &url.Error{Op: "Get", URL: "http://x", Err: err} }
 	refused := &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
@@ -115,7 +116,7 @@ func TestClassifyTimeouts(t *testing.T) {
 	}
 }
 
-// What retry says when it runs into a deadline, in earnest.
+// What retry returns when it runs into a real deadline.
 func TestClassifyOfRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -129,8 +130,8 @@ func TestClassifyOfRetry(t *testing.T) {
 	})
 }
 
-// The deadline of the context that Do was given is the caller's, that of a call
-// within it is how long the downstream may take.
+// The deadline of the context passed to Do is the caller's; that of a call
+// within it limits the downstream.
 func TestDoKnowsWhoseDeadlineItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, c := range []struct {
@@ -154,7 +155,8 @@ func TestDoKnowsWhoseDeadlineItIs(t *testing.T) {
 			require.Equal(t, 1-c.reported, l.abstained)
 			require.Zero(t, l.Stats().InUse)
 		}
-		// An error that says more is taken at its word, whether or not the context has ended.
+		// An error that says more is classified by that, whether or not the context
+		// has ended.
 		for _, failure := range []error{limiter.ErrUnavailable, overload(1), errPoison, nil} {
 			l := newRecorder(t)
 			ctx, cancel := context.WithCancelCause(t.Context())

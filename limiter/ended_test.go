@@ -14,8 +14,8 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// A late context calls then once, after its Err was asked for the first time: so
-// it can end, and something happen, between the first look at it and the next.
+// A late context calls then once, after the first call of its Err: so it can
+// end, and something can happen, between the first check of it and the next.
 type late struct {
 	context.Context
 	then func()
@@ -30,8 +30,8 @@ func (c *late) Err() error {
 	return err
 }
 
-// full returns limiters under which nothing can start, each with what frees one
-// slot.
+// full returns limiters under which nothing can start, each with a function
+// that frees one slot.
 func full(t *testing.T) map[string]func() (l limiter.Limiter, free func()) {
 	taken := func(l limiter.Limiter) (limiter.Limiter, func()) {
 		p := tryAcquire(t, l)
@@ -71,8 +71,8 @@ func full(t *testing.T) map[string]func() (l limiter.Limiter, free func()) {
 	}
 }
 
-// A context that has ended before a slot came free gets no permit, whenever
-// Acquire looks, and leaves the limiter as if it had never asked.
+// A context that has ended before a slot was free gets no permit, whenever
+// Acquire checks it, and leaves the limiter as if it had never been called.
 func TestAContextThatHasEndedGetsNoPermit(t *testing.T) {
 	for name := range full(t) {
 		t.Run(name, func(t *testing.T) {
@@ -105,7 +105,8 @@ func TestAContextThatHasEndedGetsNoPermit(t *testing.T) {
 	}
 }
 
-// Nothing runs for a context that has ended, whatever it is acquired through.
+// Nothing runs for a context that has ended, whichever way the limiter is
+// acquired.
 func TestNothingRunsForAContextThatHasEnded(t *testing.T) {
 	broken, err := limiter.NewKeyed(func(string) (limiter.Limiter, error) { return nil, errors.New("no such tenant") })
 	require.NoError(t, err)

@@ -112,7 +112,7 @@ func ExampleTokenBucket_Pause() {
 	// 5 <nil>
 }
 
-// tooManyRequests is how a client tells of a 429.
+// tooManyRequests is the error of a client for a 429.
 type tooManyRequests struct{ retryAfter time.Duration }
 
 func (e *tooManyRequests) Error() string             { return "inventory: too many requests" }
@@ -252,8 +252,8 @@ func ExampleTransport() {
 	if err != nil {
 		panic(err)
 	}
-	err = limiter.ResponseError(res) // what the caller needs to know
-	_ = res.Body.Close()             // returns the permit, with what the response says
+	err = limiter.ResponseError(res) // what the caller needs
+	_ = res.Body.Close()             // returns the permit and reports the response to the limiter
 	after, _ := limiter.RetryAfter(err)
 	fmt.Println(limiter.Classify(err), "for", after)
 	block := rate.Blocked()
@@ -279,7 +279,7 @@ func ExampleResponseError() {
 	}))
 	defer api.Close()
 
-	// A handler of messages returns what it is given.
+	// A message handler returns this error.
 	handle := func(ctx context.Context, order string) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodDelete, api.URL+"/orders/"+order, nil)
 		if err != nil {
@@ -315,7 +315,7 @@ func ExampleClassify() {
 }
 
 func ExampleNewAdaptive() {
-	// The API can do something like 8 calls at once, which nobody has said.
+	// The API can handle some 8 calls at once, but nobody knows the number.
 	a, err := limiter.NewAdaptive(limiter.AdaptiveConfig{Max: 100, Initial: 10})
 	if err != nil {
 		panic(err)
@@ -345,7 +345,7 @@ func ExampleNewAdaptive() {
 }
 
 func ExampleNewAdaptiveRate() {
-	// Nobody has said how much the API accepts.
+	// Nobody knows how much the API accepts.
 	pace, err := limiter.NewAdaptiveRate(limiter.AdaptiveRateConfig{})
 	if err != nil {
 		panic(err)

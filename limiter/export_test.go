@@ -1,7 +1,7 @@
 package limiter
 
-// Hold begins so many trials one after the other, as many times as many
-// operations would.
+// Hold begins the given number of trials one after the other, without the
+// operations that would lead to them.
 func (a *Adaptive) Hold(trials int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -10,5 +10,5 @@ func (a *Adaptive) Hold(trials int) {
 	}
 }
 
-// Rounds is how many numbers of trials there are before they come again.
+// Rounds is the number of trial numbers before they recur.
 const Rounds = 1 << roundBits

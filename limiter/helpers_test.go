@@ -83,7 +83,7 @@ func refused(t testing.TB, l limiter.Limiter) {
 	require.False(t, ok, "TryAcquire")
 }
 
-// An answer is what Ready returned, and whether it has yet.
+// An answer is the result of Ready, and whether it has returned.
 type answer struct {
 	n     int
 	err   error
@@ -91,8 +91,8 @@ type answer struct {
 	done  bool
 }
 
-// ask calls Ready in a goroutine. The function that it returns tells what has
-// become of the call.
+// ask calls Ready in a goroutine. It returns a function that returns the
+// state of the call.
 func ask(ctx context.Context, l limiter.Limiter, max int, within time.Duration) func() answer {
 	var mu sync.Mutex
 	var a answer
@@ -112,7 +112,7 @@ func ask(ctx context.Context, l limiter.Limiter, max int, within time.Duration) 
 	}
 }
 
-// ready is Ready where it must not wait.
+// ready calls Ready where it must not wait.
 func ready(t testing.TB, l limiter.Limiter, max int, within time.Duration) int {
 	t.Helper()
 	a := ask(t.Context(), l, max, within)()
@@ -121,7 +121,7 @@ func ready(t testing.TB, l limiter.Limiter, max int, within time.Duration) int {
 	return a.n
 }
 
-// pass lets time pass, and everything happen that happens at its end.
+// pass lets time pass, and then everything happen that is due.
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -143,7 +143,8 @@ type permit = limiter.Permit
 
 func newCrowd() *crowd { return &crowd{begin: time.Now(), errs: map[int]error{}} }
 
-// join sends number i to l, and returns when it waits in line, or has started.
+// join makes number i acquire l, and returns when it waits in line, or has
+// started.
 func (c *crowd) join(ctx context.Context, l limiter.Limiter, i int) {
 	c.wg.Go(func() {
 		p, err := l.Acquire(ctx)
@@ -170,8 +171,8 @@ func (c *crowd) joinAll(ctx context.Context, l limiter.Limiter, n int) {
 	}
 }
 
-// flagged is a context that is done without ever waking anybody: the way to
-// be cancelled at exactly the moment of a grant.
+// flagged is a context that is done without waking anybody: a way to be
+// cancelled at exactly the moment of a grant.
 type flagged struct {
 	context.Context
 	mu  sync.Mutex

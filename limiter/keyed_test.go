@@ -24,7 +24,7 @@ func newKeyed(t testing.TB, create func(key string) (limiter.Limiter, error)) *l
 	return k
 }
 
-// fillUp makes so many keys come that every idle one is forgotten.
+// fillUp uses enough new keys that every idle one is forgotten.
 func fillUp(k *limiter.Keyed[string]) {
 	for i := range 5000 {
 		k.For(fmt.Sprint("filler ", i))
@@ -47,7 +47,7 @@ func TestKeyedIsOneLimiterPerKey(t *testing.T) {
 	require.False(t, limiter.Share(k.For("a"), k.For("b")))
 }
 
-// Forgetting forgives nothing: whatever is not as good as new is kept.
+// Forgetting loses no state: limiters that are not as good as new are kept.
 func TestKeyedForgetsOnlyWhatIsAsGoodAsNew(t *testing.T) {
 	type made = limiter.Limiter
 	for name, test := range map[string]struct {
@@ -189,7 +189,7 @@ func TestKeyedForgetsOnlyWhatIsAsGoodAsNew(t *testing.T) {
 	}
 }
 
-// Keys whose downstream is gone for good are not kept for ever.
+// Keys whose downstream is gone for good are not kept forever.
 func TestKeyedForgetsDeadHosts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := newKeyed(t, func(string) (limiter.Limiter, error) { return limiter.NewBreaker(limiter.BreakerConfig{}) })
@@ -222,7 +222,7 @@ func (s slowToAcquire) Acquire(ctx context.Context) (limiter.Permit, error) {
 	return s.Semaphore.Acquire(ctx)
 }
 
-// A key is not forgotten between the look for its limiter and its use.
+// A key is not forgotten between the lookup of its limiter and its use.
 func TestKeyedKeepsAKeyThatIsBeingUsed(t *testing.T) {
 	slow := slowToAcquire{newSemaphore(t, 1), make(chan struct{}), make(chan struct{})}
 	k := newKeyed(t, func(key string) (limiter.Limiter, error) {
@@ -246,7 +246,7 @@ func TestKeyedKeepsAKeyThatIsBeingUsed(t *testing.T) {
 	require.NotSame(t, l, k.For("slow"))
 }
 
-// What was changed by hand is not as good as new.
+// A limiter that was changed by hand is not as good as new.
 func TestKeyedKeepsWhatWasChanged(t *testing.T) {
 	s, b := newSemaphore(t, 1), newBucket(t, 1, 1)
 	other := newBucket(t, 1, 1)
@@ -260,7 +260,7 @@ func TestKeyedKeepsWhatWasChanged(t *testing.T) {
 	require.False(t, other.Idle())
 }
 
-// A million keys come by, some of them often, in bounded memory.
+// A million keys pass, some of them often, in bounded memory.
 func TestKeyedMemoryIsBounded(t *testing.T) {
 	keys := 1_000_000
 	if testing.Short() {
@@ -292,7 +292,7 @@ func TestKeyedMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// However keys come and go, and are forgotten while they are about to be used:
+// However keys come and go, and are forgotten while they are about to be used,
 // no key ever has two operations in flight.
 func TestKeyedNeverOver(t *testing.T) {
 	k := newKeyed(t, func(string) (limiter.Limiter, error) { return limiter.NewSemaphore(1) })
@@ -384,8 +384,8 @@ func TestKeyedAllocatesNothingForAKnownKey(t *testing.T) {
 	}))
 }
 
-// What was forgotten and made again is still the same limiter: All of both must
-// not wait for itself.
+// A limiter that was forgotten and made again is still the same limiter: All of
+// both must not wait for itself.
 func TestKeyedIsTheSameWhenMadeAgain(t *testing.T) {
 	k := newKeyed(t, func(string) (limiter.Limiter, error) { return limiter.NewSemaphore(1) })
 	before, other := k.For("x"), k.For("y")
@@ -399,8 +399,8 @@ func TestKeyedIsTheSameWhenMadeAgain(t *testing.T) {
 	tryAcquire(t, all(t, before, again)).Release(nil)
 }
 
-// What For returns stands for the limiter of its key, and is the same limiter after
-// it was forgotten and made again.
+// The result of For stands for the limiter of its key, and is the same limiter
+// after it was forgotten and made again.
 func TestAKeysLimiterIsKnownByItsKey(t *testing.T) {
 	k, err := limiter.NewKeyed(func(int) (limiter.Limiter, error) {
 		b, err := limiter.NewBreaker(limiter.BreakerConfig{})

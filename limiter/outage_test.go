@@ -85,8 +85,8 @@ func between(times []time.Duration, from, to time.Duration) int {
 	return n
 }
 
-// However long the downstream is down, and in which way: the end is noticed
-// within a tenth of that time, and few calls are spent on it.
+// However long the downstream is down, and in whatever way, the end is
+// noticed within a tenth of that time, with few calls.
 func TestBreakerNoticesTheEndOfAnOutage(t *testing.T) {
 	const calm = 5 * time.Second // before the outage
 	lengths := []time.Duration{5 * time.Second, 30 * time.Second, 5 * time.Minute, time.Hour, 12 * time.Hour}

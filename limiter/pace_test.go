@@ -14,8 +14,8 @@ import (
 	"github.com/rampmeter/rampmeter/internal/testrun"
 )
 
-// A paceRow is one downstream, and what is asked of a pace in front of it: the
-// median of the seeds, while the worst is within 8 points.
+// A paceRow is one downstream, and the requirements for a pace in front of it:
+// they apply to the median of the seeds, while the worst is within 8 points.
 type paceRow struct {
 	name   string
 	sim    simulation
@@ -227,7 +227,7 @@ func (r paceRow) ideal(slots int, seed uint64) *simRun {
 	return s.run()
 }
 
-// A paceResult is what one seed has brought.
+// A paceResult is the result of one seed.
 type paceResult struct {
 	thousand, mayTake float64 // seconds
 	first, share      float64 // percent of what the API gives

@@ -13,9 +13,9 @@ import (
 // order. Everything random comes from one seed, so a run can be repeated.
 //
 // A request takes its latency; it reaches the API after a quarter of that. A
-// message that is always refused comes again, in turn with fresh ones, after 1,
+// message that is always refused returns, alternating with new ones, after 1,
 // 2, 4 and 8 s, and not before the end of its own Retry-After. From the third
-// refusal on it is known, and the limiter hears no more of it.
+// refusal on that is known, and it is no longer reported to the limiter.
 type simulation struct {
 	seed    uint64
 	length  time.Duration
@@ -40,13 +40,14 @@ type simAPI interface {
 
 // A simLimit decides when the requests of a process start.
 type simLimit interface {
-	// next returns when one may start, or line.Never if only a result can tell.
+	// next returns when one may start, or line.Never if that depends on a
+	// result.
 	next(now time.Duration) time.Duration
 	// start starts one, and returns its token.
 	start(now time.Duration) uint64
-	// result is what has become of it.
+	// result reports a request's result.
 	result(token uint64, r simResult, after, now time.Duration)
-	// binds reports whether a Retry-After that it is given now binds it.
+	// binds reports whether a Retry-After that it receives now binds it.
 	binds() bool
 }
 
@@ -58,7 +59,7 @@ const (
 	simAbstained
 )
 
-// A simRun is what has come of a simulation.
+// A simRun is the result of a simulation.
 type simRun struct {
 	accepted, refused, started []int         // by second, of all processes
 	by                         []int         // accepted by process, after the first minute
@@ -383,8 +384,8 @@ func (f *simFickle) admit(now time.Duration) (ok bool, after time.Duration) {
 	return ok, after
 }
 
-// A simWindow is an API that accepts so many in each window of time, with a
-// Retry-After to its end.
+// A simWindow is an API that accepts a number of requests in each window of
+// time, with a Retry-After to its end.
 type simWindow struct {
 	n      int
 	length time.Duration
@@ -411,7 +412,7 @@ func (w *simWindow) admit(now time.Duration) (bool, time.Duration) {
 
 func (*simWindow) done() {}
 
-// A simConcurrency is an API that accepts so many at once.
+// A simConcurrency is an API that accepts a number of requests at once.
 type simConcurrency struct {
 	n, busy int
 	after   time.Duration
@@ -459,7 +460,7 @@ func (simFlood) start(time.Duration) uint64                             { return
 func (simFlood) result(uint64, simResult, time.Duration, time.Duration) {}
 func (simFlood) binds() bool                                            { return false }
 
-// simSlots lets so many be in flight.
+// simSlots limits how many requests are in flight.
 type simSlots struct {
 	simFlood
 	n, flying int

@@ -77,7 +77,7 @@ func (s steps) integral(from, to time.Time) float64 {
 	return sum
 }
 
-// A world is a semaphore and a bucket, and what has been seen of them.
+// A world is a semaphore and a bucket, and what was observed of them.
 type world struct {
 	semaphore *limiter.Semaphore
 	bucket    *limiter.TokenBucket
@@ -122,8 +122,8 @@ func (w *world) change(t *testing.T, r *rand.Rand) {
 	}
 }
 
-// operation acquires l, which is made of the members that are said, and gives
-// it back after a while.
+// operation acquires l, which consists of the given members, and returns the
+// permit after a while.
 func (w *world) operation(ctx context.Context, r *rand.Rand, l limiter.Limiter, places, tokens bool) error {
 	var p permit
 	switch r.IntN(8) {
@@ -197,8 +197,8 @@ func (w *world) check(t *testing.T, seed uint64) {
 
 // Several groups share a semaphore and a bucket, directly and through Alls in
 // every order, while these are changed, waiters give up, and permits are
-// cancelled. The limits hold at every start, everybody gets on, and nothing is
-// left behind.
+// cancelled. The limits hold at every start, everybody makes progress, and
+// nothing is left behind.
 func TestNeverOver(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
 		w := newWorld(t, r)
@@ -255,7 +255,7 @@ func TestNeverOver(t *testing.T) {
 	})
 }
 
-// Who comes first is served first, whatever becomes of the others.
+// First come, first served, whatever happens to the others.
 func TestFirstComeFirstServed(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
 		w := newWorld(t, r)
@@ -300,7 +300,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 		wg.Wait()
 		var last time.Time
 		for i, at := range starts {
-			if !at.IsZero() { // he did not give up
+			if !at.IsZero() { // this waiter did not give up
 				require.False(t, at.Before(last), "seed %d: %d started before one who came before", seed, i)
 				last = at
 			}
@@ -309,8 +309,8 @@ func TestFirstComeFirstServed(t *testing.T) {
 	})
 }
 
-// What Ready of a bucket promises holds if nobody else comes: so many can
-// start within that time, and no more.
+// What Ready of a bucket promises holds if nobody else comes: that many can
+// start within the time, and no more.
 func TestTokenBucketReadyIsRight(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
 		b := newBucket(t, 1+500*r.Float64(), 1+r.IntN(10))
@@ -423,10 +423,10 @@ func TestBreakerGuardsTheDownstream(t *testing.T) {
 	})
 }
 
-// Whatever happens in which order: in an outage one probe is in flight until an
-// operation succeeds, then no more than one for each success, and another; probes
-// come no sooner than OpenFor after the last one that failed; and nothing is left
-// behind.
+// Whatever happens in whatever order: in an outage one probe is in flight until
+// an operation succeeds, then no more than one for each success, and another;
+// probes come no sooner than OpenFor after the last one that failed; and nothing
+// is left behind.
 func TestBreakerUnderRandomSchedules(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
 		epoch, successes := 0, 0 // openings and probes so far, and successes since
@@ -530,7 +530,7 @@ func TestBreakerUnderRandomSchedules(t *testing.T) {
 	})
 }
 
-// The rate that a semaphore's Ready goes by follows the true one.
+// The rate that a semaphore's Ready uses follows the true one.
 func TestSemaphoreReadyFollowsTheRate(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {

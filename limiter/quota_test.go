@@ -96,8 +96,8 @@ func TestAdaptiveRateQuotas(t *testing.T) {
 	}
 }
 
-// What is left when a response is sent is not there any more for those that
-// are on the way.
+// What is left when a response is sent is no longer there for requests that
+// are already in flight.
 func TestAdaptiveRateCountsThoseOnTheWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{Max: 100})
@@ -113,7 +113,7 @@ func TestAdaptiveRateCountsThoseOnTheWay(t *testing.T) {
 }
 
 // A downstream with a fixed window that reports its quota refuses nothing, and
-// gives nearly all of it.
+// nearly all of its quota is used.
 func TestAdaptiveRateKeepsToATransportsQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const quota, window, windows = 100, 10 * time.Second, 30
@@ -147,7 +147,7 @@ func TestAdaptiveRateKeepsToATransportsQuota(t *testing.T) {
 	})
 }
 
-// A quota is a cap on what was learned, and holds as long as it is for.
+// A quota caps the learned pace, and holds as long as it says.
 func TestAdaptiveRateQuotaIsACap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAdaptiveRate(t, limiter.AdaptiveRateConfig{})

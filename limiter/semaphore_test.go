@@ -51,7 +51,7 @@ func TestSemaphoreTryAcquireNeverOvertakes(t *testing.T) {
 		c := newCrowd()
 		c.join(t.Context(), s, 0)
 		p.Release(nil)
-		refused(t, s) // the place is the waiter's though it may not have run yet
+		refused(t, s) // the slot is the waiter's though it may not have run yet
 		synctest.Wait()
 		require.Equal(t, []int{0}, c.order)
 	})
@@ -160,8 +160,8 @@ func TestSemaphoreReadyIsExactForNow(t *testing.T) {
 	})
 }
 
-// Ready with a horizon looks ahead: a consumer that waits for a free place
-// before it receives leaves that place idle for a whole round trip.
+// Ready with a horizon looks ahead: a consumer that waits for a free slot
+// before it receives leaves that slot idle for a whole round trip.
 func TestSemaphoreReadyExpectsReleases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const places, hold = 10, 10 * time.Millisecond // 1000 releases a second
@@ -210,8 +210,8 @@ func TestSemaphoreReadyExpectsReleases(t *testing.T) {
 	})
 }
 
-// A release that goes to a waiter frees no place, and yet tells Ready that
-// places come free.
+// A release that goes to a waiter frees no slot, but shows Ready that slots
+// are being returned.
 func TestSemaphoreReadyWakesOnAnyRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSemaphore(t, 1)
@@ -240,7 +240,7 @@ func TestSemaphoreReleasedTwice(t *testing.T) {
 	refused(t, s)
 }
 
-// A limit that is none must not overflow when releases are expected.
+// A limit that limits nothing must not overflow when releases are expected.
 func TestReadyOfALimitThatIsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, l := range []limiter.Limiter{

@@ -69,7 +69,7 @@ func TestTokenBucketTryAcquireNeverOvertakes(t *testing.T) {
 	})
 }
 
-// Waiters that had taken their tokens ahead would start in the middle of it.
+// Waiters that had taken their tokens in advance would start during it.
 func TestTokenBucketPauseHoldsWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBucket(t, 10, 1)
@@ -183,7 +183,7 @@ func TestTokenBucketCancelPutsTheTokenBack(t *testing.T) {
 		refused(t, b)
 
 		pass(100 * ms)
-		tryAcquire(t, b).Release(nil) // releasing gives nothing back
+		tryAcquire(t, b).Release(nil) // releasing returns nothing
 		refused(t, b)
 	})
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// A recorder is a limiter that keeps what is reported to it.
+// A recorder is a limiter that records what is reported to it.
 type recorder struct {
 	*limiter.Semaphore
 	reported  []error

@@ -116,7 +116,7 @@ func TestValveSchedule(t *testing.T) {
 	})
 }
 
-// A schedule that does not know the end says so by a near one.
+// A schedule that does not know the end returns an early one.
 func TestValveAsksItsScheduleAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opens := time.Now().Add(90 * time.Second)
@@ -157,7 +157,7 @@ func TestValveAmongOthers(t *testing.T) {
 }
 
 // However it is opened and closed, nothing starts while it is closed, everybody
-// starts in the end, first come first served, and what Ready says holds.
+// starts in the end, first come, first served, and what Ready returns holds.
 func TestValveUnderRandomSchedules(t *testing.T) {
 	forSeeds(t, func(t *testing.T, seed uint64, r *rand.Rand) {
 		period := 10*ms + upTo(r, time.Second)
@@ -220,7 +220,7 @@ func TestValveUnderRandomSchedules(t *testing.T) {
 			require.Equal(t, closed(time.Now()), v.Blocked().Reason == limiter.ByValve, "seed %d", seed)
 			if closed(time.Now()) {
 				refused(t, v)
-				if byHand.After(time.Now()) { // nobody starts before it is opened, or that time comes
+				if byHand.After(time.Now()) { // nobody starts before it is opened, or that time has come
 					pass(min(time.Until(byHand), time.Second) / 2)
 					mu.Lock()
 					require.Len(t, starts, n, "seed %d", seed)

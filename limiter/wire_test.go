@@ -326,7 +326,7 @@ func TestTransportWithoutAServer(t *testing.T) {
 	require.Equal(t, limiter.ErrMisconfigured, limiter.Classify(rec.reported[2]), "a certificate that nobody knows")
 }
 
-// What comes of each way to run out of time or patience.
+// The result of each way to run out of time or patience.
 func TestTransportTimeouts(t *testing.T) {
 	const soon, late = 100 * ms, time.Minute
 	errCause := errors.New("the order was withdrawn")
@@ -394,7 +394,7 @@ func TestTransportTimeouts(t *testing.T) {
 	}
 }
 
-// A downstream that hangs opens a breaker, and one that resets streams.
+// A downstream that hangs, or that resets streams, opens a breaker.
 func TestBreakerOpensWithoutAnswers(t *testing.T) {
 	b := newBreaker(t, limiter.BreakerConfig{})
 	server := "http://" + listen(t, http1(func(c net.Conn, _ *http.Request, _ int) bool { hang(c); return false }))
@@ -418,8 +418,8 @@ func TestBreakerOpensWithoutAnswers(t *testing.T) {
 	require.Equal(t, limiter.Open, b.State())
 }
 
-// What the server says that it has not processed is sent again under the same permit,
-// with its body.
+// A request that the server reports as not processed is sent again under the same
+// permit, with its body.
 func TestTransportSendsAgainWhatWasNotProcessed(t *testing.T) {
 	for name, refuse := range map[string]func(c net.Conn, s uint32) bool{
 		"GOAWAY":         func(c net.Conn, s uint32) bool { frame(c, frameGoAway, 0, 0, numbers(s-2, noError)); return false },
@@ -458,8 +458,8 @@ func TestTransportSendsAgainWhatWasNotProcessed(t *testing.T) {
 	}
 }
 
-// A kept connection that the server closes as a request comes: the request may have
-// been processed. One permit, one request.
+// A kept connection is closed by the server as a request arrives: the request may
+// have been processed. One permit, one request.
 func TestTransportKeptConnectionIsClosed(t *testing.T) {
 	for name, end := range map[string]func(net.Conn){"closed": func(c net.Conn) { _ = c.Close() }, "reset": reset} {
 		for _, key := range []bool{false, true} {
@@ -522,9 +522,9 @@ func TestTransportKeptConnectionIsClosed(t *testing.T) {
 	}
 }
 
-// A fault at every point of an exchange: of the response, so many bytes arrive, and
-// then the connection is closed, reset, or says nothing more. Every exchange has one
-// class, no permit is lost, and no POST arrives twice.
+// A fault at every point of an exchange: part of the response arrives, and then the
+// connection is closed, reset, or stalls. Every exchange has one class, no permit is
+// lost, and no POST arrives twice.
 func TestTransportFaultsEverywhere(t *testing.T) {
 	cert := httptest.NewUnstartedServer(nil)
 	cert.StartTLS()
@@ -620,7 +620,8 @@ func TestTransportFaultsEverywhere(t *testing.T) {
 	}
 }
 
-// A listener is a limiter that keeps what the permits of another one report.
+// A listener is a limiter that records what the permits of another one
+// report.
 type listener struct {
 	limiter.Limiter
 	reported []error

@@ -79,7 +79,7 @@ func TestParseDeadLetter(t *testing.T) {
 	}
 }
 
-// checkDeadLetter holds for any record at all.
+// checkDeadLetter checks what must hold for any record.
 func checkDeadLetter(d retry.DeadLetter) error {
 	s := d.Encode()
 	if len(s) > 4096 {

@@ -10,7 +10,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/redislimiter"
 )
 
-// Taking what is in hand allocates nothing.
+// Using held slots allocates nothing.
 func TestAcquireAllocatesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newPlaces(t, 1, 10, redislimiter.Config{})
@@ -33,7 +33,7 @@ func TestAcquireAllocatesNothing(t *testing.T) {
 		f := newRates(t, 1, 10_000, 1000, redislimiter.Config{})
 		b := f.all[0]
 		warm(t, b)
-		for range 5000 { // so that there is demand to foresee
+		for range 5000 { // so that there is demand to predict
 			b.TryAcquire()
 			time.Sleep(200 * time.Microsecond)
 		}

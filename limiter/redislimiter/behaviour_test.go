@@ -21,7 +21,7 @@ import (
 
 var errGaveUp = errors.New("gave up")
 
-// A closer is what both limiters are.
+// A closer is the interface of both limiters.
 type closer interface {
 	limiter.Limiter
 	Close(ctx context.Context) error
@@ -50,7 +50,7 @@ func pairs(t *testing.T, f func(t *testing.T, kind string, a, b closer)) {
 	})
 }
 
-// warm takes and gives back one, so that it has heard from its store.
+// warm acquires and releases one permit, so that the store has answered.
 func warm(t *testing.T, l limiter.Limiter) {
 	p, err := l.Acquire(t.Context())
 	require.NoError(t, err)
@@ -119,8 +119,8 @@ func TestColdStart(t *testing.T) {
 }
 
 // Waiters are served in the order in which they came, and one that gives up leaves
-// nothing behind. Among starts at one instant, the order in which goroutines get to
-// say so means nothing.
+// nothing behind. Among starts at one instant, the order in which goroutines report
+// them means nothing.
 func TestFirstComeFirstServed(t *testing.T) {
 	pairs(t, func(t *testing.T, kind string, a, _ closer) {
 		var wg sync.WaitGroup
@@ -188,7 +188,7 @@ func TestCancelGivesBack(t *testing.T) {
 	})
 }
 
-// Ready says how many can start, and takes nothing.
+// Ready returns how many can start, and takes nothing.
 func TestReady(t *testing.T) {
 	pairs(t, func(t *testing.T, kind string, a, _ closer) {
 		time.Sleep(2 * time.Second)
@@ -220,7 +220,7 @@ func TestReadyWithinForEver(t *testing.T) {
 		f := newRates(t, 1, 100, 10, redislimiter.Config{})
 		warm(t, f.all[0])
 		time.Sleep(time.Second)
-		warm(t, f.all[0]) // it was in touch when it knew who is there
+		warm(t, f.all[0]) // it was in touch when it knew the live processes
 		f.each(func(w *wire) { w.down = true })
 		for f.all[0].Stats().State != redislimiter.Away {
 			warm(t, f.all[0])
@@ -267,7 +267,7 @@ func TestPauseOfTheFleet(t *testing.T) {
 	})
 }
 
-// A pause may be for as long as a time can be: until somebody calls Resume.
+// A pause may last until any time: until somebody calls Resume.
 func TestPauseForEver(t *testing.T) {
 	for _, until := range []time.Time{
 		time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC),
@@ -469,7 +469,7 @@ func TestOneBusyProcess(t *testing.T) {
 	})
 }
 
-// A burst starts at once where nothing has started for long.
+// A burst starts at once if nothing has started for long.
 func TestBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newRates(t, 2, 10, 20, redislimiter.Config{})
@@ -565,7 +565,7 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// Close does not wait for ever for a store that hangs, or for operations.
+// Close does not wait forever for a store that hangs, or for operations.
 func TestCloseGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newPlaces(t, 1, 5, redislimiter.Config{})
@@ -584,7 +584,7 @@ func TestCloseGivesUp(t *testing.T) {
 	})
 }
 
-// A place of a process that died comes back after one lease.
+// A slot of a process that died is free again after one lease.
 func TestDeadProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newPlaces(t, 2, 3, redislimiter.Config{})
@@ -633,7 +633,7 @@ func TestAbstain(t *testing.T) {
 	})
 }
 
-// A late context calls then once, after its Err was asked for the first time.
+// A late context calls then once, after the first call of its Err.
 type late struct {
 	context.Context
 	then func()
@@ -648,7 +648,7 @@ func (c *late) Err() error {
 	return err
 }
 
-// A context that has ended before a slot came free gets no permit.
+// A context that has ended before a slot was free gets no permit.
 func TestAContextThatHasEndedGetsNoPermit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		places := newPlaces(t, 1, 1, redislimiter.Config{}).all[0]
@@ -675,8 +675,8 @@ func TestAContextThatHasEndedGetsNoPermit(t *testing.T) {
 	})
 }
 
-// Places that others are due are given back when their operations end, and not
-// before.
+// Slots that other processes are due are returned when their operations end,
+// and not before.
 func TestPlacesInUseStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newPlaces(t, 2, 4, redislimiter.Config{})

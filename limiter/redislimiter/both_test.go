@@ -11,8 +11,8 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
 )
 
-// A rate and places in one All, twice as many as the rate needs: starts that
-// were leased must not run out because the places are elsewhere.
+// A rate and a semaphore in one All, with twice as many slots as the rate
+// needs: leased starts must not expire because the slots are elsewhere.
 func TestRateAndPlacesTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate, burst, places = 8, 200, 20, 20

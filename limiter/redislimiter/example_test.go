@@ -46,7 +46,7 @@ func ExampleNewTokenBucket() {
 	// Output: 20 calls made
 }
 
-// Places of the whole fleet.
+// Slots of the whole fleet.
 func ExampleNewSemaphore() {
 	server, err := miniredis.Run() // stands for your Redis
 	if err != nil {
@@ -79,7 +79,7 @@ func ExampleNewSemaphore() {
 	// <nil>
 }
 
-// What goes on without Redis is a choice.
+// What continues without Redis is a choice.
 func ExampleConfig() {
 	client := redis.NewClient(&redis.Options{Addr: "localhost:6379"})
 	defer func() { _ = client.Close() }()

@@ -175,8 +175,8 @@ func (f *farSide) jain(n int) float64 {
 	return sum * sum / (float64(n) * squares)
 }
 
-// work starts operations of process number i as often as l lets it, with so
-// many goroutines, until ctx ends; each takes as long as hold says.
+// work starts operations of process number i as often as l allows, with a
+// number of goroutines, until ctx ends; each takes as long as hold returns.
 func work(ctx context.Context, wg *sync.WaitGroup, l limiter.Limiter, f *farSide, i, goroutines int, hold func() time.Duration) {
 	for range goroutines {
 		wg.Go(func() {

@@ -14,10 +14,9 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/redislimiter"
 )
 
-// A post is what a process's calls go through. It can lose them, and it delivers
-// any of them once more, lost or not, after later ones: so do connections that
-// were given up with a call on its way, and clients that send again what was not
-// answered.
+// A post carries a process's calls. It can lose them, and it delivers any of
+// them once more, lost or not, after later ones. Connections do so that are
+// abandoned with a call on its way, and clients that retry unanswered calls.
 type post struct {
 	to *redis.Client
 
@@ -64,7 +63,8 @@ func (p *post) last() (call []any, n int) {
 	return call, n
 }
 
-// next waits until so many more calls were sent, and returns the last of them.
+// next waits until that many more calls were sent, and returns the last of
+// them.
 func (p *post) next(t *testing.T, more int) []any {
 	t.Helper()
 	_, before := p.last()
@@ -76,8 +76,8 @@ func (p *post) next(t *testing.T, more int) []any {
 	return call
 }
 
-// answered waits until a call that was made from now on has succeeded. Another may
-// be under way at first, and at last.
+// answered waits until a call made from now on has succeeded. Another may be in
+// flight at the beginning and at the end.
 func answered(t *testing.T, calls func() (all, failed uint64)) {
 	t.Helper()
 	all, failed := calls()
@@ -96,7 +96,7 @@ func callsOfBucket(b *redislimiter.TokenBucket) func() (all, failed uint64) {
 	return func() (all, failed uint64) { st := b.Stats(); return st.Calls, st.Failures }
 }
 
-// hears has s ask for a place until it has an answer.
+// hears has s ask for a slot until it has an answer.
 func hears(t *testing.T, s *redislimiter.Semaphore) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -144,8 +144,8 @@ func postedBucket(t *testing.T, m *miniredis.Miniredis, rate float64, burst int)
 	return b, p
 }
 
-// What a process said that it holds, before it was given more, takes nothing of
-// that from it.
+// A late report of what a process held, from before it was given more, takes
+// none of that away.
 func TestLateCallFreesNoPlaces(t *testing.T) {
 	t.Parallel()
 	const limit = 4
@@ -177,7 +177,7 @@ func TestLateCallFreesNoPlaces(t *testing.T) {
 				require.NoError(t, err)
 				defer permit.Release(nil)
 			}
-			p.lose(true) // it does not say it again
+			p.lose(true) // it does not report it again
 			p.deliver(t, call)
 
 			b, _ := postedSemaphore(t, m, limit)
@@ -187,8 +187,8 @@ func TestLateCallFreesNoPlaces(t *testing.T) {
 	}
 }
 
-// A slot that was given back is leased to another once, however often its return
-// arrives.
+// A slot that was returned is leased to another process once, however often its
+// return arrives.
 func TestLateCallFreesNoSlots(t *testing.T) {
 	t.Parallel()
 	const rate, burst = 0.01, 2 // the next slot is a minute and more away
@@ -221,7 +221,7 @@ func TestLateCallFreesNoSlots(t *testing.T) {
 	closing(t, b)
 }
 
-// A change that did not get through does not undo a later one that did.
+// A change that was lost does not undo a later one that succeeded.
 func TestLateCallChangesNoLimit(t *testing.T) {
 	t.Parallel()
 	m := miniredis.RunT(t)

@@ -19,8 +19,8 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/redislimiter"
 )
 
-// network is what the downstream's record may show beyond the limit, for timers,
-// the scheduler and the way to it.
+// network is how far the downstream's record may exceed the limit, because of
+// timers, the scheduler and the network.
 const network = 100 * ms
 
 // A liveProcess is a limiter with a client of its own, as a process has it.
@@ -30,7 +30,7 @@ type liveProcess[L limiter.Limiter] struct {
 	stop   context.CancelFunc
 }
 
-// kill ends it as if the process had been killed: nothing is given back.
+// kill ends it as if the process had been killed: nothing is returned.
 func (p *liveProcess[L]) kill() {
 	p.stop()
 	_ = p.client.Close()
@@ -134,11 +134,11 @@ func TestLiveSemaphoreFleet(t *testing.T) {
 	require.GreaterOrEqual(t, used, 0.95*(1-kills(length)))
 }
 
-// kills is the part of the places that is lost to three processes that are
+// kills is the share of the slots that is lost to three processes that are
 // killed: the limit over eight, each for a lease.
 func kills(length time.Duration) float64 { return 3.0 / 8 * cold.Seconds() / length.Seconds() }
 
-// A thousand messages a second in all, through eight processes.
+// A thousand messages a second in total, through eight processes.
 func TestLiveCallsPerMessage(t *testing.T) {
 	c := liveClient(t)
 	const n, rate, burst, offered = 8, 2000, 100, 1000

@@ -89,7 +89,7 @@ func TestTokenBucketOutage(t *testing.T) {
 	}
 }
 
-// One process is cut off, and the others go on.
+// One process is cut off, and the others continue.
 func TestTokenBucketPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate, burst = 4, 200.0, 10
@@ -223,16 +223,16 @@ func TestTokenBucketNeverOver(t *testing.T) {
 	require.Positive(t, starts)
 }
 
-// The store comes back with a state that is a while old, as after a failover to
-// a replica that lags, or its clock is set.
+// The store returns with a state that is a while old, as after a failover to a
+// replica that lags, or its clock is set.
 func TestStoreOfAnotherTime(t *testing.T) {
 	const n, rate, burst = 6, 200.0, 10
 	for name, test := range map[string]struct {
 		happens func(f *rates, skew *time.Duration)
 		over    float64 // starts beyond the limit
 	}{
-		// What was leased since is leased again, at most, until somebody calls who has
-		// been told something newer.
+		// At most what was leased since is leased again, until a process calls that
+		// has seen a newer state.
 		"failover": {func(f *rates, _ *time.Duration) {
 			back := f.store.Snapshot()
 			time.Sleep(300 * ms)

@@ -81,7 +81,7 @@ func TestScriptCacheEmptied(t *testing.T) {
 	}
 }
 
-// What a server answers that can't serve is an outage like any other.
+// Any error of a server that can't serve is an outage like any other.
 func TestServerRefuses(t *testing.T) {
 	t.Parallel()
 	for _, answer := range []string{
@@ -148,7 +148,7 @@ func (h hook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 	return next
 }
 
-// What watches a client's calls sees ours, too.
+// Whatever watches a client's calls sees this package's calls, too.
 func TestHooksAreCalled(t *testing.T) {
 	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr(), ContextTimeoutEnabled: true})
 	t.Cleanup(func() { require.NoError(t, client.Close()) })

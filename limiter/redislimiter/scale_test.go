@@ -153,7 +153,7 @@ func (m *member) work(workers int) {
 					m.ends[started] = time.Now()
 					m.mu.Unlock()
 				}
-				p.Release(nil) // by the dead too, whose store never hears of it
+				p.Release(nil) // also by the dead, whose store does not learn of it
 				if ctx.Err() != nil {
 					return
 				}
@@ -212,7 +212,7 @@ func jainIndex(counts []float64) float64 {
 func simulate(t *testing.T, n, limit int, hold time.Duration, join func(*swarm, *member) error) (row string) {
 	f := &swarm{rate: store.NewMemoryRate(), places: store.NewMemoryPlaces()}
 	per := float64(limit)
-	// So that more work waits than may start: twice what is at once, or, as a
+	// More work waits than may start: twice what may be in flight or, since a
 	// message takes no time, what starts in 20 ms.
 	workers := max(2, int(2*per*max(hold, 20*time.Millisecond).Seconds())/n)
 	for i := range n {
@@ -221,7 +221,8 @@ func simulate(t *testing.T, n, limit int, hold time.Duration, join func(*swarm, 
 		f.members = append(f.members, m)
 	}
 
-	// What is fair in a second is so only if that has some starts for each.
+	// Shares are only comparable over a time in which each process has some
+	// starts.
 	window := max(time.Second, time.Duration(20*float64(n)/per*float64(time.Second)))
 
 	// All. A new limit can't know what was leased before, so nothing starts at
@@ -268,7 +269,7 @@ func simulate(t *testing.T, n, limit int, hold time.Duration, join func(*swarm, 
 	time.Sleep(6 * time.Second)
 	allAgain := firstWindow(again, time.Now(), window, fairly)
 
-	// Half of them die at once, holding what they hold.
+	// Half of them die at once, with all they hold.
 	for i, m := range f.members {
 		if i%2 == 1 {
 			m.dead.Store(true)

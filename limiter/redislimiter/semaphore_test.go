@@ -30,7 +30,7 @@ func (w placesWire) Lease(ctx context.Context, c store.PlacesCall) (store.Places
 	return st, err
 }
 
-// places is processes with one semaphore on one store.
+// places is several processes with one semaphore on one store.
 type places struct {
 	t     *testing.T
 	store *store.MemoryPlaces
@@ -55,7 +55,7 @@ func (f *places) add(limit int, cfg redislimiter.Config) *redislimiter.Semaphore
 	return s
 }
 
-// A crowd counts what is in flight.
+// A crowd counts the operations in flight.
 type crowd struct {
 	mu    sync.Mutex // guards all below
 	in    int
@@ -93,8 +93,8 @@ func (c *crowd) end() {
 	c.done++
 }
 
-// lap begins to count anew, and returns the most that have been in flight at
-// once since it did last, and what part of the limit was used.
+// lap starts a new count, and returns the most that were in flight at once
+// since the last call, and which share of the limit was used.
 func (c *crowd) lap(limit int) (most int, used float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

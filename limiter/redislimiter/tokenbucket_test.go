@@ -14,7 +14,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter/redislimiter/internal/store"
 )
 
-// A fleet is processes with one bucket on one store.
+// rates is several processes with one bucket on one store.
 type rates struct {
 	t     *testing.T
 	store *store.MemoryRate
@@ -77,7 +77,7 @@ func TestTokenBucketFleet(t *testing.T) {
 	}
 }
 
-// A thousand messages a second come at random, and permissions are at hand.
+// A thousand messages a second come at random, and slots are available.
 func TestTokenBucketWaits(t *testing.T) {
 	for _, test := range []struct {
 		n     int

@@ -142,7 +142,7 @@ func TestWatch(t *testing.T) {
 	})
 }
 
-// A waiter that gives up as it is granted its slot learns of it.
+// A waiter that gives up as it is granted its slot is informed of the grant.
 func TestGrant(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l line.Line
