@@ -179,10 +179,9 @@ func (a *all) least(ctx context.Context, max int, within time.Duration) (n, inLi
 	}
 	max = min(max, math.MaxInt-inLine) + inLine
 
-	// After a member that keeps us waiting, the answers of those before it are
-	// stale, so that member is asked first in the next round. What counts as
-	// waiting doubles each round: members that are slow to answer must not keep
-	// us here forever.
+	// A member that keeps us waiting makes the earlier answers stale, so it is
+	// asked first in the next round. What counts as waiting doubles each round:
+	// members that are slow to answer must not keep us here forever.
 	for patience := 10 * time.Millisecond; ; patience *= 2 {
 		n = max
 		stale := false

@@ -1,5 +1,5 @@
-// Package limiter decides when an operation may start, so that a downstream with
-// limited capacity is never overloaded.
+// Package limiter decides when an operation may start, so that a downstream never
+// gets more than it can take.
 //
 //	slots, err := limiter.NewSemaphore(10)          // 10 at once
 //	...
@@ -18,9 +18,8 @@
 // they start, and [Breaker] stops them while the downstream is down. [Adaptive] and
 // [AdaptiveRate] learn how many it can take. [Valve] is opened and closed by hand
 // or by a schedule. [Keyed] holds one limiter for each tenant, item or host, and
-// [All] combines several limiters.
-// [Transport] applies a limiter to an HTTP client's requests. Other limiters only
-// need to implement [Limiter].
+// [All] combines several limiters. [Transport] applies a limiter to an HTTP
+// client's requests. Other limiters only need to implement [Limiter].
 //
 // # Which limiter
 //
@@ -31,7 +30,7 @@
 //   - Nobody knows how many, or the number changes, or other processes use it too:
 //     [AdaptiveRate]. It needs no configuration, obeys Retry-After and quota
 //     headers (see [Permit.Observe]), and sets no limit before the first refusal.
-//     Combine it with a TokenBucket too, in case that is set wrong.
+//     Combine it with a TokenBucket too, in case the bucket is set wrong.
 //   - It documents how many requests it handles at once, or you want to limit how
 //     many of your own are in flight: a [Semaphore].
 //   - Its capacity is unknown, shared with others, or scaled up and down, and it
@@ -204,8 +203,8 @@
 //   - Everything learned is forgotten after ten minutes without an operation.
 //     Pauses and time spent waiting count as use.
 //
-// Starts are spread evenly, except that timers fire late: at most one operation and
-// 10 ms worth of them start at once.
+// Starts are spread evenly. Since timers may fire late, one operation plus 10 ms'
+// worth of them may start at once, but no more.
 //
 // # What a Transport reports
 //

@@ -165,8 +165,8 @@ func classOfCode(code uint64) error {
 
 // answered reports whether the downstream answered an operation that ended with
 // err, though perhaps not with the hoped-for result. Limiters that learn from it
-// take it that the downstream did the work. If we gave up ourselves, nobody
-// knows.
+// assume that the downstream did the work. If we gave up ourselves, that is
+// unknown.
 func answered(err error) bool {
 	const canceled = 1 // the gRPC code
 	return Classify(err) == nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) && grpcCode(err) != canceled

@@ -32,7 +32,7 @@ type Keyed[K comparable] struct {
 
 	mu          sync.Mutex // guards all below
 	keys        map[K]*key[K]
-	first, last *key[K] // the queue in which they are looked at, linked by next
+	first, last *key[K] // the queue in which they are checked, linked by next
 }
 
 // NewKeyed returns a Keyed that calls create to make the limiter of a key.

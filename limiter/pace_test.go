@@ -28,7 +28,7 @@ type paceRow struct {
 	most2  float64 // with 100 slots
 	start  bool    // the first thousand take 1.2 times as long as they must at most, or 4 s more
 	jain   float64 // Jain's index of the processes at least; 0: not asked
-	unfair float64 // so much less in the worst seed
+	unfair float64 // how much less in the worst seed
 	late   time.Duration
 	calls  int           // from the 70th second to the end of the hour, at most; 0: not asked
 	back   time.Duration // after the hour
@@ -286,7 +286,7 @@ func jain(by []int) float64 {
 //	RAMPMETER_LONG=1 go test ./limiter -run TestPace -v
 //
 // prints the table. For an exploration set RAMPMETER_PACE_SEEDS to the number of
-// seeds, and RAMPMETER_PACE_FROM to the first of them: nothing is asked then.
+// seeds, and RAMPMETER_PACE_FROM to the first of them: no figure is required then.
 func TestPace(t *testing.T) {
 	seeds, from, explore := uint64(9), uint64(1), false
 	short := !testrun.Long() || raceDetector

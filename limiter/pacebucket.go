@@ -28,8 +28,9 @@ const (
 	earlyLeast = 0.95
 	earlyMost  = 0.75
 
-	// If the epoch is too short to measure, a refusal leaves this share of the pace;
-	// and at most firstLeaves while no refusal has come when it was due.
+	// If the epoch is too short to measure, a refusal leaves blindLeaves of the
+	// pace. As long as no refusal has come when it was due, it leaves at most
+	// firstLeaves.
 	blindLeaves = 0.8
 	firstLeaves = 0.98
 

@@ -28,10 +28,10 @@
 //   - Everything else is worth another attempt, unless Policy.Retryable reports
 //     otherwise.
 //
-// [Do] and [Value] return an error that is not retried as it is. When they give
-// up on one that is retried, they return an [*Error] with the number of
-// attempts, the last error, and why there was no further attempt: [ErrExhausted]
-// or the end of the context.
+// [Do] and [Value] return a non-retryable error unchanged. When they give up on
+// a retryable one, they return an [*Error] with the number of attempts, the last
+// error, and why there was no further attempt: [ErrExhausted] or the end of the
+// context.
 //
 // # Retry-After
 //
