@@ -12,106 +12,95 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// Config says how a [Consumer] works. The zero Config is a good start.
+// Config configures a [Consumer]. The zero Config is a good start.
 type Config struct {
-	// Name names the consumer in logs, errors and dead-letter records (where it
-	// is the source). Defaults to "queue".
+	// Name identifies the consumer in logs, errors and dead-letter records (as
+	// their source). Defaults to "queue".
 	Name string
 
 	// Concurrency is how many handlers may run at once, 1 to 100,000.
 	// Defaults to 10.
 	Concurrency int
 
-	// Limiter is what you know of the downstream: it is asked before a receive and
-	// acquired for each handler. It may be shared with other consumers. The consumer
-	// adds a [limiter.Breaker], so that an outage costs no message its attempts, and
-	// a pace, a [limiter.AdaptiveRate], so that work goes on as fast as the
-	// downstream accepts it, also where Limiter is set too high. Both have their own
-	// defaults. One of that kind in Limiter or in Gate, as itself or in a
-	// [limiter.All], takes the place of the consumer's; a [limiter.Adaptive] is a
-	// pace, too. Defaults to the two alone.
+	// Limiter holds the limits you know: it is checked before a receive and
+	// acquired for each handler. It may be shared with other consumers. The
+	// consumer adds a [limiter.Breaker], so that an outage costs no message its
+	// attempts, and a pace, a [limiter.AdaptiveRate], so that work continues as
+	// fast as the downstream accepts it even where Limiter is set too high. Both
+	// have their own defaults. A limiter of either kind in Limiter or in Gate, by
+	// itself or in a [limiter.All], replaces the consumer's; a [limiter.Adaptive]
+	// is a pace, too. Defaults to the two alone.
 	Limiter limiter.Limiter
-	// NoBreaker leaves out the breaker, and NoPace the pace: for a Limiter or Gate of
-	// your own kind that does its work, such as an Adaptive in a Keyed. They are left
-	// out for the keys of LimiterFor as well.
+	// NoBreaker leaves out the breaker, and NoPace the pace: for a Limiter or
+	// Gate of your own kind that does the same, such as an Adaptive in a Keyed.
+	// They are left out for the keys of LimiterFor as well.
 	NoBreaker, NoPace bool
 
-	// LimiterFor returns the limiter of a message's own that is acquired beside
-	// Limiter: of its tenant, its product, the host that it calls; nil for none.
-	// (A nil *limiter.Semaphore, say, is not nil: its message is given back with
-	// an error.) For the same key it must be the same one each time: what
-	// [limiter.Keyed].For returns, as it is. A new All(keyed.For(tenant), shared)
-	// would be a new key each time: what keys share belongs in Limiter, and what
-	// else each of them needs into the limiters that the Keyed makes. LimiterFor
-	// is called when a message is received, concurrently, and must not change the
-	// message. Defaults to none.
+	// LimiterFor returns a message's own limiter, acquired in addition to
+	// Limiter: that of its tenant, its product, or the host that it calls; nil
+	// for none. (A nil *limiter.Semaphore, say, is not nil: its message is
+	// returned with an error.) For the same key it must return the same limiter
+	// each time: the result of [limiter.Keyed].For, unwrapped. A new
+	// All(keyed.For(tenant), shared) would be a new key each time: put the limits
+	// that keys share in Limiter, and all limits of one key into the limiters
+	// that the Keyed makes. LimiterFor is called when a message is received,
+	// concurrently, and must not change the message. Defaults to none.
 	//
-	// What the own limiter refuses stays in hand and does not keep the others
-	// waiting. When there is too much of it, or of what is held for trouble of its
-	// key (more than 100 and ten times Concurrency in all), what came last for the
-	// key that has most is given back until its turn may come. That costs the
-	// message a receive. Up to half of Retry.MaxAttempts go into it, which must
-	// therefore be at least 8, or negative; and the queue's own maximum of
-	// receives should be well above it. When as many messages have used theirs up,
-	// nothing is received until there is room ([ByParked]).
-	//
-	// Each of these limiters gets a breaker and a pace of its own, as Limiter does,
-	// unless one of that kind is in it; they are forgotten when the key has been idle
-	// for ten minutes. A failure downstream is its key's: the key's messages are
-	// held, the others go on, and all that Limiter hears is that the operation has
-	// ended. Limiter hears of the failure, too, when half of the keys that were active
-	// in the last minute, and three at least, failed last time. With NoBreaker and
-	// NoPace a Semaphore or a TokenBucket learns nothing: then each message that fails
-	// just waits for its own backoff or Retry-After.
+	// With LimiterFor, Retry.MaxAttempts must be at least 8, or negative. "Limits
+	// per key" in the package documentation says why, and how keys are paced and
+	// held.
 	LimiterFor func(*Message) limiter.Limiter
 
-	// Gate is only asked before a receive: the limiter that the handler's own
-	// client acquires (a [limiter.Transport], say). The same limiter must not
-	// stand in both fields, or each handler would hold the permit that its own
-	// call waits for. Defaults to none.
+	// Gate is only checked before a receive: the limiter that the handler's own
+	// client acquires (a [limiter.Transport], say). Do not set the same limiter
+	// in both fields, or each handler would hold the permit that its own call
+	// waits for. Defaults to none.
 	Gate limiter.Limiter
 
-	// Retry says how long a message that failed stays hidden, by its number of
-	// receives, and when it has failed for good. MaxAttempts must stay below
-	// the queue's own maximum of receives, or the queue dead-letters first and
+	// Retry sets how long a failed message stays hidden, by its number of
+	// receives, and when it has failed for good. MaxAttempts must stay below the
+	// queue's own maximum of receives, or the queue dead-letters first and
 	// without a reason. The zero Policy has the defaults of [retry.Policy].
 	Retry retry.Policy
 
 	// DeadLetter takes a copy of each message that failed for good, with a
 	// [retry.DeadLetter] record among its attributes, before the message is
-	// acked. Without one such a message is given back for Retry.MaxDelay, again
-	// and again, until the queue's own redrive takes it.
+	// acked. Without one such a message is returned for Retry.MaxDelay, again and
+	// again, until the queue's own redrive moves it.
 	DeadLetter Sink
 	// NoDeadLetterGuard turns off the rationing of dead letters: see "Dead
 	// letters" in the package documentation.
 	NoDeadLetterGuard bool
 
-	// Lease is for how long a received message is hidden from others (SQS:
-	// visibility timeout), 1 s to 12 h. It is extended at half time as long as
-	// the message is in hand, so it need not cover the handler's time; it is
-	// how long a message waits after a crash. Defaults to 30 s.
+	// Lease is how long a received message is hidden from others (SQS: visibility
+	// timeout), 1 s to 12 h. It is extended at half time for as long as the
+	// message is in flight, so it need not cover the handler's time; it is how
+	// long a message waits after a crash. Defaults to 30 s.
 	Lease time.Duration
 
-	// DrainTimeout is how long a drain lets handlers run on, and waits for a
+	// DrainTimeout is how long a drain waits for running handlers, and for a
 	// receive that is under way, before it cancels them. The drain of an idle
 	// consumer waits for its long poll, unless the source can end it without risk
-	// ([ReceiveOptions].Stop). Receives ask to wait for no longer than DrainTimeout
-	// less 2 s, but at least 1 s, so that the poll lands in time. Below 3 s one may
-	// be cut off, and below 22 s an idle consumer of SQS makes more requests. 0 to
-	// 24 h is allowed; 0 means the default of 30 s. Set it some seconds below what
-	// the host allows before it kills: Kubernetes' own default is 30 s as well.
+	// ([ReceiveOptions].Stop). Receives ask to wait for no longer than
+	// DrainTimeout less 2 s, but at least 1 s, so that the poll ends in time.
+	// Below 3 s a poll may be cut off, and below 22 s an idle consumer of SQS
+	// makes more requests. Valid values are 0 to 24 h; 0 means the default of 30
+	// s. Set it some seconds below the time after which the host kills the
+	// process: the default of Kubernetes is 30 s as well.
 	DrainTimeout time.Duration
 
-	// MaxHold is how long a message that the downstream failed may stay in hand
-	// before it is returned, 1 s to 11 h. Each return costs the message a receive.
-	// Messages of ordered groups stay for 11 h. Defaults to 11 h.
+	// MaxHold is how long a message that the downstream failed is held before it
+	// is returned, 1 s to 11 h. Each return costs the message a receive. Messages
+	// of ordered groups are held for 11 h. Defaults to 11 h.
 	MaxHold time.Duration
 	// MaxHeld is how many messages may be held at once because the downstream
-	// fails. When so many are, and while the breaker is open, one fresh message is
-	// received now and then, to see whether it succeeds: after a second, and then
-	// after a tenth of the time since the first was held. Defaults to the larger of
-	// Concurrency and what was in hand when that began, in an outage; while one of
-	// the last 20 fresh messages has succeeded, to 100 for each slot.
+	// fails. When that many are held, or while any are and the breaker is open,
+	// the consumer receives one fresh message now and then, to see whether it
+	// succeeds: after a second, and then after a tenth of the time since the
+	// first was held. In an outage it defaults to the larger of Concurrency and
+	// the number of messages received and not finished when the outage began;
+	// while one of the last 20 fresh messages has succeeded, to 100 for each
+	// slot.
 	MaxHeld int
 
 	// NoLookAhead turns off the look-ahead: nothing is received for which there
@@ -119,8 +108,9 @@ type Config struct {
 	// messages.
 	NoLookAhead bool
 
-	// Logger gets what an operator must know: nothing while all is well, but for
-	// a line when a drain begins and one when it ends. Defaults to slog.Default().
+	// Logger gets what an operator must know: nothing while all is well, except
+	// for a line when a drain begins and one when it ends. Defaults to
+	// slog.Default().
 	Logger *slog.Logger
 	// Trace gets every step. Defaults to none.
 	Trace *Trace
@@ -132,12 +122,12 @@ const (
 	maxMaxHold     = 11 * time.Hour // leaves an hour of the lease's maximum for a last run
 	maxDrain       = 24 * time.Hour
 
-	landing = 2 * time.Second // for the reply of a receive that a drain waits for, and to give back what it brings
+	landing = 2 * time.Second // for the reply of a receive that a drain waits for, and to return its messages
 	minWait = time.Second     // the shortest long poll of SQS
 )
 
-// pollWait is how long a receive may wait for a message, so that one which has
-// just begun when the drain does still lands in its time.
+// pollWait is how long a receive may wait for a message, so that one that begins
+// just before the drain still ends within DrainTimeout.
 func (c Config) pollWait() time.Duration { return max(c.DrainTimeout-landing, minWait) }
 
 func (c Config) defaults() limits.Defaults {
@@ -145,7 +135,7 @@ func (c Config) defaults() limits.Defaults {
 }
 
 // withDefaults returns c with its defaults filled in, or an error that names
-// every field that can't be right.
+// every invalid field.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	refuse := func(format string, args ...any) { errs = append(errs, fmt.Errorf("Config."+format, args...)) }

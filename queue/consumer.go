@@ -14,14 +14,14 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/limits"
 )
 
-// A Consumer receives messages only when its limits say that they can start,
-// runs a [Handler] for each, and settles them by the handler's result. Make
-// one with [NewConsumer]. Its methods may be called concurrently.
+// A Consumer receives messages only when its limits say that they can start, runs
+// a [Handler] for each, and acks, nacks or dead-letters them by the handler's
+// result. Make one with [NewConsumer]. Its methods may be called concurrently.
 type Consumer struct {
 	src     Source
 	handler Handler
 	cfg     Config
-	limits  limiter.Limiter // Limiter and Gate together: what is asked before a receive
+	limits  limiter.Limiter // Limiter and Gate together, checked before a receive
 	keys    *limits.Keys
 
 	// mu guards all below, and all of the engine's state. It is never held
@@ -30,17 +30,17 @@ type Consumer struct {
 	stats    Stats
 	capacity int     // how many handlers may run at once
 	paused   bool    // by hand
-	why      error   // paused: the reason, if one was given
+	why      error   // paused: the reason, if any
 	active   *engine // nil: not running
 	others   judge.Comparison
 	memory   memory
 	troubles troubles
 	rations  judge.Guard // has its own lock
-	orphans  int         // handlers that earlier runs have abandoned, and that still take their slots
+	orphans  int         // handlers that earlier runs have abandoned, and that still occupy their slots
 }
 
 // NewConsumer returns a consumer of src that runs h. It fails when src or h is
-// nil, or a nil pointer, and when a field of cfg can't be right; the error names
+// nil, or a nil pointer, and when a field of cfg is invalid; the error names
 // each.
 func NewConsumer(src Source, h Handler, cfg Config) (*Consumer, error) {
 	cfg, err := cfg.withDefaults()
@@ -82,7 +82,7 @@ func (c *Consumer) Stats() Stats {
 }
 
 // SetConcurrency changes how many handlers may run at once to n, 1 to 100,000,
-// in place of Config.Concurrency. It fails, changing nothing, when n is out of
+// overriding Config.Concurrency. It fails, changing nothing, when n is out of
 // that range. When n is lower than before, running handlers finish, and nothing
 // starts until fewer than n run.
 func (c *Consumer) SetConcurrency(n int) error {
@@ -99,11 +99,12 @@ func (c *Consumer) SetConcurrency(n int) error {
 	return nil
 }
 
-// Pause has the consumer receive and start nothing until [Consumer.Resume]. What
-// has not started is returned to the queue at once, and no attempt counts; handlers
-// that run go on, and messages that are held stay in hand. The reason why is in
-// Stats, Trace and the log; it may be empty. A later Pause replaces it. A consumer
-// may be paused before it runs, and stays paused from one Run to the next.
+// Pause stops the consumer from receiving and starting messages until
+// [Consumer.Resume]. Messages that have not started are returned to the queue at
+// once, and no attempt counts; running handlers continue, and held messages stay
+// held. The reason why appears in Stats, Trace and the log; it may be empty. A
+// later Pause replaces it. A consumer may be paused before it runs, and stays
+// paused from one Run to the next.
 func (c *Consumer) Pause(why string) {
 	c.mu.Lock()
 	c.paused, c.why = true, nil
@@ -136,22 +137,17 @@ func (c *Consumer) Resume() {
 }
 
 // Run consumes until ctx is done, or until the source has ended (io.EOF) and
-// everything in hand has come to its outcome. When ctx is done it drains: no
-// new receive, what has not started is nacked at once, running handlers keep
-// their context and their leases for DrainTimeout; then the context is ended with
-// the cause [ErrDrainTimeout], and results are flushed. A receive that is under
-// way ends at once if its source can stop it without risk ([ReceiveOptions].Stop).
-// Otherwise it is left to land, since the queue may already have handed out
-// messages, and what it brings is nacked.
+// every message has come to its outcome. When ctx is done it drains: see
+// "Shutdown" in the package documentation.
 //
 // Run returns nil after a clean drain, at most DrainTimeout and a second after
 // ctx is done. Otherwise the error says what was left: [*AbandonedError] for
-// handlers that ignore their context, results that could not be settled, or
-// the source's error if the very first receive fails because of a
-// misconfiguration (limiter.ErrMisconfigured); such an error is waited out
-// with backoff later on.
+// handlers that ignore their context, results that could not be settled, or the
+// source's error if a receive fails because of a misconfiguration
+// (limiter.ErrMisconfigured) before any has succeeded; later on Run waits such an
+// error out with backoff.
 //
-// The time limits hold for sources, sinks and limiters that return when their
+// These time limits hold for sources, sinks and limiters that return when their
 // context ends, as they must; Run waits for one that does not.
 //
 // A consumer runs once at a time; Run may be called again after it returned.
@@ -177,8 +173,8 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return nil
 }
 
-// With the timings of the end of a drain Run keeps its promise to return a
-// second after DrainTimeout.
+// With these timings at the end of a drain, Run returns within a second after
+// DrainTimeout, as documented.
 const (
 	drainGrace = 500 * time.Millisecond // for cancelled handlers to return
 	drainFlush = 400 * time.Millisecond // then, for the last results to be settled

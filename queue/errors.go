@@ -8,21 +8,21 @@ import (
 )
 
 var (
-	// ErrLeaseLost says that a delivery is no longer ours: its lease ran out,
-	// and the queue has given the message to somebody else or is about to. It is
-	// the cause of the handler's context then, and per message in a
-	// [BatchError].
+	// ErrLeaseLost means that a delivery is no longer ours: its lease ran out,
+	// and the queue has delivered the message to another receiver or is about to.
+	// It is then the cause of the handler's context, and the error of single
+	// messages in a [BatchError].
 	ErrLeaseLost = errors.New("queue: lease lost")
 
-	// ErrDrainTimeout is the cause of a handler's context when the consumer's
-	// DrainTimeout is over and the handler still runs.
+	// ErrDrainTimeout is the cause of a handler's context when the handler still
+	// runs after the consumer's DrainTimeout.
 	ErrDrainTimeout = errors.New("queue: drain timeout is over")
 )
 
-// A BatchError is the error of a call for several messages that failed for
-// some of them. Messages that it does not name were done.
+// A BatchError is the error of a call for several messages that failed for some
+// of them. For messages that it does not name, the call succeeded.
 type BatchError struct {
-	// Op is the call, for example "ack".
+	// Op names the call, for example "ack".
 	Op string
 	// Failed has an entry for each message that failed, by its index in the
 	// call's arguments.
@@ -43,8 +43,7 @@ func (e *BatchError) Error() string {
 	return fmt.Sprintf("queue: %s: %d of the messages failed, message %d: %v", e.Op, len(e.Failed), first, e.Failed[first])
 }
 
-// Unwrap returns the messages' errors, so that errors.Is and errors.As find
-// what any of them failed with.
+// Unwrap returns the messages' errors, for errors.Is and errors.As.
 func (e *BatchError) Unwrap() []error {
 	errs := make([]error, 0, len(e.Failed))
 	for _, err := range e.Failed {
@@ -53,14 +52,14 @@ func (e *BatchError) Unwrap() []error {
 	return errs
 }
 
-// errorOf returns what a batch call's error says about the message at index i.
-// A BatchError counts only if it is all that there is to the error: joined with
-// another one, nothing is known of the messages that it does not name.
+// errorOf returns the error that a batch call's error has for the message at
+// index i. A BatchError counts only if it is the whole error: joined with another
+// one, it leaves unknown what happened to the messages that it does not name.
 func errorOf(err error, i int) error {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		if batch, ok := e.(*BatchError); ok {
 			if batch == nil {
-				return nil // a *BatchError variable that nothing was put into
+				return nil // a nil *BatchError in an error
 			}
 			return batch.Failed[i]
 		}
@@ -68,20 +67,20 @@ func errorOf(err error, i int) error {
 	return err
 }
 
-// A PanicError is a handler's panic, recovered. It counts as an ordinary
-// failure: the message is tried again with backoff. It does not unwrap to the
-// panic's value, since that was not the handler's verdict.
+// A PanicError is a handler's recovered panic. It counts as an ordinary failure:
+// the message is tried again with backoff. It does not unwrap to the panic's
+// value, since the handler did not return that value as its result.
 type PanicError struct {
-	Value any    // what was passed to panic
-	Stack []byte // where, as runtime/debug.Stack tells it
+	Value any    // the argument of panic
+	Stack []byte // from runtime/debug.Stack
 }
 
 // Error gives the panic's value; the stack is in the log.
 func (e *PanicError) Error() string { return fmt.Sprintf("queue: handler panicked: %v", e.Value) }
 
-// An AbandonedError is what [Consumer.Run] returns when handlers ignored the
-// end of their context: they still run, their messages' leases are left to run
-// out, and their permits stay taken until they return.
+// An AbandonedError is what [Consumer.Run] returns when handlers ignored the end
+// of their context: they still run, their messages' leases are left to run out,
+// and their permits stay taken until they return.
 type AbandonedError struct {
 	IDs   []string      // the messages' ids
 	After time.Duration // how long the drain had waited

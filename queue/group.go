@@ -2,8 +2,8 @@ package queue
 
 import "time"
 
-// returnGroup returns, in order, what waits behind d, which is to be delivered
-// again first. The caller holds mu.
+// returnGroup nacks, in order, the messages that wait behind d in its group,
+// since d is to be delivered again first. The caller holds mu.
 func (e *engine) returnGroup(d *delivery, now time.Time) {
 	if d.group == nil {
 		return

@@ -9,15 +9,15 @@ import (
 // A Message is one delivery of a message from a [Source], or a message on its
 // way to a [Sink].
 //
-// A handler gets a copy of its own and may do with it what it likes; what is
-// settled, run again or dead-lettered is the message as it was received.
+// A handler gets its own copy, which it may change; what is settled, run again or
+// dead-lettered is the message as it was received.
 type Message struct {
-	// ID is what the queue calls the message. Every delivery of the same
-	// message has the same ID. A Sink that names messages itself ignores it.
+	// ID identifies the message in the queue. Every delivery of the same message
+	// has the same ID. A Sink that assigns ids itself ignores it.
 	ID string
 	// Body is the payload, opaque to everything but the handler.
 	Body []byte
-	// Attributes travel beside the body. Nil and empty mean the same.
+	// Attributes travel with the body. Nil and empty mean the same.
 	Attributes map[string]string
 
 	// Group names what must stay in order (FIFO queues), or the tenant (fair
@@ -26,25 +26,25 @@ type Message struct {
 	// Dedup suppresses a second send of the same message within the queue's
 	// deduplication window (five minutes on SQS). FIFO queues only.
 	Dedup string
-	// Sequence is the message's place in its group, given by a FIFO queue.
-	// Empty on queues without order.
+	// Sequence is the message's position in its group, set by a FIFO queue. Empty
+	// on queues without order.
 	Sequence string
 
 	// Attempt counts the receives of the message, this one included, as far as
-	// the queue knows: crashes, drains and lost replies are in it. 0: unknown,
-	// and taken for the first.
+	// the queue knows: crashes, drains and lost replies count. 0 means unknown,
+	// and is treated as 1.
 	Attempt int
 	// SentAt is when the message was sent, FirstReceivedAt when anyone first
 	// received it, ReceivedAt when this delivery arrived. Zero: unknown.
 	SentAt, FirstReceivedAt, ReceivedAt time.Time
-	// LeaseUntil is when the queue will give the message to somebody else,
+	// LeaseUntil is when the queue will deliver the message to another receiver,
 	// unless the lease is extended. Zero: the source has no leases.
 	LeaseUntil time.Time
 
-	// Delay hides a message that is sent for so long before its first delivery.
+	// Delay is how long a sent message is hidden before its first delivery.
 	Delay time.Duration
 
-	// Receipt names this delivery towards the source.
+	// Receipt identifies this delivery to the source.
 	Receipt string
 	// Native is what the source's own client returned. A sink of the same kind
 	// copies from it what Message has no field for. Read it, don't change it.

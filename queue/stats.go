@@ -2,7 +2,7 @@ package queue
 
 import "github.com/rampmeter/rampmeter/limiter"
 
-// An Outcome is what became of a delivery. Each delivery has exactly one.
+// An Outcome is how a delivery ended. Each delivery has exactly one.
 type Outcome string
 
 // The outcomes.
@@ -11,23 +11,22 @@ const (
 	Done Outcome = "done"
 	// DeadLettered: the dead-letter sink accepted a copy and the message was acked.
 	DeadLettered Outcome = "dead-lettered"
-	// Retried: the message failed and was given back with a delay.
+	// Retried: the message failed and was returned with a delay.
 	Retried Outcome = "retried"
-	// Released: the message was given back without a verdict, mostly by a drain.
+	// Released: the message was returned without a verdict, mostly by a drain.
 	Released Outcome = "released"
 	// Abandoned: the handler outlived the drain.
 	Abandoned Outcome = "abandoned"
 	// LostLease: the lease ended before the result could be settled, or the
 	// drain did; the queue delivers the message again.
 	LostLease Outcome = "lost lease"
-	// Superseded: the queue delivered the message again while it was in hand,
+	// Superseded: the queue delivered the message again while it was in flight,
 	// and the newer delivery took over.
 	Superseded Outcome = "superseded"
 )
 
-// Stats is a snapshot of what a [Consumer] has done since it was made, and of
-// what it is doing. Received is the sum of the outcomes and of what is in hand
-// and unsettled.
+// Stats is a snapshot of a [Consumer]: its counts since it was made, and its
+// present state. Received is the sum of the outcomes, InHand and Unsettled.
 type Stats struct {
 	Received int64 // deliveries
 
@@ -40,7 +39,7 @@ type Stats struct {
 	Waiting   int // of these, received and not yet started
 	Running   int // of these, handlers that run
 	Held      int // of these, waiting until the downstream may accept them
-	Parked    int // of the waiting and the held, those that only a limiter of their own keeps from running
+	Parked    int // of the waiting and the held, those that only their own limiter keeps from running
 	Unsettled int // finished, with the ack, the nack or the hand-off to the dead-letter sink still to be confirmed
 
 	Receiving int // receives under way
@@ -51,8 +50,8 @@ type Stats struct {
 	// of this package.
 	Blocked limiter.Block
 
-	// Pace is how many operations may start a second, by what the pace in
-	// Config.Limiter or Gate has learned; 0: any number, or there is none.
+	// Pace is how many operations may start a second, as learned by the pace in
+	// Config.Limiter or Gate; 0: unlimited, or there is no pace.
 	Pace float64
 
 	ReceiveCalls, EmptyReceives, AckCalls, NackCalls, ExtendCalls, DeadLetterCalls int64
