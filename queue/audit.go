@@ -6,8 +6,8 @@ import (
 )
 
 // audit compares every number and list of the ledger with a recount from its
-// deliveries, and returns an error that names each difference. It takes time in
-// proportion to what is in the ledger: tests call it after every step.
+// deliveries, and returns an error that names each difference. It takes time
+// proportional to the number of deliveries: tests call it after every step.
 func (g *ledger) audit() error {
 	var errs []error
 	differ := func(what string, got, want any) {

@@ -32,7 +32,7 @@ func (j job) heldFor(now time.Time) time.Duration {
 }
 
 // dispatch is the loop that starts handlers: it waits for a free slot and a
-// message that is due, then for the limiter, and only then chooses the
+// message that may start, then for the limiter, and only then chooses the
 // message, since the wait may be long. It ends when the drain begins.
 func (e *engine) dispatch() {
 	timer := newTimer()
@@ -59,7 +59,7 @@ func (e *engine) dispatch() {
 			continue
 		}
 		if j, ok := e.next(); ok {
-			e.wg.Add(1) // here, and not in work, so that Run can't miss it
+			e.wg.Add(1) // not in work, so that Run can't miss it
 			go e.work(j, permit)
 		} else {
 			permit.Cancel()
@@ -67,8 +67,9 @@ func (e *engine) dispatch() {
 	}
 }
 
-// acquire waits for the permit of the next start. Without look-ahead it notes that it
-// has to wait: only then is a slot free that nothing in hand takes at once.
+// acquire waits for the permit of the next start. Without look-ahead it records
+// that it has to wait: only then is a slot free that no buffered message takes at
+// once.
 func (e *engine) acquire() (limiter.Permit, error) {
 	if e.cfg.NoLookAhead {
 		if permit, ok := e.cfg.Limiter.TryAcquire(); ok {
@@ -87,7 +88,7 @@ func (e *engine) awaitPermit(is bool) {
 	e.mu.Unlock()
 }
 
-// startable reports whether a handler could be started, but for the limiter;
+// startable reports whether a handler could be started if the limiter admits it;
 // if not, after how long it could be (0: when something changes). The caller
 // holds mu.
 func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
@@ -104,8 +105,8 @@ func (e *engine) startable(now time.Time) (ok bool, wait time.Duration) {
 	return false, 0
 }
 
-// next takes the message that is to run now, with a permit of its own limiter
-// if it has one. Lanes whose limiter refuses stand aside.
+// next starts the message whose turn it is, with a permit of its own limiter if
+// it has one. Lanes whose limiter refuses are parked.
 func (e *engine) next() (job, bool) {
 	for {
 		now := time.Now()
@@ -162,8 +163,8 @@ func (e *engine) chosen(now time.Time) *delivery {
 	}
 }
 
-// head is the lane's delivery that is to run next, or nil. One that has lost its
-// lease ends here. The caller holds mu.
+// head is the lane's delivery to run next, or nil. It ends those that have lost
+// their lease. The caller holds mu.
 func (e *engine) head(l *lane, now time.Time) *delivery {
 	for d := l.first(); d != nil; d = l.first() {
 		if d.ours(now) {
@@ -197,8 +198,8 @@ func (e *engine) start(d *delivery, now time.Time) job {
 	return j
 }
 
-// work runs one message, and goes on with the next one as long as there is one
-// that may start at once. It ends when there is none.
+// work runs one message, and then further ones for as long as one may start at
+// once.
 func (e *engine) work(j job, permit limiter.Permit) {
 	orphaned := false
 	defer func() {
@@ -219,14 +220,14 @@ func (e *engine) work(j job, permit limiter.Permit) {
 		}
 		if j, ok = e.next(); !ok {
 			permit.Cancel()
-			e.wakeDispatch.set() // whatever came between is the dispatcher's to wait for
+			e.wakeDispatch.set() // something has changed: the dispatcher waits for it
 			return
 		}
 	}
 }
 
-// runJob calls the handler and passes on its result, also when the handler
-// ends its goroutine with runtime.Goexit, as a failing test does.
+// runJob calls the handler and passes on its result, even when the handler ends
+// its goroutine with runtime.Goexit, as a failing test does.
 func (e *engine) runJob(j job, permit limiter.Permit, orphaned, more *bool) {
 	call(e.cfg.Trace.Started, StartedInfo{Message: j.m, Run: j.run, Waited: j.waited})
 	var err error
@@ -247,7 +248,7 @@ func (e *engine) runJob(j job, permit limiter.Permit, orphaned, more *bool) {
 	returned = true
 }
 
-// panicked makes a panic the error of its message.
+// panicked turns a panic into the error of its message.
 func (e *engine) panicked(j job, v any, stack []byte) error {
 	e.mu.Lock()
 	e.stats.Panics++

@@ -9,7 +9,7 @@ import (
 )
 
 // drain stops receiving and starting, and nacks what has not started. It returns
-// how many handlers and receives are left to wait for.
+// the numbers of running handlers and of receives under way.
 func (e *engine) drain() (handlers, receives int) {
 	e.tell(limiter.Block{Reason: ByDrain})
 	now := time.Now()
@@ -28,8 +28,9 @@ func (e *engine) drain() (handlers, receives int) {
 	return handlers, receives
 }
 
-// drainLog is where the beginning and the end of the drain are logged. Nobody
-// waits for the drain of a source that has ended, and a host reports its own.
+// drainLog is the logger for the beginning and the end of the drain. It discards
+// them when the source has ended, since nobody waits for that drain, and when
+// there is a host, which reports its own.
 func (e *engine) drainLog(ctx context.Context) *slog.Logger {
 	if ctx.Err() == nil || e.host != nil {
 		return slog.New(slog.DiscardHandler)
@@ -37,11 +38,11 @@ func (e *engine) drainLog(ctx context.Context) *slog.Logger {
 	return e.cfg.Logger.With("consumer", e.cfg.Name)
 }
 
-// releaseChunk is how much a drain returns at most before it lets go of mu.
+// releaseChunk is the most that a drain returns before it unlocks mu.
 const releaseChunk = 256
 
-// releaseWaiting returns what is in hand and does not run, and reports whether it
-// has left some of it for the next call. The caller holds mu.
+// releaseWaiting returns messages that do not run, and reports whether some are
+// left for the next call. The caller holds mu.
 func (e *engine) releaseWaiting(now time.Time) (more bool) {
 	for range releaseChunk {
 		d := e.fresh.first
@@ -53,7 +54,7 @@ func (e *engine) releaseWaiting(now time.Time) (more bool) {
 			return false
 		case d.group == nil:
 			e.release(d, now)
-		default: // in order, whichever has been in hand for longest
+		default: // the whole group, in order
 			for m := d.group.members.first; m != nil; m = d.group.members.next(m) {
 				e.release(m, now)
 			}
@@ -62,8 +63,8 @@ func (e *engine) releaseWaiting(now time.Time) (more bool) {
 	return true
 }
 
-// releaseUnstarted returns what is in hand and was never started, and reports
-// whether it has left some of it for the next call. The caller holds mu.
+// releaseUnstarted returns messages that were never started, and reports whether
+// some are left for the next call. The caller holds mu.
 func (e *engine) releaseUnstarted(now time.Time) (more bool) {
 	for range releaseChunk {
 		if e.fresh.first == nil {
@@ -85,8 +86,8 @@ func (e *engine) release(d *delivery, now time.Time) {
 	}
 }
 
-// waitIdle waits until nothing is in hand, unsettled or being received, and
-// reports whether that came before the timeout.
+// waitIdle waits until nothing is in flight (see atRest), and reports whether
+// that happened before the timeout.
 func (e *engine) waitIdle(timeout <-chan time.Time) bool {
 	for {
 		e.mu.Lock()
@@ -107,7 +108,7 @@ func (e *engine) waitIdle(timeout <-chan time.Time) bool {
 func (e *engine) cancelAll() {
 	e.endPolls()
 	if !e.deadline.IsZero() {
-		return // which has ended the handlers' contexts
+		return // the deadline has ended the handlers' contexts
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -116,7 +117,7 @@ func (e *engine) cancelAll() {
 	}
 }
 
-// abandon leaves the handlers that still run on their own, and returns their
+// abandon stops waiting for the handlers that still run, and returns their
 // messages' ids. Their permits stay taken until they return.
 func (e *engine) abandon() (ids []string) {
 	now := time.Now()

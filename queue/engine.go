@@ -12,11 +12,11 @@ import (
 )
 
 // An engine is one Run of a consumer. Consumer.mu guards its fields below the
-// line. Its contexts say what ends when: starts when the drain begins, polls
-// when its time is over, calls when Run gives up.
+// line. Its contexts end in turn: starts when the drain begins, polls when
+// DrainTimeout is over, calls when Run gives up.
 type engine struct {
 	*Consumer
-	until    context.Context // Run's own: nothing starts once it is done, even before the drain begins
+	until    context.Context // Run's context: nothing starts once it is done, even before the drain begins
 	base     context.Context // the values of Run's context, without its end
 	handlers context.Context // for handlers: base, until the host's deadline
 	starts   context.Context // for waiting on limits, and for receives that can stop without risk
@@ -25,11 +25,11 @@ type engine struct {
 	endStart context.CancelFunc
 	endPolls context.CancelFunc
 	endCalls context.CancelFunc
-	spare    chan func()   // to goroutines that have made a call and can make another one
+	spare    chan func()   // to idle goroutines that make calls to the source
 	finished chan struct{} // closed when the source has ended and nothing is left
 	host     host.Host     // nil: none
 	deadline time.Time     // the host's, for handlers; zero: none
-	telling  time.Duration // a handler that the deadline ends sooner than this says nothing
+	telling  time.Duration // the error of a handler that the deadline ends sooner than this is ignored
 	policy   judge.Policy
 	guard    *judge.Guard   // nil: dead letters are not rationed
 	wg       sync.WaitGroup // every goroutine of the run, but handlers that were abandoned
@@ -42,10 +42,10 @@ type engine struct {
 	ledger
 
 	ladder      ladder             // how many receives may be in flight
-	asking      context.Context    // for asking the limits: until the first message of an outage is held
+	asking      context.Context    // for waiting on the limits: until the first message of an outage is held
 	interrupt   context.CancelFunc // ends it
 	wantedSince time.Time          // since when a receive has been wanted; zero if none is
-	wakesAt     time.Time          // when the intake will wake by itself; zero: it won't
+	wakesAt     time.Time          // when the intake's timer fires; zero: it is not set
 	limited     bool               // the intake waits for the limits to admit more
 	failures    int                // receives that failed in a row
 	idles       int                // receives that came back empty at once, in a row
@@ -54,19 +54,19 @@ type engine struct {
 
 	awaitsPermit bool // a start waits for the limits; without look-ahead only
 
-	down       bool      // the limits admit single probes, as last asked
+	down       bool      // the limits admitted only single probes when last checked
 	heldLimit  int       // how many may be held in the present outage
-	holdsSince time.Time // since when any have been
-	freshAt    time.Time // when one more fresh message may be received though so many are
-	freshGood  time.Time // when the last fresh message started that has succeeded
-	leeway     int       // so many more fresh messages may fail in a row before it is an outage
+	holdsSince time.Time // since when any have been held
+	freshAt    time.Time // when one more fresh message may be received although heldMost messages are held
+	freshGood  time.Time // start of the last fresh message that succeeded
+	leeway     int       // how many more fresh messages may fail in a row before it is an outage
 	pace       pace
 	pending    map[batchKey]*batch // results waiting to be settled, by call
-	full       *batch              // batches to be sent when mu is let go of, linked
-	ends       []EndedInfo         // what Trace is told then
-	retrying   heap[*delivery]     // results whose call failed, by when it is made again
+	full       *batch              // batches to send after unlocking mu, linked
+	ends       []EndedInfo         // to report to Trace after unlocking mu
+	retrying   heap[*delivery]     // results whose call failed, by the time of the next try
 	nextKeep   time.Time           // when the lease loop will look again
-	nextFlush  time.Time           // when the flush loop will; zero: when it is woken
+	nextFlush  time.Time           // the same for the flush loop; zero: when it is woken
 
 	draining, eof, isFinished bool
 	fatal                     error
@@ -103,8 +103,8 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		},
 	}
 	if e.host != nil {
-		e.policy.MaxOrdered, e.policy.GiveUp = 0, 0 // since when a message has failed is not known
-		e.base = host.NewContext(e.base, nil)       // it is not the host of consumers that handlers run
+		e.policy.MaxOrdered, e.policy.GiveUp = 0, 0 // a host does not know since when a message has failed
+		e.base = host.NewContext(e.base, nil)       // consumers that handlers run do not have this host
 	}
 	e.handlers = e.base
 	switch {
@@ -123,8 +123,8 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 
 // ----- deliveries come and go -----
 
-// accept takes a delivery in, and reports whether its message is new in hand. d
-// is zero; own is the message's own limiter, if it has one. The caller holds mu.
+// accept adds a delivery, and reports whether its message is new. d is zero; own
+// is the message's own limiter, if it has one. The caller holds mu.
 func (e *engine) accept(d *delivery, m *Message, own limiter.Limiter, now time.Time) bool {
 	if m.ReceivedAt.IsZero() {
 		m.ReceivedAt = now
@@ -135,7 +135,7 @@ func (e *engine) accept(d *delivery, m *Message, own limiter.Limiter, now time.T
 			e.supersede(old, m, now)
 			return false
 		}
-		// Its nack has taken effect, whatever becomes of the reply.
+		// Its nack has taken effect, whatever the reply will be.
 		e.end(old, old.settle.outcome, now)
 	}
 	d.msg, d.since, d.spare = m, now, e.mayReturn(m)
@@ -143,22 +143,21 @@ func (e *engine) accept(d *delivery, m *Message, own limiter.Limiter, now time.T
 	first := e.ledger.accept(d, own)
 	e.lease(d, m.LeaseUntil, now)
 	if !m.LeaseUntil.IsZero() && !d.extendAt.Equal(now) && d.extendAt.Equal(m.LeaseUntil) {
-		d.extendAt = now // little is left of it: the reply was slow
+		d.extendAt = now // the reply was slow, and little of the lease is left
 	}
 	e.attend(d)
 	if !first && d.group.unsent > 0 {
-		// The queue has already handed out again what we are still returning,
-		// and d with it: d goes back too, or it would run before the others.
+		// The queue has already redelivered messages that we are still returning,
+		// and d with them: d is returned too, or it would run before the others.
 		e.settle(d, settlement{op: opNack, outcome: Released}, now)
 	}
 	return true
 }
 
-// supersede gives a delivery in hand the newest receipt of its message: the
-// queue has handed it out again, so the older receipt is worth nothing. The
-// work goes on, and is not done twice. A handler whose lease had run out has
-// its context ended all the same, but its result counts, since the message is
-// ours again.
+// supersede gives a delivery the newest receipt of its message: the queue has
+// redelivered the message, so the older receipt is worthless. The work continues,
+// and is not done twice. A handler whose lease had run out has its context ended
+// all the same, but its result counts, since the message is ours again.
 func (e *engine) supersede(d *delivery, m *Message, now time.Time) {
 	e.stats.Superseded++
 	if e.cfg.Trace.Ended != nil {
@@ -176,7 +175,7 @@ func (e *engine) supersede(d *delivery, m *Message, now time.Time) {
 	}
 }
 
-// end brings a delivery to its outcome. The caller holds mu.
+// end ends a delivery with its outcome. The caller holds mu.
 func (e *engine) end(d *delivery, o Outcome, now time.Time) {
 	from, crowded := d.state, e.unsettled() >= e.maxUnsettled()
 	e.stats.add(o)
@@ -199,14 +198,14 @@ func (e *engine) end(d *delivery, o Outcome, now time.Time) {
 	if e.cfg.Trace.Ended != nil {
 		e.ends = append(e.ends, EndedInfo{Message: d.msg, Outcome: o, Err: d.err})
 	}
-	// A result that is confirmed makes room only when there were too many.
+	// A confirmed result makes room only when there were too many.
 	if from != handing && from != settling || crowded || e.draining || e.eof {
 		e.changed(now)
 	}
 }
 
-// unlock lets go of mu, and then does what could not be done under it: it sends
-// the batches that have become full, and tells Trace what has ended.
+// unlock unlocks mu, and then does what must not be done under it: it sends the
+// batches that have become full, and reports ended deliveries to Trace.
 func (e *engine) unlock() {
 	full, ends := e.full, e.ends
 	e.full, e.ends = nil, nil
@@ -223,14 +222,14 @@ func (e *engine) unlock() {
 }
 
 // calling runs f, which makes a call to the source, in a goroutine of its own.
-// One that has made its call waits for the next one until Run gives up: an SDK's
-// calls need a deep stack, and growing a new one for each of them costs more than
-// all that the engine does.
+// Such a goroutine waits for further calls until Run gives up: an SDK's calls
+// need a deep stack, and growing a new one for each of them costs more than
+// everything else in the engine.
 func (e *engine) calling(f func()) {
 	select {
 	case e.spare <- f:
 		return
-	default: // none is spare
+	default: // none is idle
 	}
 	e.wg.Go(func() {
 		for {
@@ -244,30 +243,31 @@ func (e *engine) calling(f func()) {
 	})
 }
 
-// inHand counts what is received and not finished.
+// inHand counts the deliveries that are received and not finished.
 func (e *engine) inHand() int { return e.fresh.n + e.kept.n + e.busy.n }
 
-// unsettled counts what is finished and not confirmed.
+// unsettled counts the deliveries that are finished and not confirmed.
 func (e *engine) unsettled() int { return e.out.n }
 
-// waiting counts what has not been started.
+// waiting counts the deliveries that have not been started.
 func (e *engine) waiting() int { return e.fresh.n }
 
-// holding counts what waits to run again.
+// holding counts the deliveries that wait to run again.
 func (e *engine) holding() int { return e.kept.n }
 
-// maxUnsettled bounds the results that wait to be confirmed: at least twice as
-// many as full speed has in flight, so that only a source that stops confirming
+// maxUnsettled bounds the results that wait to be confirmed. It is at least twice
+// the number in flight at full speed, so that only a source that stops confirming
 // them stops the intake.
 func (e *engine) maxUnsettled() int {
 	return max(100, 10*e.capacity, e.pace.last.unsettled)
 }
 
-// demand counts what will take a permit as soon as it can. What waits behind
-// the first of its group is left out, or one slow group would keep the other
-// groups' slots empty, unless it is more than a full receive for each slot. So are
-// suspects, which come after fresh messages, unless there is no look-ahead: then they
-// take the slot that a fresh message would be received for.
+// demand counts the messages that will take a permit as soon as they can.
+// Messages behind the first of their group are left out, or one slow group would
+// keep the other groups' slots empty, unless there are more than a full receive
+// for each slot. Suspects are left out too, since they start after fresh
+// messages, unless there is no look-ahead: then they take the slot that a fresh
+// message would be received for.
 func (e *engine) demand() int {
 	again := e.count[due] - e.stalled
 	if !e.cfg.NoLookAhead {
@@ -276,10 +276,11 @@ func (e *engine) demand() int {
 	return e.waiting() - e.parked - min(e.count[behind], (batchSize-1)*(e.capacity+e.holding())) + again + e.asked
 }
 
-// onlyAgain reports whether all that could start has failed before. Then one fresh
-// message is wanted, even if there are permits for none: else what fails each time
-// takes them all, and nothing shows that only that fails. Without look-ahead it needs a
-// free slot, which the others must not take meanwhile. The caller holds mu.
+// onlyAgain reports whether every message that could start has failed before.
+// Then one fresh message is wanted, even if there are no permits for it:
+// otherwise messages that fail each time take all permits, and nothing shows that
+// only they fail. Without look-ahead it needs a free slot, which the others must
+// not take meanwhile. The caller holds mu.
 func (e *engine) onlyAgain() bool {
 	if e.cfg.NoLookAhead && !e.awaitsPermit {
 		return false
@@ -292,7 +293,8 @@ func (e *engine) slots() int {
 	return max(0, e.capacity-e.orphans)
 }
 
-// changed wakes those who wait for less in hand. The caller holds mu.
+// changed wakes the loops that wait for fewer messages in flight. The caller
+// holds mu.
 func (e *engine) changed(now time.Time) {
 	if e.draining || e.eof {
 		e.wakeRun.set()
@@ -304,12 +306,13 @@ func (e *engine) changed(now time.Time) {
 	e.nudgeIntake(now)
 }
 
-// atRest reports whether nothing is in hand, unsettled or being received.
+// atRest reports whether nothing is in flight: received, unsettled or being
+// received.
 func (e *engine) atRest() bool { return e.inHand()+e.out.n+len(e.receiving) == 0 }
 
-// audited panics when the ledger differs from a recount. With much in it, or after
-// many steps, only some are looked at, or a test would take time in the square of
-// that.
+// audited panics when the ledger differs from a recount. With many deliveries, or
+// after many steps, it recounts only now and then, or a test would take time
+// quadratic in their number.
 func (e *engine) audited() {
 	e.steps++
 	every := 1
@@ -327,8 +330,8 @@ func (e *engine) audited() {
 	}
 }
 
-// snapshot adds what is going on now. The caller holds mu; limits is what
-// Blocked of the limits reports.
+// snapshot adds the present state. The caller holds mu; limits is the Block that
+// the limits report.
 func (e *engine) snapshot(s *Stats, limits limiter.Block) {
 	s.InHand, s.Unsettled = e.inHand(), e.unsettled()
 	s.Waiting, s.Running, s.Held = e.waiting(), e.count[running], e.holding()

@@ -51,7 +51,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	d := j.d
 	if err != nil {
 		e.guard.Returned(now)
-		d.failures = max(0, d.failures-1) // it is to fail once more before it gets here again
+		d.failures = max(0, d.failures-1) // it must fail once more before it is handed over again
 	}
 	switch {
 	case d.lost:
@@ -60,7 +60,7 @@ func (e *engine) handOver(j job, reason string, cause error) {
 	case err != nil && d.group != nil && e.policy.Stays(&judge.Facts{
 		Ordered: true, Draining: e.draining, Held: j.heldFor(now), InHand: now.Sub(m.ReceivedAt),
 	}, retryIn):
-		e.hold(d, now, retryIn, true, false) // those behind it lose no receives
+		e.hold(d, now, retryIn, true, false) // messages behind it use up no receives
 	case err != nil:
 		e.returnGroup(d, now)
 		e.settle(d, settlement{op: opNack, delay: retryIn, outcome: Retried}, now)

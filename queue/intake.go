@@ -10,9 +10,9 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/limits"
 )
 
-// nudgeIntake wakes the intake if there is something new to do. The caller
-// holds mu. It is called for every message, so it is cheap, and does not wake
-// the intake for what its timer will wake it for anyway.
+// nudgeIntake wakes the intake if there is something new to do. The caller holds
+// mu. It is called for every message, so it is cheap, and does not wake the
+// intake early for work that its timer will wake it for anyway.
 func (e *engine) nudgeIntake(now time.Time) {
 	p := e.plan(now)
 	sooner := p.wait > 0 && (e.wakesAt.IsZero() || now.Add(p.wait).Before(e.wakesAt))
@@ -21,15 +21,15 @@ func (e *engine) nudgeIntake(now time.Time) {
 	}
 }
 
-// limitsRecheck is how long the intake waits when all that the limits admit is
-// spoken for, and nothing happens.
+// limitsRecheck is how long the intake waits, if nothing happens, when everything
+// that the limits admit is already planned for.
 const limitsRecheck = time.Second
 
-// intake is the loop that decides when to receive, and how much. It ends when
-// the drain begins or the source has ended.
+// intake is the loop that decides when to receive, and how many messages. It ends
+// when the drain begins or the source has ended.
 func (e *engine) intake() {
 	timer := newTimer()
-	var short time.Time // since when the limits have admitted less than is worth a call
+	var short time.Time // since when the limits have admitted too few messages to be worth a call
 	for {
 		down := probing(e.limits)
 		now := time.Now()
@@ -77,22 +77,22 @@ func (e *engine) intake() {
 		if block.Reason != "" {
 			e.tell(block)
 		}
-		// What is in hand and due will take its permits first, so the limits are
-		// asked for that and for what is wanted on top of it.
+		// Buffered messages that may start will take their permits first, so the
+		// limits must admit those and the wanted ones on top.
 		n, err := before+p.ask, error(nil)
 		wait, ahead := time.Duration(0), false
 		if only {
 			wait, ahead = aheadOf(block, now.Add(p.look.horizon))
 		}
 		switch {
-		case p.probe && down: // it takes its turn whenever the limits admit one
+		case p.probe && down: // a probe takes its turn whenever the limits admit one
 		case ahead && wait > 0:
 			if !e.wakeIntake.sleep(e.starts, timer, min(wait, limitsRecheck)) {
 				return
 			}
 			continue
 		case ahead:
-			n = before + 1 // it takes turns with those that have failed
+			n = before + 1 // it alternates with messages that have failed
 		default:
 			n, err = e.ready(asking, before+p.ask, p.look.horizon, holds)
 		}
@@ -116,17 +116,17 @@ func (e *engine) intake() {
 		p = e.plan(now)
 		ask := min(p.ask, n-e.demand())
 		if p.probe || ask < 1 && e.onlyAgain() {
-			ask = 1 // it takes turns with those that are held
+			ask = 1 // it alternates with held messages
 		}
 		wait = 0
 		switch {
 		case p.ask == 0: // something has changed meanwhile
 			e.mu.Unlock()
 			continue
-		case ask < 1: // it is all for what is in hand or asked for
+		case ask < 1: // all of it is for messages buffered or asked for
 			short = time.Time{}
 			wait = limitsRecheck
-		case ask < min(p.ask, p.look.worth): // let it become more
+		case ask < min(p.ask, p.look.worth): // wait for more
 			if short.IsZero() {
 				short = now
 			}
@@ -151,12 +151,12 @@ func (e *engine) intake() {
 	}
 }
 
-// aheadOf reports whether a message may be received ahead of the end of a block,
-// and after how long: when it is over by then. It may not where nothing is known of that
-// end, as in an outage.
+// aheadOf reports whether a message may be received before a block ends, and
+// after how long: so that the block is over when it arrives. It may not when the
+// end is unknown, as in an outage.
 func aheadOf(b limiter.Block, then time.Time) (wait time.Duration, ok bool) {
 	switch {
-	case b.Reason == "": // the limits say how many may start
+	case b.Reason == "": // not blocked: the limits report how many may start
 		return 0, false
 	case b.Until.IsZero():
 		return 0, !b.Reason.Outage()
@@ -164,12 +164,13 @@ func aheadOf(b limiter.Block, then time.Time) (wait time.Duration, ok bool) {
 	return max(0, b.Until.Sub(then)), b.Reason == limiter.ByPause || !b.Reason.Outage()
 }
 
-// errNotReady says that it is time to look again whether there is an outage.
+// errNotReady means that the intake must check again whether there is an outage.
 var errNotReady = errors.New("queue: not ready")
 
-// ready asks the limits how many messages could start. While messages are held it
-// does not wait for long, and when the first one is held not at all: should the
-// breaker open meanwhile, they have its probes.
+// ready waits until the limits admit messages, and returns how many could start.
+// While messages are held it waits only briefly, and stops waiting when the first
+// one is held: should the breaker open meanwhile, its probes are for the held
+// messages.
 func (e *engine) ready(ctx context.Context, most int, within time.Duration, holds bool) (int, error) {
 	if holds {
 		var cancel context.CancelFunc

@@ -5,27 +5,25 @@ import (
 	"time"
 )
 
-// A ladder limits the receives in flight to as many as raise the throughput. Each
-// rung allows twice as many as the one below; the lowest allows what fills all
-// slots at once, which needs no proof. While all the receives that its rung allows
-// are in flight, the ladder tries the next rung, first at once and then less and
-// less often, and keeps it if receives there take no longer than by the square root
-// of how many more there are: twice as many then bring at least 1.4 times as much.
-// A network's round-trip does not depend on how many share it, so over a long one
-// the ladder is climbed as quickly as receives return. Where the server or this
-// process has no more to give, receives only take longer.
+// A ladder limits the receives in flight to the number that still raises the
+// throughput. Each rung allows twice as many as the one below; the lowest allows
+// enough to fill all slots at once, which needs no proof. While all the receives
+// that its rung allows are in flight, the ladder tries the next rung, at once at
+// first and then less and less often. It keeps the rung if receives there take
+// longer by at most the square root of the increase in their number: twice as
+// many then bring at least 1.4 times as much. A network's round-trip does not
+// depend on how many receives share it, so over a long one the ladder is climbed
+// as quickly as receives return. Where the server or this process is at its
+// limit, receives only take longer.
 //
-// Up to its rung's limit the ladder follows what receives bring: one more is
-// allowed after each full one, as long as the messages wanted need it; one less
-// when one brings a single message and fewer would do; and a single long poll when
-// the queue is empty.
+// See landed for the number of receives up to the rung's limit.
 //
-// All methods are called under Consumer.mu; the zero ladder is ready.
+// All methods are called under Consumer.mu; the zero ladder is ready for use.
 type ladder struct {
 	limit int // receives in flight; 0 is 1
 
 	rung    int           // in use
-	base    int           // has proved its worth: rung or, during a trial, one beside it
+	base    int           // the rung last proved: rung or, during a trial, a neighbour of it
 	trips   roundTrips    // on rung, of receives that began at from or later
 	from    time.Time     //
 	prior   roundTrips    // on base, before the trial
@@ -40,19 +38,20 @@ const (
 	minSpan = 50 * time.Millisecond
 
 	// nearTrip is a round-trip so short that other processes and the opening of
-	// connections may matter more than how many receives there are. The first
-	// minSpan is then left out, a verdict needs manyTrips, and a rung has to win
-	// twice, once against what was before and once against what comes after.
+	// connections may matter more than the number of receives. Then the first
+	// minSpan is left out, a verdict needs manyTrips, and a rung has to win
+	// twice: once against the period before and once against the one after.
 	nearTrip  = 12 * time.Millisecond
 	manyTrips = 16
 	fewTrips  = 4
 
-	// leastMore is how many times as many receives must have been in flight, on
-	// average: the first ones on a rung still meet what the rung below has caused.
+	// leastMore is the factor by which more receives must have been in flight, on
+	// average: the first ones on a rung still suffer from the load of the rung
+	// below.
 	leastMore = 1.5
 
-	// maxPause is the longest time between trials. A rung is compared with the one
-	// below that often as well, and what is known is good for as long.
+	// maxPause is the longest time between trials. It is also how often a rung is
+	// compared with the one below, and how long measurements stay valid.
 	maxPause = 10 * time.Second
 
 	maxRung = 20
@@ -67,7 +66,7 @@ func (l *ladder) restart() { l.limit = 1 }
 // halve allows half as many: a receive has failed.
 func (l *ladder) halve() { l.limit /= 2 }
 
-// An arrival is a receive that brought something.
+// An arrival is a receive that returned messages.
 type arrival struct {
 	asked, got int
 	took       time.Duration
@@ -77,7 +76,11 @@ type arrival struct {
 	look       outlook
 }
 
-// landed notes a receive that brought something.
+// landed records a receive that returned messages. Up to its rung's limit the
+// ladder follows the receives: it allows one more after each full one, as long as
+// the wanted messages need it; one less when a receive returns a single message
+// and fewer receives would do; and a single long poll when the queue is empty
+// (restart).
 func (l *ladder) landed(now time.Time, r arrival) {
 	if r.got >= batchSize {
 		l.full(now, r)
@@ -88,17 +91,17 @@ func (l *ladder) landed(now time.Time, r arrival) {
 	case r.got >= r.asked: // the queue may hold more than one receive at a time brings
 		l.limit = min(l.limit+1, most, receivesFor(r.slots+r.look.starved))
 	case r.got == 1 && l.limit > receivesFor(r.slots+r.look.limited):
-		l.limit-- // the queue runs dry: fewer would bring as much
+		l.limit-- // the queue runs dry: fewer would return as much
 	}
 }
 
-// receivesFor is how many receives so many messages may need.
+// receivesFor is how many receives that many messages may need.
 func receivesFor(messages int) int { return messages/batchSize + 1 }
 
 // most is how many receives the rung allows.
 func (l *ladder) most(slots int) int { return max(2, receivesFor(slots)) << l.rung }
 
-// full notes a full receive, and begins or ends a trial.
+// full records a full receive, and begins or ends a trial.
 func (l *ladder) full(now time.Time, r arrival) {
 	if l.trips.n > 0 && now.Sub(l.trips.until) > maxPause {
 		l.use(l.base, now, r)
@@ -113,7 +116,7 @@ func (l *ladder) full(now time.Time, r arrival) {
 	}
 	near := min(l.trips.mean, l.least) < math.Log(float64(nearTrip)) || l.trips.mean > l.least+0.1
 	if r.inFlight < most || span < minSpan || l.trips.n < fewTrips || near && l.trips.n < float64(max(manyTrips, 2*most)) {
-		return // there is nothing to tell yet, or it is not the ladder that limits the receives
+		return // too early to judge, or the ladder is not the limit
 	}
 	if l.rung > l.base && (span < l.pause/2 || l.trips.inFlight < leastMore*l.prior.inFlight) {
 		return
@@ -152,8 +155,8 @@ func (l *ladder) full(now time.Time, r arrival) {
 	}
 }
 
-// use changes the rung. On a lower one, the receives that begin at once are still
-// slowed down by those that were in flight before.
+// use changes the rung. On a lower rung, the receives that begin at once are
+// still slowed down by those that were in flight before.
 func (l *ladder) use(rung int, now time.Time, r arrival) {
 	if rung < l.rung {
 		l.from = now.Add(2 * r.took)
@@ -161,8 +164,8 @@ func (l *ladder) use(rung int, now time.Time, r arrival) {
 	l.rung, l.trips = rung, roundTrips{}
 }
 
-// roundTrips is what is known of the round-trips of full receives. Logarithms are
-// averaged, so that a stall of the network or of this machine counts for one.
+// roundTrips has the statistics of the round-trips of full receives. It averages
+// logarithms, so that a stall of the network or of this machine counts only once.
 type roundTrips struct {
 	n, mean, variance float64 // of their logarithms
 	inFlight          float64 // mean
@@ -182,8 +185,8 @@ func (t *roundTrips) add(now time.Time, r arrival) {
 	average(&t.inFlight, float64(r.began), t.n)
 }
 
-// worth reports whether so many receives bring enough more than those of a lower
-// rung to be worth it: by a standard error, for the round-trips may differ.
+// worth reports whether the receives of this rung return enough more than those
+// of a lower rung, with a margin of a standard error, since round-trips vary.
 func (t roundTrips) worth(lower roundTrips) bool {
 	doubt := math.Sqrt(t.variance/t.n + lower.variance/lower.n)
 	return t.mean+doubt < lower.mean+math.Log(t.inFlight/lower.inFlight)/2

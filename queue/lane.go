@@ -9,16 +9,15 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
-// A lane is what is in hand that needs the same limiter of its own
-// ([Config.LimiterFor]). Messages without one share a lane. Lanes take turns,
-// and one whose limiter refuses stands aside, so that it never keeps the others
-// waiting. What stands aside is parked: it is leased, and no longer counts as
-// something that will take a slot soon. The first block of fields is the
-// ledger's.
+// A lane holds the deliveries that share a limiter of their own
+// ([Config.LimiterFor]). Messages without one share a lane. Lanes take turns, and
+// a lane whose limiter refuses stands aside, so that it never keeps the others
+// waiting. Its messages are then parked: they are leased, and no longer count as
+// messages that will take a slot soon. The first block of fields is the ledger's.
 type lane struct {
-	own        limiter.Limiter // with the breaker and the pace of its key; nil: none but the consumer's
-	key        any             // the identity of the one that Config.LimiterFor has returned
-	members    int             // deliveries that have not ended
+	own        limiter.Limiter // with the breaker and the pace of its key; nil: only the consumer's
+	key        any             // the identity of the limiter that Config.LimiterFor returned
+	members    int             // its deliveries that have not ended
 	fresh      list            // queued ones
 	again      list            // due ones
 	doubted    list            // due suspects
@@ -30,13 +29,13 @@ type lane struct {
 
 	stop     context.CancelFunc // aside: ends that goroutine
 	until    time.Time          // aside: until when own refuses, as far as it knows
-	refusals int                // in a row, each after own had said that it would admit
+	refusals int                // in a row, each after own had reported that it would admit
 
 	results judge.Comparison // of its messages, if it has a limiter of its own
 
-	starts   float64 // since counting, which is moved so that they are of the last minute or so
+	starts   float64 // since counting, which moves on so that they cover the last minute or so
 	counting time.Time
-	returns  time.Time // when the last message that was returned for want of room is to come back
+	returns  time.Time // when the last message returned for lack of room is to come back
 }
 
 func newLane(own limiter.Limiter, perAgain int) lane {
@@ -46,9 +45,9 @@ func newLane(own limiter.Limiter, perAgain int) lane {
 // ready counts the deliveries that may start when the lane has its turn.
 func (l *lane) ready() int { return l.fresh.n + l.again.n + l.doubted.n }
 
-// first is the delivery to start when the lane has its turn, or nil. Fresh ones come
-// first, so that messages that are refused each time they run again keep them neither
-// from running nor from showing that all is well.
+// first is the delivery to start when the lane has its turn, or nil. Fresh ones
+// start first, so that messages that are refused each time they run again can
+// neither block them nor hide that they succeed.
 func (l *lane) first() *delivery {
 	switch {
 	case l.doubted.first != nil && (l.precedence.sinceSuspect >= freshPerSuspect || l.fresh.first == nil && l.again.first == nil):
@@ -59,11 +58,11 @@ func (l *lane) first() *delivery {
 	return l.fresh.first
 }
 
-// A precedence says what comes first among what may start in a lane.
+// A precedence decides which delivery of a lane starts first.
 type precedence struct {
-	perAgain     int // others that start for each that is due, and no suspect, if there are any
-	sinceAgain   int // starts since the last one of such
-	sinceSuspect int // starts since the last one of a suspect
+	perAgain     int // other messages that start for each due one that is no suspect
+	sinceAgain   int // starts since the last due one
+	sinceSuspect int // starts since the last suspect
 }
 
 // started counts a start.
@@ -78,16 +77,16 @@ func (p *precedence) started(again, suspect bool) {
 	}
 }
 
-// Where there are others, so many start for each delivery that is due, and for each
-// suspect, which mostly would fail once more. A host has a few messages, and waits for
-// all of them.
+// If there are other messages, this many of them start for each delivery that is
+// due, and for each suspect, which would mostly fail once more. A host has few
+// messages, and waits for all of them.
 const (
 	freshPerAgain     = 4
 	freshPerAgainHost = 1
 	freshPerSuspect   = 19
 )
 
-// laneOf returns the lane for messages with that limiter of their own.
+// laneOf returns the lane of the messages with that limiter.
 func (g *ledger) laneOf(own limiter.Limiter) *lane {
 	if own == nil {
 		return &g.plain
@@ -103,7 +102,7 @@ func (g *ledger) laneOf(own limiter.Limiter) *lane {
 	return l
 }
 
-// turns is a circle of lanes with something that may try to start.
+// turns is a circle of the lanes that have something that may start.
 type turns struct{ last *lane }
 
 // add lets l have a turn after all others. It does nothing when l has one.
@@ -119,8 +118,8 @@ func (t *turns) add(l *lane) {
 	t.last = l
 }
 
-// first is the lane whose turn it is, or nil. Lanes with nothing to start lose
-// theirs.
+// first is the lane whose turn it is, or nil. It drops lanes with nothing to
+// start.
 func (t *turns) first() *lane {
 	for t.last != nil {
 		l := t.last.next
@@ -143,11 +142,12 @@ func (t *turns) drop() {
 	l.next = nil
 }
 
-// ours reports whether the lease holds, as far as the clock says.
+// ours reports whether the lease still holds, by our clock.
 func (d *delivery) ours(now time.Time) bool { return d.leaseUntil.IsZero() || now.Before(d.leaseUntil) }
 
-// standAside keeps a lane whose limiter refuses, until then as far as it knows,
-// from having turns until it admits again. The caller holds mu.
+// standAside parks a lane whose limiter refuses, until then as far as the limiter
+// knows, and lets it have turns when the limiter admits again. The caller holds
+// mu.
 func (e *engine) standAside(l *lane, until, now time.Time) {
 	if l.aside || l.members == 0 || e.draining {
 		return
@@ -158,7 +158,7 @@ func (e *engine) standAside(l *lane, until, now time.Time) {
 	l.stop = stop
 	pause := time.Duration(0)
 	if l.refusals++; l.refusals > 1 {
-		pause = min(time.Millisecond<<min(l.refusals-2, 10), longestRefusal) // others are quicker
+		pause = min(time.Millisecond<<min(l.refusals-2, 10), longestRefusal) // others took the permits first
 	}
 	e.wg.Go(func() {
 		defer stop()
@@ -168,8 +168,8 @@ func (e *engine) standAside(l *lane, until, now time.Time) {
 	e.changed(now)
 }
 
-// longestRefusal is how long a lane waits at most although its limiter says
-// that it admits: it has waiters elsewhere that come first.
+// longestRefusal is the longest that a lane waits although its limiter reports
+// that it admits: waiters elsewhere come first.
 const longestRefusal = 100 * time.Millisecond
 
 // awaitLane waits until the lane's limiter admits again, and then lets the lane
@@ -186,8 +186,8 @@ func (e *engine) awaitLane(ctx context.Context, l *lane, pause time.Duration) {
 		if err == nil {
 			break
 		}
-		// Only a foreign limiter fails for another reason, and that of a key for
-		// which a Keyed can't make one.
+		// Only a limiter of another package fails for another reason, or a key
+		// for which a Keyed can't make a limiter.
 		e.failed("ready", err, time.Second)
 		if failures++; failures > maxUnasked {
 			e.refuseLane(l, err)
@@ -206,11 +206,11 @@ func (e *engine) awaitLane(ctx context.Context, l *lane, pause time.Duration) {
 	e.unlock()
 }
 
-// maxUnasked is how often a lane's limiter may fail to say when it admits
-// before its messages are returned: they must not stay in hand for ever.
+// maxUnasked is how often Ready of a lane's limiter may fail before the lane's
+// messages are returned: they must not stay buffered forever.
 const maxUnasked = 5
 
-// refuseLane returns what waits for a limiter that fails.
+// refuseLane returns the messages that wait for a limiter that fails.
 func (e *engine) refuseLane(l *lane, err error) {
 	now := time.Now()
 	e.mu.Lock()

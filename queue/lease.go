@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// lease notes until when d is ours, and that it is to be extended at half of
-// that time. The caller holds mu, and calls attend.
+// lease records until when d is leased, and that its lease is to be extended at
+// half of that time. The caller holds mu, and calls attend.
 func (e *engine) lease(d *delivery, until, now time.Time) {
 	d.leaseUntil, d.extendAt = until, time.Time{}
 	if until.IsZero() {
@@ -20,7 +20,7 @@ func (e *engine) lease(d *delivery, until, now time.Time) {
 	}
 }
 
-// attend has the lease loop look at d when something is due for it. The caller
+// attend schedules d's next look by the lease loop, if there is any. The caller
 // holds mu.
 func (e *engine) attend(d *delivery) {
 	at := e.attention(d)
@@ -31,8 +31,8 @@ func (e *engine) attend(d *delivery) {
 	}
 }
 
-// attention is when d's lease is to be extended or ends, or d has been in hand
-// for too long, whichever is first; zero if there is no such time.
+// attention is when d's lease is to be extended or ends, or d has been held for
+// too long, whichever is first; zero if there is no such time.
 func (e *engine) attention(d *delivery) time.Time {
 	if d.lost || d.state == settling {
 		return time.Time{}
@@ -47,9 +47,9 @@ func (e *engine) attention(d *delivery) time.Time {
 	return at
 }
 
-// keepLeases is the loop that extends the leases of all that is in hand, gives
-// up what was lost, and gives back what was held too long. It ends when Run
-// gives up.
+// keepLeases is the loop that extends the leases of all messages in flight, ends
+// deliveries whose lease is lost, and returns messages that were held too long.
+// It ends when Run gives up.
 func (e *engine) keepLeases() {
 	timer := newTimer()
 	for {
@@ -70,10 +70,10 @@ func (e *engine) keepLeases() {
 	}
 }
 
-// lookAfter goes through what is due for the lease loop. It returns what to
-// extend, and sets nextKeep. The caller holds mu.
+// lookAfter handles the deliveries whose time has come in the lease loop. It
+// returns the deliveries to extend, and sets nextKeep. The caller holds mu.
 func (e *engine) lookAfter(now time.Time) (extend []*delivery) {
-	soon := now.Add(e.cfg.Lease / 16) // what is due soon joins the call of what is due now
+	soon := now.Add(e.cfg.Lease / 16) // what is due soon shares the call of what is due now
 	for d, ok := e.watch.top(); ok; d, ok = e.watch.top() {
 		extends := !d.leaseUntil.IsZero() && !d.extending && !d.extendAt.Equal(d.leaseUntil)
 		if early := d.looks.After(now); early {
@@ -97,7 +97,7 @@ func (e *engine) lookAfter(now time.Time) (extend []*delivery) {
 			extend = append(extend, d)
 			e.look(d, e.attention(d))
 		default:
-			e.look(d, e.attention(d)) // it had another state when it was put here
+			e.look(d, e.attention(d)) // its state has changed since it was put here
 		}
 	}
 	// The rest of a group may have been returned after it was looked at.
@@ -118,8 +118,8 @@ func (e *engine) lookAfter(now time.Time) (extend []*delivery) {
 	return extend
 }
 
-// heldUntil is when a message that does not run is given back, whatever it
-// waits for. What waits behind the first of its group goes with it.
+// heldUntil is when a message that does not run is returned, whatever it waits
+// for. The messages behind it in its group are returned with it.
 func (e *engine) heldUntil(d *delivery) (time.Time, bool) {
 	switch ordered := d.group != nil && e.policy.MaxOrdered > 0; {
 	case d.state != queued && d.state != held && d.state != due:
@@ -127,13 +127,13 @@ func (e *engine) heldUntil(d *delivery) (time.Time, bool) {
 	case ordered:
 		return d.msg.ReceivedAt.Add(e.policy.MaxOrdered), true
 	case d.state == queued:
-		// What a host's source would take back has been received all the same.
+		// Returning a message to a host's source would not undo its receive.
 		return d.since.Add(e.cfg.MaxHold), e.host == nil
 	}
 	return d.heldSince.Add(e.cfg.MaxHold), true
 }
 
-// lose gives up a delivery that is no longer ours. The caller holds mu.
+// lose ends a delivery that is no longer ours. The caller holds mu.
 func (e *engine) lose(d *delivery, now time.Time) {
 	e.returnGroup(d, now)
 	switch d.state {
@@ -142,7 +142,7 @@ func (e *engine) lose(d *delivery, now time.Time) {
 		d.cancel(ErrLeaseLost)
 		e.attend(d)
 	case handing:
-		d.lost = true // it ends when the sink has answered
+		d.lost = true // it ends when the sink has returned
 		e.attend(d)
 	default:
 		e.end(d, LostLease, now)
@@ -179,7 +179,7 @@ func (e *engine) extend(ds []*delivery) {
 		case d.state == settling:
 			e.extended(d, now)
 		case d.state == ended || d.lost:
-			// gone meanwhile
+			// ended meanwhile
 		case d.msg.Receipt != copies[i].Receipt:
 			e.attend(d) // a newer delivery has taken over, with a lease of its own
 		case errors.Is(err, ErrLeaseLost):

@@ -20,10 +20,10 @@ import (
 //	                    v
 //	                  ended
 //
-// A delivery that is behind, queued, held or due goes to settling without
-// another run when it has been in hand for too long, or the drain begins. Any
-// delivery ends when its lease is lost: one that runs or is being handed over
-// once that is over, the others at once.
+// A delivery that is behind, queued, held or due goes to settling without another
+// run when it has been kept for too long, or the drain begins. Any delivery ends
+// when its lease is lost: one that is running or handing once that is over, the
+// others at once.
 type state uint8
 
 const (
@@ -31,7 +31,7 @@ const (
 	queued                // waits in its lane for a turn
 	behind                // waits for the first of its ordered group
 	running               // its handler runs
-	held                  // waits in hand until it is due
+	held                  // waits until it is due
 	due                   // was held, and waits in its lane to run again
 	handing               // a copy of it is on its way to the dead-letter sink
 	settling              // its ack or nack is pending, under way, or to be tried again
@@ -47,12 +47,12 @@ func (d *delivery) groupName() string {
 	return d.group.name
 }
 
-// nackSent reports whether the queue has been asked to hand the message out again.
+// nackSent reports whether the nack of the message has been sent.
 func (d *delivery) nackSent() bool { return d.state == settling && d.settle.op == opNack && d.sent }
 
-// A delivery is one message as the engine sees it, from its receive to its
-// outcome. Its fields are guarded by Consumer.mu. Those of the first block are
-// the ledger's: nothing else writes them.
+// A delivery is one message in the engine, from its receive to its outcome. Its
+// fields are guarded by Consumer.mu. Those of the first block are the ledger's:
+// nothing else writes them.
 type delivery struct {
 	state  state
 	lane   *lane
@@ -60,7 +60,7 @@ type delivery struct {
 	links  [links]link
 	apart  bool // held or due: by itself, and not because of an outage
 	counts bool // against the limit of held messages, also while it runs again
-	spare  bool // may be returned unrun when too much is in hand
+	spare  bool // may be returned unrun when there are too many
 	doubt  bool // held or due: a suspect, which fails where others succeed
 	sent   bool // settling: its call has been made, at least once
 	dueAt  int  // position in ledger.holds
@@ -72,7 +72,7 @@ type delivery struct {
 	runs     int       // handlers started, in this delivery
 	cancel   context.CancelCauseFunc
 	lost     bool // the lease ended while the handler ran, or the hand-over was under way
-	orphaned bool // Run has returned: the handler's goroutine is on its own
+	orphaned bool // Run has given up its handler, which still runs
 	err      error
 	failures int          // attempts that the message has failed in, also in earlier deliveries
 	streak   judge.Streak // of failures with the same class
@@ -92,24 +92,24 @@ type delivery struct {
 	resettle bool       // settling: superseded while a call was under way
 }
 
-// A ledger owns every delivery of a run, and every number derived from them.
-// Its methods are the only code that writes them; audit recounts them all. No
-// method takes time in proportion to what is in hand. The caller holds
-// Consumer.mu.
+// A ledger owns every delivery of a run, and every number derived from them. Only
+// its methods write them; audit recounts them all. No method takes time
+// proportional to the number of deliveries. The caller holds Consumer.mu.
 //
 // Its invariants:
 //   - A delivery is in exactly one state, and in the lists and heaps of that
 //     state only. count[s] is how many are in s.
-//   - fresh has all that was not started, kept what waits to run again, busy what
-//     runs, and out the rest; byID has one delivery for each message id.
+//   - fresh has the deliveries that were not started, kept those that wait to run
+//     again, busy those that run, and out the rest; byID has one delivery for
+//     each message id.
 //   - Of an ordered group, members has all deliveries in the order of arrival.
 //     All but the first are behind, unless they have been started or settled.
-//   - A lane has its queued deliveries in fresh, and its due ones in doubted if they
-//     are suspects, in again if not. It is in turns if it does not stand aside and has
-//     any, and then only.
-//   - parked counts the queued deliveries of lanes that stand aside, stalled their due
-//     ones, and suspects the due suspects of all other lanes; apart and counted count
-//     those that are marked so.
+//   - A lane has its queued deliveries in fresh, and its due ones in doubted if
+//     they are suspects, in again if not. It is in turns if and only if it has
+//     any and does not stand aside.
+//   - parked counts the queued deliveries of lanes that stand aside, stalled
+//     their due ones, and suspects the due suspects of all other lanes; apart and
+//     counted count those that are marked apart and counts.
 //   - asked is the sum over the receives under way.
 type ledger struct {
 	fresh, kept, busy, out list
@@ -117,7 +117,7 @@ type ledger struct {
 	count                  [states]int
 	groups                 map[string]*group
 
-	plain    lane          // of all messages without a limiter of their own
+	plain    lane          // of messages without a limiter of their own
 	lanes    map[any]*lane // the others, by key
 	turns    turns         // lanes with something to start
 	crowds   heap[*lane]   // lanes that stand aside, the one with most spares first
@@ -128,18 +128,18 @@ type ledger struct {
 	apart    int
 	counted  int
 
-	complete func(own limiter.Limiter) limiter.Limiter // adds what each key has
+	complete func(own limiter.Limiter) limiter.Limiter // adds the breaker and the pace of the key
 	perAgain int                                       // the precedence of lanes
 
 	holds heap[*delivery] // held ones, by when they are due
-	watch heap[*delivery] // those with leases or limits of holding, by when to look at them
+	watch heap[*delivery] // those with leases or limits of holding, by the time of their next look
 
 	receiving []*poll // receives under way
 	asked     int     // messages that they ask for
 }
 
-// A group is what is in the ledger of one ordered group of messages: the first
-// alone may run.
+// A group is the deliveries of one ordered group of messages: only the first may
+// run.
 type group struct {
 	name    string
 	members list
@@ -180,9 +180,9 @@ func newLedger(complete func(own limiter.Limiter) limiter.Limiter, perAgain int)
 
 // ----- the verbs -----
 
-// accept takes in a new delivery, whose msg is set, for the message's own
-// limiter if it has one. It reports false when the delivery has to wait behind
-// others of its group.
+// accept adds a new delivery, whose msg is set, for the message's own limiter if
+// it has one. It returns false when the delivery has to wait behind others of its
+// group.
 func (g *ledger) accept(d *delivery, own limiter.Limiter) (first bool) {
 	m := d.msg
 	d.lane = g.laneOf(own)
@@ -219,8 +219,7 @@ func (g *ledger) start(d *delivery) {
 	}
 }
 
-// hold keeps a delivery that ran in hand, to run again when d.due has come. A suspect
-// is apart.
+// hold keeps a delivery that ran, to run again at d.due. A suspect is apart.
 func (g *ledger) hold(d *delivery, apart, suspect bool) {
 	d.doubt = suspect
 	d.spare = d.spare || suspect
@@ -235,7 +234,7 @@ func (g *ledger) hold(d *delivery, apart, suspect bool) {
 	}
 }
 
-// limit has d count against the limit of held messages, or no longer.
+// limit sets whether d counts against the limit of held messages.
 func (g *ledger) limit(d *delivery, counts bool) {
 	switch {
 	case counts && !d.counts:
@@ -246,17 +245,17 @@ func (g *ledger) limit(d *delivery, counts bool) {
 	d.counts = counts
 }
 
-// ripen lets held deliveries whose time has come wait to run.
+// ripen makes the held deliveries due whose time has come.
 func (g *ledger) ripen(now time.Time) {
 	for d, ok := g.holds.top(); ok && !d.due.After(now); d, ok = g.holds.top() {
 		g.move(d, due)
 	}
 }
 
-// handOver takes a delivery that ran out of hand, for the dead-letter sink.
+// handOver moves a delivery that ran to handing, for the dead-letter sink.
 func (g *ledger) handOver(d *delivery) { g.move(d, handing) }
 
-// settle takes a delivery out of hand, to be acked or nacked as d.settle says.
+// settle moves a delivery to settling, to be acked or nacked as d.settle says.
 func (g *ledger) settle(d *delivery) {
 	g.move(d, settling)
 	if d.group != nil && d.settle.op == opNack {
@@ -264,7 +263,7 @@ func (g *ledger) settle(d *delivery) {
 	}
 }
 
-// sending notes that the call that settles a delivery is made.
+// sending records that the call that settles a delivery is made.
 func (g *ledger) sending(d *delivery) {
 	if d.group != nil && d.settle.op == opNack && !d.sent {
 		d.group.unsent--
@@ -272,9 +271,9 @@ func (g *ledger) sending(d *delivery) {
 	d.sent = true
 }
 
-// end takes a delivery out of the ledger. It returns the one behind it that now
-// is the first of its group and may start, and the lane if that has become empty
-// while it stood aside.
+// end removes a delivery. It returns the one behind it if that is now the first
+// of its group and may start, and the lane if that has become empty while it
+// stood aside.
 func (g *ledger) end(d *delivery) (next *delivery, left *lane) {
 	if d.state == settling && d.group != nil && d.settle.op == opNack && !d.sent {
 		d.group.unsent--
@@ -303,7 +302,7 @@ func (g *ledger) end(d *delivery) (next *delivery, left *lane) {
 	return next, left
 }
 
-// park makes a lane stand aside: what waits in it gets no turn.
+// park makes a lane stand aside: its deliveries get no turn.
 func (g *ledger) park(l *lane) {
 	l.aside = true
 	g.parked += l.fresh.n
@@ -324,7 +323,7 @@ func (g *ledger) unpark(l *lane) {
 	}
 }
 
-// look has the lease loop look at d then; the zero time: not at all.
+// look schedules d's next look by the lease loop; the zero time: none.
 func (g *ledger) look(d *delivery, at time.Time) {
 	d.looks = at
 	if at.IsZero() {
@@ -334,7 +333,7 @@ func (g *ledger) look(d *delivery, at time.Time) {
 	}
 }
 
-// ask notes that a receive for so many messages begins.
+// ask records that a receive for that many messages begins.
 func (g *ledger) ask(messages int) *poll {
 	p := &poll{asked: messages, at: len(g.receiving)}
 	g.receiving = append(g.receiving, p)
@@ -342,7 +341,7 @@ func (g *ledger) ask(messages int) *poll {
 	return p
 }
 
-// answered notes that a receive has ended.
+// answered records that a receive has ended.
 func (g *ledger) answered(p *poll) {
 	last := len(g.receiving) - 1
 	g.receiving[p.at] = g.receiving[last]
@@ -375,7 +374,7 @@ func (g *ledger) move(d *delivery, to state) {
 	}
 }
 
-// listOf is the list of all deliveries that are in that state or like it.
+// listOf is the list of the deliveries in state s or one that shares its list.
 func (g *ledger) listOf(s state) *list {
 	switch s {
 	case queued, behind:
@@ -390,8 +389,8 @@ func (g *ledger) listOf(s state) *list {
 	return nil
 }
 
-// leave takes d, which is about to change its state, out of what the present
-// one keeps it in.
+// leave removes d, which is about to change its state, from the lists and heaps
+// of the present one.
 func (g *ledger) leave(d *delivery, to state) {
 	l := d.lane
 	switch d.state {
@@ -437,7 +436,7 @@ func (l *lane) dueList(d *delivery) *list {
 	return &l.again
 }
 
-// enter puts d into what its new state keeps it in.
+// enter adds d to the lists and heaps of its new state.
 func (g *ledger) enter(d *delivery) {
 	l := d.lane
 	switch d.state {

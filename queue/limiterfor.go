@@ -11,15 +11,16 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// troubles knows which keys of Config.LimiterFor were active in the last minute, and
-// in trouble: whose last result was a failure downstream. Used under Consumer.mu.
+// troubles tracks the keys of Config.LimiterFor that were active in the last
+// minute, and those that fail: whose last result was a failure downstream. Used
+// under Consumer.mu.
 type troubles struct {
 	keys   map[any]*troubled
 	oldest heap[*troubled]
-	failed int // keys in trouble
+	failed int // keys that fail
 }
 
-// A troubled is what troubles knows of a key.
+// A troubled is the state of one key.
 type troubled struct {
 	key    any
 	until  time.Time // then it is no longer active
@@ -28,12 +29,12 @@ type troubled struct {
 }
 
 const (
-	keyActive    = time.Minute // a key is active for so long after a result, or after a pause of its own
-	leastTrouble = 3           // so many keys in trouble, and half of the active ones, are everybody's trouble
+	keyActive    = time.Minute // how long a key is active after a result, or after its pause
+	leastTrouble = 3           // when this many keys fail, and half of the active ones, the failure concerns all
 )
 
-// result notes a result of a key, which pauses until then if it is in the future.
-// It reports whether a failure concerns the limits for all.
+// result records a result of a key, which is paused until the given time if that
+// is in the future. It reports whether a failure concerns the limits for all.
 func (t *troubles) result(key any, failed bool, paused, now time.Time) (everybody bool) {
 	if t.keys == nil {
 		t.keys = make(map[any]*troubled)
@@ -71,9 +72,9 @@ func (t *troubles) set(k *troubled, failed bool) {
 	k.failed = failed
 }
 
-// limiterOf returns the message's own limiter, if Config.LimiterFor, which must be
-// set, names one. The caller does not hold mu, since the function is the
-// configuration's.
+// limiterOf returns the message's own limiter, if Config.LimiterFor returns one.
+// The field must be set. The caller must not hold mu, since this runs the user's
+// code.
 func (e *engine) limiterOf(m *Message) (own limiter.Limiter, err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -83,7 +84,7 @@ func (e *engine) limiterOf(m *Message) (own limiter.Limiter, err error) {
 	own = e.cfg.LimiterFor(m)
 	switch v := reflect.ValueOf(own); {
 	case own == nil:
-	case nils.Is(own): // a map's answer for an unknown key, for example
+	case nils.Is(own): // a map's value for an unknown key, for example
 		err = fmt.Errorf("queue: Config.LimiterFor: returned a nil %T: for none it must return nil itself", own)
 	case !v.Comparable():
 		err = fmt.Errorf("queue: Config.LimiterFor: a %T can't be told from another: must be comparable, a pointer for example", own)

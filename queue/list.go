@@ -2,10 +2,10 @@ package queue
 
 // A delivery has a link for each list that it can be in at the same time.
 const (
-	inAll    = iota // all that was not started, waits to run again, runs, or is to be settled
+	inAll    = iota // all that were not started, wait to run again, run, or are to be settled
 	inGroup         // its ordered group
 	inLane          // its lane's fresh or due deliveries
-	inSpares        // what may be returned unrun when too much is in hand
+	inSpares        // those that may be returned unrun when there are too many
 	links
 )
 

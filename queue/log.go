@@ -12,8 +12,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/limits"
 )
 
-// A topic is what lines of the log are about that would come too often: each
-// has one line a minute, which counts those that were left out.
+// A topic is a subject of log lines that could come too often: each has one line
+// a minute, with the number of those that were left out.
 type topic uint8
 
 const (
@@ -34,12 +34,12 @@ const (
 
 const quietFor = time.Minute
 
-// A journal knows what was logged of late. Used under Consumer.mu.
+// A journal records what was logged recently. Used under Consumer.mu.
 type journal struct {
 	last    [topics]time.Time
 	omitted [topics]int
 
-	refusing, refused time.Time // since when refusals have been coming, and the last one
+	refusing, refused time.Time // start of the present series of refusals, and the last one
 }
 
 // due reports whether a line about t may be logged, and how many were left out
@@ -53,7 +53,8 @@ func (j *journal) due(t topic, now time.Time) (omitted int, ok bool) {
 	return omitted, true
 }
 
-// refusal notes a refusal, and reports whether they keep coming.
+// refusal records a refusal, and reports whether refusals have continued for
+// quietFor.
 func (j *journal) refusal(now time.Time) bool {
 	if now.Sub(j.refused) > 2*quietFor {
 		j.refusing = now
@@ -94,8 +95,8 @@ func (e *engine) logResult(j *job, f *judge.Facts, v judge.Verdict) {
 	}
 }
 
-// logRefusal logs a refusal and the pace that it led to, and that a rate is set too
-// high if refusals keep coming.
+// logRefusal logs a refusal and the pace that it led to, and that the configured
+// rate is too high if refusals continue.
 func (e *engine) logRefusal(j *job, f *judge.Facts) {
 	limit := e.limits
 	if own := j.d.lane.own; own != nil {
@@ -127,11 +128,12 @@ func (e *engine) logRefusal(j *job, f *judge.Facts) {
 	}
 }
 
-// tooHigh is the share of a rate below which a pace must be for the rate to be set
-// too high. A pace that is learned from refusals with a Retry-After is a little low.
+// tooHigh is the share of the configured rate below which the learned pace shows
+// that the rate is too high. A pace that is learned from refusals with a
+// Retry-After is a little low.
 const tooHigh = 0.82
 
-// pacedTo says what a refusal led to.
+// pacedTo describes the pace that a refusal led to.
 func pacedTo(s limiter.AdaptiveRateStats) string {
 	switch {
 	case s.Mode == limiter.PaceOutage:
@@ -146,7 +148,7 @@ func pacedTo(s limiter.AdaptiveRateStats) string {
 	return "paced to " + perSecond(s.Pace)
 }
 
-// perSecond writes a rate with two digits at least.
+// perSecond formats a rate with at least two digits.
 func perSecond(r float64) string {
 	if r >= 10 {
 		return fmt.Sprintf("%.0f/s", r)
@@ -172,26 +174,26 @@ func (e *engine) failed(op string, err error, retryIn time.Duration) {
 }
 
 const (
-	longUnsettled = time.Second      // results that wait for so long are worth a line in the log
-	longParked    = 10 * time.Second // and so are messages that wait for their own limiters, and keep others waiting
-	longPause     = 5 * time.Minute  // and a pause that lasts for so long
+	longUnsettled = time.Second      // results that wait for this long are worth a line in the log
+	longParked    = 10 * time.Second // and so are messages that wait for their own limiters, and block others
+	longPause     = 5 * time.Minute  // and a pause of this length
 
-	firstReminder = time.Minute // after which a line that nothing is received is repeated
+	firstReminder = time.Minute // after which the line "receiving nothing" is repeated
 	lastReminder  = time.Hour   // doubled each time, up to this
 )
 
-// A standstill is what keeps the consumer from receiving, as last reported.
-// Used under Consumer.mu.
+// A standstill is the block of receiving that was last reported. Used under
+// Consumer.mu.
 type standstill struct {
-	block  limiter.Block // as Trace knows it
+	block  limiter.Block // as reported to Trace
 	since  time.Time
-	logged bool      // the log's last word is that nothing is received,
-	began  time.Time // since then
-	remind time.Time // when it says so again
+	logged bool      // the last line was "receiving nothing",
+	began  time.Time // and this is when it began
+	remind time.Time // when the line is repeated
 	wait   time.Duration
 }
 
-// tell reports a change of what blocks receiving to Trace and log.
+// tell reports a change of the block to Trace and the log.
 func (e *engine) tell(block limiter.Block) {
 	if e.host != nil && block.Reason != "" {
 		e.host.Blocked(block)
@@ -258,8 +260,8 @@ func (e *engine) tell(block limiter.Block) {
 	}
 }
 
-// worthALine reports whether a block is more than the ordinary working of
-// limits, or what is so for a moment now and then.
+// worthALine reports whether a block is neither the ordinary effect of limits nor
+// a short one.
 func worthALine(b limiter.Block, lasts time.Duration, now time.Time) bool {
 	switch b.Reason {
 	case limiter.ByBreaker, limiter.ByValve, ByHeld:

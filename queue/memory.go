@@ -6,14 +6,14 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
-// maxRemembered bounds how many messages a memory has something about.
+// maxRemembered bounds the messages that a memory remembers.
 const maxRemembered = 50_000
 
-// A memory knows of messages that were returned to the queue what the queue's
-// count of receives doesn't say: how many attempts they have failed in. A receive
-// that ended without a run, or in a refusal, is none; a run that is repeated in
-// hand is one without a receive. It forgets what it learned longest ago. Used
-// under Consumer.mu.
+// A memory remembers, for messages that were returned to the queue, what the
+// queue's receive count does not show: how many attempts have failed. A receive
+// that ended without a run, or in a refusal, is no attempt; a run that is
+// repeated without another receive is one. It forgets the least recently updated
+// message first. Used under Consumer.mu.
 type memory struct {
 	by    map[string]*lru.Element
 	order *lru.List // of remembered, the latest last
@@ -34,20 +34,20 @@ func (y *memory) failures(m *Message) (int, judge.Streak) {
 		return max(m.Attempt-1, 0), judge.Streak{}
 	}
 	r := known.Value.(remembered)
-	if 0 < m.Attempt && m.Attempt <= r.receives { // it was redriven, and its count begins again
+	if 0 < m.Attempt && m.Attempt <= r.receives { // it was redriven, and its count has restarted
 		y.forget(m)
 		return m.Attempt - 1, judge.Streak{}
 	}
-	return r.failures + max(m.Attempt-1-r.receives, 0), r.streak // what others received, they may have tried
+	return r.failures + max(m.Attempt-1-r.receives, 0), r.streak // other receivers may have tried it
 }
 
-// note takes note of a message that is returned to the queue.
+// note remembers a message that is returned to the queue.
 func (y *memory) note(m *Message, failures int, streak judge.Streak) {
 	known, ok := y.by[m.ID]
 	r := remembered{id: m.ID, receives: m.Attempt, failures: failures, streak: streak}
 	switch {
 	case m.ID == "" || !ok && failures == m.Attempt && streak == (judge.Streak{}):
-		return // the queue's count says it
+		return // the queue's count is enough
 	case ok:
 		known.Value = r
 		y.order.MoveToBack(known)
@@ -62,7 +62,7 @@ func (y *memory) note(m *Message, failures int, streak judge.Streak) {
 	}
 }
 
-// forget forgets a message that is done.
+// forget removes a message that is done.
 func (y *memory) forget(m *Message) {
 	if known, ok := y.by[m.ID]; ok {
 		y.order.Remove(known)

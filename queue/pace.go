@@ -10,25 +10,26 @@ import (
 //
 // A message is asked for when a slot will be free for it by the time it arrives.
 // A handler that has run for long says little about when it will end, so each
-// running handler counts less the longer it has run (e^-age/memory): what counts
-// is the slots that are turning over. Each of them comes free once in the mean
-// time that handlers count for, which makes a rate. By Little's law the look-ahead
-// is that rate times the round-trip and up to 20 ms, plus one standard deviation.
-// In the long run this is the mean rate, but at any moment it follows the
-// handlers: while slow ones occupy all slots, nothing is asked for ahead of them,
-// however quick the mean is. A second bound, safe, limits the wait where a few
-// handlers take very much longer than the others: no more is asked for than will
-// start, all but surely, before slow handlers have occupied so many slots that a
-// message waits longer than a round-trip and 250 ms. How many receives may be in
-// flight is bounded by the messages wanted, and by a ladder that is climbed only
-// as long as more receives bring more (see ladder). Everything is observed and
-// nothing is configured.
+// running handler counts less the longer it has run (e^-age/memory): only the
+// slots that turn over matter. Each of them comes free once in the mean time that
+// handlers count for, which gives a rate. By Little's law the look-ahead is that
+// rate times the round-trip and up to 20 ms, plus one standard deviation. In the
+// long run this is the mean rate, but at any moment it follows the handlers:
+// while slow ones occupy all slots, nothing is asked for ahead of them, however
+// short the mean time is. A second bound, safe, limits the wait where a few
+// handlers take much longer than the others: it asks for no more than will almost
+// surely start before slow handlers occupy so many slots that a message waits
+// longer than a round-trip and 250 ms. The receives in flight are bounded by the
+// messages wanted, and by a ladder that is climbed only as long as more receives
+// return more messages (see ladder). Everything is observed and nothing is
+// configured.
 //
-// What always holds:
+// Invariants:
 //
 //   - Running, waiting and asked for, together, never exceed the slots and the
-//     look-ahead at the time of asking. A look-ahead that shrinks recalls nothing,
-//     and nothing more is asked for until what is in hand has fallen below it.
+//     look-ahead at the time of asking. A look-ahead that shrinks recalls
+//     nothing, and nothing more is asked for until fewer messages are in flight
+//     than it allows.
 //   - The look-ahead is zero until the first handler has ended.
 //   - Every method takes constant time and allocates nothing.
 
@@ -37,9 +38,9 @@ const (
 	// SQS's limit, and enough to make calls cheap elsewhere.
 	batchSize = 10
 
-	// gatherTime is the most that a free slot waits to be filled by the same
-	// receive as the next one, and what the look-ahead plans for a message to
-	// wait for its slot beyond the round-trip.
+	// gatherTime is how long, at most, a free slot waits to share a receive with
+	// the next one, and how long beyond the round-trip a message may wait for its
+	// slot in the plan of the look-ahead.
 	gatherTime = 20 * time.Millisecond
 
 	// patience is how long a message may wait for its slot beyond the round-trip,
@@ -48,7 +49,7 @@ const (
 
 	// deviations is how many standard deviations more slow handlers than expected
 	// the safe look-ahead allows for. A normal distribution would need 2.3 for 99
-	// of 100; where a few slots turn over, the tail is longer.
+	// of 100; where few slots turn over, the tail is longer.
 	deviations = 3
 
 	// paceMemory is how quickly the rate of starts forgets, and minPace the
@@ -57,19 +58,20 @@ const (
 	minPace    = 50 * time.Millisecond
 
 	// No slot is credited with more than one start per leastTime, or handlers
-	// that do nothing would look infinitely fast, and no memory is shorter than
+	// that do nothing would look infinitely fast. No memory is shorter than
 	// minMemory.
 	leastTime = time.Millisecond
 	minMemory = 5 * time.Millisecond
 
-	// The mean time is that of the last timesKept handlers or so, the shares of
-	// slow ones those among sharesKept; with many slots, of keptPerSlot each.
+	// The mean time covers about the last timesKept handlers, and the shares of
+	// slow ones about the last sharesKept; with many slots, keptPerSlot of each
+	// slot.
 	timesKept   = 64
 	sharesKept  = 1024
 	keptPerSlot = 16
 
-	// maxRoundTrip bounds what is believed of a receive's round-trip, since a
-	// long poll on a quiet queue can't be told from a slow network.
+	// maxRoundTrip is the longest credible round-trip of a receive, since a long
+	// poll on a quiet queue can't be distinguished from a slow network.
 	maxRoundTrip = time.Second
 )
 
@@ -99,7 +101,7 @@ type pace struct {
 	nTrips int
 	trip   time.Duration // the round-trip that trips suggest
 
-	last   outlook // as computed at lastAt, good for outlookAge
+	last   outlook // as computed at lastAt, valid for outlookAge
 	lastAt time.Time
 }
 
@@ -113,7 +115,7 @@ func (p *pace) started(now time.Time) {
 	p.turning++
 }
 
-// ended notes the end of a handler on one of so many slots.
+// ended records the end of a handler; slots is the number of slots.
 func (p *pace) ended(now time.Time, took time.Duration, slots int) {
 	p.fade(now)
 	left := faded(took, p.memory)
@@ -138,7 +140,7 @@ func (p *pace) ended(now time.Time, took time.Duration, slots int) {
 	average(&p.stuck, stuck, n)
 }
 
-// kept is how many handlers the means are of, if at most so many count.
+// kept is how many handlers the means cover, if at most that many count.
 func (p *pace) kept(most, slots int) float64 {
 	return min(p.ends, float64(max(most, keptPerSlot*slots)))
 }
@@ -157,15 +159,15 @@ func (p *pace) fade(now time.Time) {
 	}
 }
 
-// longest is how long a handler may take so that a message that is asked for when
-// it starts does not wait longer than a round-trip and patience for its slot.
+// longest is how long a handler may take if a message that is asked for when it
+// starts is to wait no longer than a round-trip and patience for its slot.
 func (p *pace) longest() time.Duration { return 2*p.trip + patience }
 
-// received notes the duration of a receive that brought something, and whether it
-// brought several and all that was asked for. The round-trip is the lower quartile
-// of the last ones: some of them waited for a message to arrive, and those say
-// nothing of the network. What is full in a fraction of that time shows that all
-// of them did.
+// received records the duration of a receive that returned messages, and whether
+// it returned several and all that was asked for. The round-trip is the lower
+// quartile of the last ones: some of them waited for a message to arrive, and say
+// nothing about the network. A receive that is full in a fraction of that time
+// shows that all of them waited.
 func (p *pace) received(took time.Duration, full bool) {
 	if full && took < p.trip/10 {
 		p.nTrips = 0
@@ -178,18 +180,18 @@ func (p *pace) received(took time.Duration, full bool) {
 	p.trip = trips[(n-1)/4]
 }
 
-// An outlook is what a pace says of the near future.
+// An outlook is a pace's forecast.
 type outlook struct {
 	lookAhead int           // messages to have waiting or asked for beyond the slots while all slots are taken
 	starved   int           // the same while slots are free and nothing waits for them
-	limited   int           // the same while slots are free and what waits may not start
+	limited   int           // the same while slots are free and the waiting messages may not start
 	worth     int           // how many must be wanted for a receive to be worth its call
 	gather    time.Duration // how long to wait for that many
-	horizon   time.Duration // how far ahead the limits are asked
+	horizon   time.Duration // how far ahead the limits must admit messages
 	unsettled int           // four times the results that are in flight at the rate of starts
 }
 
-// outlookAge is how old an outlook may be: it is asked for at every message.
+// outlookAge is how old an outlook may be: every message needs one.
 const outlookAge = time.Millisecond
 
 func (p *pace) outlook(now time.Time, slots int) outlook {
@@ -220,8 +222,8 @@ func (p *pace) look(now time.Time, slots int) outlook {
 		// Long enough for a full receive to be wanted, or for one to return.
 		full := batchSize / seen
 		gather = min(gather, max(trip, full))
-		// Over a long round-trip as long as that, if there is a look-ahead that lasts
-		// until then, and calls are saved.
+		// Over a long round-trip, gather for as long as the round-trip if the
+		// look-ahead lasts until then and calls are saved.
 		if longer := min(trip, full, safe/seen); seen*longer >= 2 {
 			gather = max(gather, longer)
 		}
@@ -238,19 +240,20 @@ func (p *pace) look(now time.Time, slots int) outlook {
 	}
 }
 
-// turnover is the mean time in seconds for which a handler counts as turning, over
-// those that have ended. The time of those that still run is included, as the
-// quick ones end first.
+// turnover is the mean time in seconds for which a handler counts as turning,
+// over the handlers that have ended. The time of those that still run is
+// included, as the quick ones end first.
 func (p *pace) turnover(slots int) float64 {
 	return p.each + (float64(p.running)-p.turning)*p.memory.Seconds()/p.kept(timesKept, slots)
 }
 
-// safe is how many messages may be asked for ahead so that one in a hundred, at
-// most, waits longer than a round-trip and patience. A share of the handlers that
-// start takes longer than that; a handler that is late counts as one of them as
-// far as late ones have turned out to be. The messages asked for all start in time
-// unless every slot that turns over gets such a handler before. Of the slots that
-// do not turn over some come free as well; each is good for a message.
+// safe is how many messages may be asked for ahead so that at most one in a
+// hundred waits longer than a round-trip and patience. A share of the handlers
+// that start takes longer than that; a handler that is already late counts as one
+// of them to the extent that late handlers have turned out to be. The messages
+// asked for all start in time unless every slot that turns over gets such a
+// handler first. Some of the slots that do not turn over come free as well; each
+// is good for a message.
 func (p *pace) safe(turning float64, slots int) float64 {
 	late := max(0, float64(p.running)-p.turning)
 	n := p.kept(sharesKept, slots)
@@ -294,7 +297,7 @@ func faded(d, memory time.Duration) float64 {
 	case x <= 0:
 		return 1
 	case x < 1e-3:
-		return 1 - x // as good, and this is called for every message
+		return 1 - x // accurate enough, and cheap: this is called for every message
 	}
 	return math.Exp(-x)
 }

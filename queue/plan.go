@@ -6,8 +6,8 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// A plan says what the intake would do now: ask for so many messages, or wait,
-// and why.
+// A plan is what the intake would do now: ask for some messages, or wait, and
+// why.
 type plan struct {
 	wanted int // messages that are wanted
 	ask    int
@@ -15,11 +15,11 @@ type plan struct {
 	until  time.Time      // until when, if that is known
 	wait   time.Duration  // look again after this; 0: when something changes
 	look   outlook
-	probe  bool // it is to see whether fresh messages succeed
+	probe  bool // the receive tests whether fresh messages succeed
 }
 
-// plan decides whether a receive is due, by everything but the limits. The
-// caller holds mu.
+// plan decides whether to receive, by everything except the limits. The caller
+// holds mu.
 func (e *engine) plan(now time.Time) plan {
 	in := func(t time.Time) time.Duration { return max(t.Sub(now), time.Microsecond) }
 	slots, look := e.slots(), e.pace.outlook(now, e.capacity)
@@ -45,15 +45,16 @@ func (e *engine) plan(now time.Time) plan {
 	case e.unsettled() >= e.maxUnsettled():
 		return plan{by: ByUnsettled, wait: longUnsettled}
 	case e.counted > 0 && (e.down || e.counted >= e.heldMost()):
-		// As many are held as may be, or they would have every probe. One fresh message
-		// now and then shows whether it is they that fail, and not everything.
+		// The limit of held messages is reached, or they would take every probe.
+		// One fresh message now and then shows whether only they fail, or
+		// everything.
 		if soon := e.freshAt.After(now); soon || e.count[queued]-e.parked+e.asked > 0 {
 			wait := time.Duration(0)
 			if soon {
 				wait = in(e.freshAt)
 			}
 			if e.down && (wait == 0 || wait > limitsRecheck) {
-				wait = limitsRecheck // nothing else says that it is over
+				wait = limitsRecheck // nothing else reports the end of the outage
 			}
 			return plan{by: ByHeld, wait: wait}
 		}
@@ -80,20 +81,20 @@ func (e *engine) plan(now time.Time) plan {
 	return plan{wanted: wanted, ask: min(wanted, batchSize), look: look}
 }
 
-// starving reports whether slots wait for receives: there is nothing in hand for
-// them, not even what may not start yet, or again. The caller holds mu.
+// starving reports whether slots wait for receives: no message is buffered for
+// them, not even one that may not start yet, or again. The caller holds mu.
 func (e *engine) starving() bool { return e.inHand()-e.apart < e.slots() }
 
-// blockedUntil is until when the plan's reason lasts, as far as that is known.
-// plan itself does not look through all that is held: it is called for every
-// message. The caller holds mu.
+// blockedUntil is until when the plan's reason holds, as far as that is known.
+// plan itself does not look it up, since it is called for every message. The
+// caller holds mu.
 func (e *engine) blockedUntil(p plan) time.Time {
 	switch p.by {
 	case ByHeld:
 		return e.firstDue()
 	case ByParked:
 		if l, ok := e.crowds.top(); ok && !l.until.IsZero() {
-			return l.until // of the lane that has most
+			return l.until // of the lane with the most spares
 		}
 		return e.firstDue()
 	}
@@ -109,8 +110,8 @@ func (e *engine) firstDue() time.Time {
 	return time.Time{}
 }
 
-// outermost is what to report of what the consumer itself waits for and of what
-// its limits report: an outage is why it holds messages, and comes first.
+// outermost chooses between the consumer's own block and that of its limits: an
+// outage is the reason why messages are held, and comes first.
 func outermost(own, limits limiter.Block) limiter.Block {
 	if limits.Reason.Outage() && (own.Reason == ByHeld || own.Reason == BySlots || own.Reason == ByParked) {
 		return limits

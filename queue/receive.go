@@ -9,12 +9,12 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// receive makes one call and takes in what it brings. failures is how many had
-// failed in a row when it was decided, and inFlight how many were in flight, this
-// one included.
+// receive makes one call and accepts the messages that it returns. failures is
+// how many receives had failed in a row when this one was decided, and inFlight
+// how many were in flight, this one included.
 func (e *engine) receive(p *poll, failures, inFlight int) {
 	n := p.asked
-	if e.until.Err() != nil { // since it was decided
+	if e.until.Err() != nil { // ended since the receive was decided
 		e.mu.Lock()
 		e.answered(p)
 		e.changed(time.Now())
@@ -62,14 +62,14 @@ func (e *engine) receive(p *poll, failures, inFlight int) {
 		}
 	}
 	if e.paused {
-		for e.releaseUnstarted(now) { // it is of a few messages: one call
+		for e.releaseUnstarted(now) { // a few messages: one call
 		}
 	}
 	e.shed(now)
 	var retryIn time.Duration
 	failed := false
 	switch {
-	case err == io.EOF: // as it is: wrapped, it is a connection that broke
+	case err == io.EOF: // unwrapped: a wrapped one is a broken connection
 		e.eof = true
 		e.wakeFlush.set()
 	case err != nil && (e.draining || e.polls.Err() != nil):
@@ -117,34 +117,33 @@ func (e *engine) receive(p *poll, failures, inFlight int) {
 	}
 }
 
-// refuse gives back a message that can't be run, since nobody can tell under
-// which limiter. The caller holds mu.
+// refuse returns a message that can't be run, since its limiter is unknown. The
+// caller holds mu.
 func (e *engine) refuse(d *delivery, err error, now time.Time) {
 	d.err = err
-	// Full jitter may draw nothing, and this costs a receive each time.
+	// Full jitter may draw 0, and each return costs a receive.
 	delay := max(e.cfg.Retry.Backoff(d.msg.Attempt), minRefusal)
 	e.returnGroup(d, now)
 	e.settle(d, settlement{op: opNack, delay: delay, outcome: Retried}, now)
 }
 
 const (
-	minRefusal = time.Second // before a message whose limiter nobody can tell is received again
+	minRefusal = time.Second // before a message whose limiter is unknown is received again
 
-	minPoll     = 50 * time.Millisecond // a receive that brings nothing new sooner than this does not wait for it
+	minPoll     = 50 * time.Millisecond // a receive that returns nothing new sooner than this does not wait for messages
 	minBackoff  = 50 * time.Millisecond
 	maxBackoff  = 20 * time.Second
 	shortPoll   = 20 * time.Millisecond // first pause after a receive of a source that does not wait
 	longestIdle = time.Second           // and the longest
 )
 
-// backOff notes a failed receive and returns how long the next one waits. One
-// failure among successes costs nothing but its own call, and half of the
-// parallel receives; receives that fail one after the other wait longer and
-// longer. The caller holds mu.
+// backOff records a failed receive and returns how long the next one waits. A
+// single failure among successes costs only its own call, and half of the
+// parallel receives; after failures in a row the wait grows. The caller holds mu.
 func (e *engine) backOff(now time.Time, before int) time.Duration {
 	e.ladder.halve()
 	if before != e.failures {
-		return max(0, e.receiveAt.Sub(now)) // began before the last failure, and met the same trouble
+		return max(0, e.receiveAt.Sub(now)) // began before the last failure, and failed for the same reason
 	}
 	e.failures++
 	if e.failures == 1 {

@@ -9,14 +9,13 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
-// maxOrdered is how long a message of an ordered group stays in hand: SQS allows
-// 12 h.
+// maxOrdered is how long a message of an ordered group may be held: SQS allows a
+// lease of 12 h.
 const maxOrdered = 11 * time.Hour
 
-// finish passes a run's result on to the limits, gives the slot back, and does
-// with the message what the result means. It reports whether Run has given the
-// handler up meanwhile, and otherwise whether another message could be started
-// at once.
+// finish passes a run's result on to the limits, frees the slot, and applies the
+// verdict to the message. It reports whether Run has given the handler up
+// meanwhile, and otherwise whether another message could be started at once.
 func (e *engine) finish(j *job, permit limiter.Permit, result judge.Result) (orphaned, more bool) {
 	d, now := j.d, time.Now()
 	took := now.Sub(j.at)
@@ -47,7 +46,7 @@ func (e *engine) finish(j *job, permit limiter.Permit, result judge.Result) (orp
 	f.LeaseLost, f.Draining, f.Failures = d.lost, e.draining, d.failures
 	fresh := j.run == 1 && d.streak.Len() == 0 && !f.Postponed && !f.Interrupted
 	if f.Class == nil && !f.Postponed && !f.Interrupted {
-		d.streak = judge.Streak{} // they are no longer in a row
+		d.streak = judge.Streak{} // the failures are no longer in a row
 	}
 	f.Streak, f.Failing = d.streak.Len(), d.streak.Lasts(now)
 	v := judge.Judge(&e.policy, &f)
@@ -63,7 +62,7 @@ func (e *engine) finish(j *job, permit limiter.Permit, result judge.Result) (orp
 				d.lane.results.Add(now, nil)
 			}
 		}
-		if j.run == 1 { // what is held says nothing about what is not
+		if j.run == 1 { // a held message says nothing about the others
 			e.leeway, e.freshGood, e.holdsSince, e.freshAt = freshLeeway, j.at, now, time.Time{}
 		}
 	case judge.DeadLetter:
@@ -85,7 +84,7 @@ func (e *engine) finish(j *job, permit limiter.Permit, result judge.Result) (orp
 	switch {
 	case v.Failed && f.Attempts > 0:
 		d.failures = f.Attempts
-	case v.Failed || v.Action == judge.Drop: // it may be what takes too long
+	case v.Failed || v.Action == judge.Drop: // the message may be the reason why it takes too long
 		d.failures++
 	}
 	switch v.Action {
@@ -96,7 +95,8 @@ func (e *engine) finish(j *job, permit limiter.Permit, result judge.Result) (orp
 		e.attend(d)
 		e.changed(now)
 	case judge.Hold:
-		// What is its own, or its key's, says nothing about other messages.
+		// A failure of the message itself, or of its key, says nothing about
+		// other messages.
 		suspect := f.Guilt != judge.Innocent || d.streak.Suspected()
 		apart := local || v.Failed || f.Postponed || suspect
 		e.hold(d, now, v.Delay, apart, suspect)
@@ -114,7 +114,7 @@ func (e *engine) finish(j *job, permit limiter.Permit, result judge.Result) (orp
 	due := d.due
 	more, wait := e.startable(now)
 	if wait > 0 || v.Action != judge.Ack {
-		e.wakeDispatch.set() // else the caller takes the next one, or there is none before something wakes it anyway
+		e.wakeDispatch.set() // else the caller takes the next message, or something else wakes the dispatcher
 	}
 	e.unlock()
 
@@ -127,7 +127,7 @@ func (e *engine) finish(j *job, permit limiter.Permit, result judge.Result) (orp
 	return false, more
 }
 
-// returned is what a message that is nacked counts as.
+// returned is the outcome of a nacked message.
 func returned(v judge.Verdict) Outcome {
 	if v.Failed {
 		return Retried
@@ -135,7 +135,8 @@ func returned(v judge.Verdict) Outcome {
 	return Released
 }
 
-// age is how long ago anyone first received the message, as far as is known.
+// age is the time since the message was first received by anyone, as far as is
+// known.
 func (m *Message) age(now time.Time) time.Duration {
 	first := m.FirstReceivedAt
 	if first.IsZero() {
@@ -144,8 +145,9 @@ func (m *Message) age(now time.Time) time.Duration {
 	return now.Sub(first)
 }
 
-// compare adds how guilty a message is whose result names a class, by what others
-// did, whether it was a suspect before, and whether a host does not wait for it alone.
+// compare sets the guilt of a message whose result has a class, by the results of
+// others; whether it was a suspect before; and whether a host does not wait for
+// it alone.
 func (e *engine) compare(j *job, f *judge.Facts, now time.Time) {
 	if e.host != nil {
 		f.Guilt, f.Alone, f.Typical = e.host.Guilt(j.m.ID, j.m.Attempt, *f)
@@ -166,10 +168,10 @@ func (e *engine) compare(j *job, f *judge.Facts, now time.Time) {
 	f.Unlikely = d.streak.Unlikely()
 }
 
-// repeated reports whether a failure is no news of the downstream: the message has
-// failed the same way before, and a fresh one has succeeded since. It would be counted
-// again and again, until a third of the messages, that of one backend of several, is
-// most of what fails.
+// repeated reports whether a failure says nothing new about the downstream: the
+// message has failed the same way before, and a fresh one has succeeded since. It
+// would be counted again and again, until a third of the messages, those of one
+// backend of several, made up most of the failures.
 func (e *engine) repeated(j *job, f *judge.Facts, now time.Time) bool {
 	if f.Class == nil || e.host != nil || j.d.lane.own != nil {
 		return false
@@ -181,10 +183,10 @@ func (e *engine) repeated(j *job, f *judge.Facts, now time.Time) bool {
 	return works && !probing(e.limits)
 }
 
-// hear lets the limits hear of a run what they should, and reports whether the
-// limits for all have. A failure downstream of a message with a limiter of its own
-// is that key's trouble, and the limits for all abstain, or one key's 429 would pace
-// every key, unless half of the keys are in trouble.
+// hear reports a run's result to the limits as far as they should learn it, and
+// returns whether it was reported to the limits for all. A failure downstream of
+// a message with its own limiter concerns that key, and the limits for all
+// abstain, or one key's 429 would pace every key, unless half of the keys fail.
 func (e *engine) hear(j *job, shared limiter.Permit, f *judge.Facts, now time.Time) (everybody bool) {
 	switch heard := f.Hears(); heard {
 	case judge.NeverRan:
@@ -221,15 +223,15 @@ func (e *engine) hear(j *job, shared limiter.Permit, f *judge.Facts, now time.Ti
 	return everybody
 }
 
-// suffers reports whether l has taken note of an outage downstream: whether a
+// suffers reports whether l has registered an outage downstream: whether a
 // breaker is not closed, or it pauses. A limiter that is only used up has not.
 func suffers(l limiter.Limiter) bool {
 	return l.Blocked().Reason == limiter.ByPause || limiter.Tripped(l)
 }
 
-// hold keeps a message in hand until it may run again. One that is apart does
-// not count against MaxHeld, and lets the others go on; when too much is held
-// so, some of it is returned after all, be it this one. The caller holds mu.
+// hold keeps a message until it may run again. One that is apart does not count
+// against MaxHeld, and does not hold up others; when too many are held like that,
+// some are returned after all, possibly this one. The caller holds mu.
 func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart, suspect bool) {
 	if !apart && e.counted == 0 { // the first of an outage
 		e.interrupt()
@@ -250,8 +252,8 @@ func (e *engine) hold(d *delivery, now time.Time, delay time.Duration, apart, su
 	e.changed(now)
 }
 
-// heldMost is how many may be held: while fresh messages succeed, it is not the
-// downstream that keeps the others from it. The caller holds mu.
+// heldMost is how many may be held: more while fresh messages succeed, since then
+// the downstream does not hold up the others. The caller holds mu.
 func (e *engine) heldMost() int {
 	if e.leeway > 0 && e.cfg.MaxHeld == 0 {
 		return max(e.heldLimit, 100*e.capacity)
@@ -259,19 +261,20 @@ func (e *engine) heldMost() int {
 	return e.heldLimit
 }
 
-// nextFresh has the next fresh message that is received though as many are held as
-// may be wait for a while: the longer, the longer any have been. The caller holds mu.
+// nextFresh sets when the next fresh message may be received although heldMost
+// messages are held: the longer any have been held, the later. The caller holds
+// mu.
 func (e *engine) nextFresh(now time.Time) {
 	e.freshAt = now.Add(max(leastFresh, now.Sub(e.holdsSince)/10))
 }
 
-// freshLeeway is how many fresh messages in a row must fail before those that are
-// held are taken for those of an outage: if a third of all messages fails by itself,
-// so many in a row are one chance in a billion.
+// freshLeeway is how many fresh messages in a row must fail before the held ones
+// are attributed to an outage: if a third of all messages fails by itself, that
+// many in a row are one chance in a billion.
 const freshLeeway = 20
 
-// leastFresh is how long the consumer waits at least, when as many messages are
-// held as may be, before it receives a fresh one to see whether that succeeds.
+// leastFresh is how long the consumer waits at least, when heldMost messages are
+// held, before it receives a fresh one to see whether that succeeds.
 const leastFresh = time.Second
 
 func (e *engine) report(j *job, f *judge.Facts, v judge.Verdict, took time.Duration, due time.Time) {
@@ -303,7 +306,7 @@ const (
 	guardEnds = "queue: dead letters are no longer rationed"
 )
 
-// reportGuard logs that the guard has begun or ended to ration dead letters.
+// reportGuard logs that the guard has started or stopped rationing dead letters.
 func (e *engine) reportGuard(change string) {
 	switch change {
 	case guardBegins:

@@ -19,24 +19,25 @@ const (
 
 func (o settleOp) String() string { return [...]string{"ack", "nack"}[o] }
 
-// A settlement is how a delivery is to be settled, and what it then counts as.
+// A settlement is how a delivery is to be settled, and its outcome.
 type settlement struct {
 	op      settleOp
 	delay   time.Duration // of a nack
 	outcome Outcome
 }
 
-// A batchKey says which results can share a call. Ordered messages share one
-// only with their group, so that what goes back goes back in order.
+// A batchKey identifies the results that can share a call. Ordered messages share
+// one only with their group, so that they are returned in order.
 type batchKey struct {
 	op    settleOp
-	delay time.Duration // of a nack: the upper end of those that share its call
+	delay time.Duration // of a nack: the upper bound of those that share its call
 	group string
 }
 
-// shared is the upper end of the delays that share a nack's call: whole seconds,
-// and not more than an eighth longer. The call has the longest delay of its
-// messages, so one that shares it with none waits no longer than it must.
+// shared is the upper bound of the delays that share a nack's call: whole
+// seconds, and at most an eighth longer than delay. The call uses the longest
+// delay of its messages, so one that shares it with none waits no longer than it
+// must.
 func shared(delay time.Duration) time.Duration {
 	if delay <= 0 {
 		return 0
@@ -54,7 +55,7 @@ type batch struct {
 	delay      time.Duration // of a nack
 	deliveries []*delivery
 	array      [batchSize]*delivery // for deliveries
-	since      time.Time            // when the first one came
+	since      time.Time            // when the first one was added
 	next       *batch               // in engine.full
 }
 
@@ -72,32 +73,32 @@ func (e *engine) linger(key batchKey) time.Duration {
 	return min(maxLinger, e.cfg.Lease/4)
 }
 
-// scattered reports whether nothing is received because results wait that differ
-// too much to share a call. The caller holds mu.
+// scattered reports whether nothing is received because the waiting results
+// differ too much to share calls. The caller holds mu.
 func (e *engine) scattered() bool {
 	return len(e.pending) > batchSize && e.unsettled() >= e.maxUnsettled()
 }
 
-// settle takes d out of hand, to be acked or given back. The caller holds mu.
+// settle moves d to settling, to be acked or returned. The caller holds mu.
 func (e *engine) settle(d *delivery, s settlement, now time.Time) {
 	s.delay = min(s.delay, judge.Longest)
 	d.settle, d.since, d.tries, d.receipt = s, now, 0, ""
 	e.ledger.settle(d)
 	if !d.extending || d.keepsOrder() {
 		e.enqueue(d, now)
-	} // else once the extension, which might overtake it, has ended
+	} // else it is added once the extension, which might overtake it, has ended
 	if e.scattered() {
 		e.wakeFlush.set()
 	}
 	e.changed(now)
 }
 
-// keepsOrder reports whether d is to be nacked in the order of its group. It has
-// its position in the batch then even while it is being extended, and the batch
+// keepsOrder reports whether d is to be nacked in the order of its group. It then
+// has its position in the batch even while it is being extended, and the batch
 // waits for that to end.
 func (d *delivery) keepsOrder() bool { return d.group != nil && d.settle.op == opNack }
 
-// extended lets a settling delivery go on whose extension has ended. The caller
+// extended resumes a settling delivery whose extension has ended. The caller
 // holds mu.
 func (e *engine) extended(d *delivery, now time.Time) {
 	if d.keepsOrder() {
@@ -124,13 +125,14 @@ func (e *engine) enqueue(d *delivery, now time.Time) {
 	}
 }
 
-// sendSoon has a batch sent as soon as mu is let go of. The caller holds mu.
+// sendSoon queues a batch that unlock sends. The caller holds mu.
 func (e *engine) sendSoon(b *batch) {
 	delete(e.pending, b.key)
 	b.next, e.full = e.full, b
 }
 
-// flushBy has the flush loop look again at t at the latest. The caller holds mu.
+// flushBy makes the flush loop look again at t at the latest. The caller holds
+// mu.
 func (e *engine) flushBy(t time.Time) {
 	if e.nextFlush.IsZero() || t.Before(e.nextFlush) {
 		e.nextFlush = t
@@ -181,8 +183,8 @@ func (e *engine) flush() {
 	}
 }
 
-// send settles a batch: one call, but for a group that has more to give back
-// than fits into one; those go one after the other, in order.
+// send settles a batch with one call, except for a group that returns more
+// messages than fit into one; those calls are made one after the other, in order.
 func (e *engine) send(b *batch) {
 	for len(b.deliveries) > batchSize {
 		e.sendOne(b, b.deliveries[:batchSize])
@@ -194,7 +196,7 @@ func (e *engine) send(b *batch) {
 func (e *engine) sendOne(b *batch, ds []*delivery) {
 	key := b.key
 	e.mu.Lock()
-	// What the queue has handed out again is settled already.
+	// Messages that the queue has redelivered are settled already.
 	ds = slices.DeleteFunc(ds, func(d *delivery) bool { return d.state != settling })
 	if len(ds) == 0 {
 		e.mu.Unlock()
@@ -232,7 +234,7 @@ func (e *engine) sendOne(b *batch, ds []*delivery) {
 		d.receipt = ""
 		switch {
 		case d.state != settling:
-			// The queue has handed it out again meanwhile.
+			// The queue has redelivered it meanwhile.
 		case d.resettle:
 			d.resettle = false
 			e.enqueue(d, now)
@@ -252,7 +254,7 @@ func (e *engine) sendOne(b *batch, ds []*delivery) {
 	}
 }
 
-// trySettleLater puts a delivery whose call has failed aside for a while. The
+// trySettleLater schedules another try for a delivery whose call has failed. The
 // caller holds mu.
 func (e *engine) trySettleLater(d *delivery, now time.Time) time.Duration {
 	delay := min(minSettleRetry<<min(d.tries, 10), maxSettleRetry)

@@ -6,17 +6,18 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
-// maxParked bounds what is in hand although its own limiter refuses it.
+// maxParked bounds the messages that crowded counts.
 func (e *engine) maxParked() int { return max(100, 10*e.capacity) }
 
-// crowded counts what is in hand because of limits or an outage of its own.
+// crowded counts the messages that are parked, or held apart from an outage of
+// all.
 func (e *engine) crowded() int { return e.parked + e.apart }
 
-// shed returns what is too much: of the lane that has most parked, what came
-// last, or else what was held last because of an outage of its own lane. It
-// comes back when its turn may have come. Each time costs a receive, so what has
-// used up half of its attempts stays, and when all has, nothing is received
-// until there is room. The caller holds mu.
+// shed returns messages until crowded is within its bound: the last of the lane
+// with the most spares, or else the one that was held last because of an outage
+// of its lane. It comes back when its turn may have come. Each return costs a
+// receive, so messages that have used up half of their attempts stay, and when
+// all have, nothing is received until there is room. The caller holds mu.
 func (e *engine) shed(now time.Time) {
 	for e.crowded() > e.maxParked() {
 		var d *delivery
@@ -26,7 +27,7 @@ func (e *engine) shed(now time.Time) {
 			return
 		}
 		delay := max(minReturn, d.due.Sub(now))
-		if d.doubt || d.group != nil { // each time costs it a receive, and those behind it
+		if d.doubt || d.group != nil { // each return costs a receive, also of those behind it
 			delay = max(delay, judge.Ration(e.cfg.Retry, d.msg.Attempt-1))
 		}
 		if d.lane.aside {
@@ -38,31 +39,33 @@ func (e *engine) shed(now time.Time) {
 }
 
 // minAttempts is how many attempts a message must have where LimiterFor is set:
-// half of them are for coming back. With fewer, a hundred messages of one key
-// soon have none left, and then they keep all other keys waiting.
+// half of them are for being returned. With fewer, a hundred messages of one key
+// soon have none left, and then block all other keys.
 const minAttempts = 8
 
-// mayReturn reports whether a message can afford to be received once more
-// without having been tried.
+// mayReturn reports whether a message may be returned without having been tried,
+// which costs it a receive.
 func (e *engine) mayReturn(m *Message) bool {
 	most := e.cfg.Retry.WithDefaults().MaxAttempts
 	return most < 0 || m.Attempt <= most/2
 }
 
 const (
-	rateWindow  = 30 * time.Second // what a lane's rate is an average of, at least
-	firstReturn = 2 * time.Second  // when nothing is known of a lane's rate: more is known then
+	rateWindow  = 30 * time.Second // a lane's rate is an average over at least this
+	firstReturn = 2 * time.Second  // while a lane's rate is unknown
 	minReturn   = time.Second
-	maxReturn   = 15 * time.Minute // at first; an estimate that has failed is trusted for longer
+	maxReturn   = 15 * time.Minute // at first; doubled for each receive
 
-	// A key that is paused for a minute, again and again, is paused for hours perhaps.
-	// With four times the delay for each receive, five receives last for two hours.
+	// A key that is paused for a minute, again and again, may be paused for
+	// hours. With four times the delay for each receive, five receives last for
+	// two hours.
 	maxPaused = time.Hour
 )
 
-// turn is after how long one more message that is returned could start, by the
-// lane's rate of starts and what comes before it, and not before its pause ends. The
-// bounds of the answer grow with each receive, so that a wrong one costs few.
+// turn is how long it takes until one more returned message could start, by the
+// lane's rate of starts and the messages before it, and not before its pause
+// ends. The bounds of the answer grow with each receive, so that a wrong one
+// costs few.
 func (l *lane) turn(attempt int, now time.Time) time.Duration {
 	doubled := min(attempt-1, 5)
 	least, most := minReturn<<doubled, maxReturn<<doubled
