@@ -10,11 +10,11 @@ import (
 // enough to fill all slots at once, which needs no proof. While all the receives
 // that its rung allows are in flight, the ladder tries the next rung, at once at
 // first and then less and less often. It keeps the rung if receives there take
-// longer by at most the square root of the increase in their number: twice as
-// many then bring at least 1.4 times as much. A network's round-trip does not
-// depend on how many receives share it, so over a long one the ladder is climbed
-// as quickly as receives return. Where the server or this process is at its
-// limit, receives only take longer.
+// longer by a factor of at most the square root of the increase in their number:
+// twice as many then bring at least 1.4 times as much. A network's round-trip
+// does not depend on how many receives share it, so over a long one the ladder is
+// climbed as quickly as receives return. Where the server or this process is at
+// its limit, receives only take longer.
 //
 // See landed for the number of receives up to the rung's limit.
 //

@@ -14,55 +14,69 @@
 //	}
 //	return q.Ack(ctx, msgs...)
 //
-// All time is that of package time, so that in a bubble of testing/synctest
-// hours of leases and delays pass in milliseconds. Make a queue in the bubble
-// in which it is used. A queue has no goroutine of its own, and one timer, set
-// only while somebody waits.
+// All time is that of package time, so that in a bubble of testing/synctest hours
+// of leases and delays pass in milliseconds. Make a queue in the bubble in which
+// it is used. A queue has no goroutine of its own, and one timer, set only while
+// somebody waits.
 //
 // # Delivery
 //
-// A received message is hidden for its lease. It is deleted by Ack, and comes
-// back at the end of the lease, which Extend moves, or when Nack gives it back:
-// at least once, with an Attempt one higher. Each receive gives a receipt of its
-// own. One that is no longer the latest settles nothing: Ack succeeds with it,
-// as on SQS, and Nack and Extend fail. A receive hands out ten messages at most
-// and, on a standard queue, those first that became visible first.
+// A received message is hidden for its lease. Ack deletes it. Otherwise it is
+// delivered again, with an Attempt one higher, when Nack returns it or when its
+// lease ends, which Extend postpones: delivery is at least once. Each receive
+// creates a new receipt. A receipt that is no longer the latest settles nothing:
+// Ack succeeds with it, as on SQS, and Nack and Extend fail. A receive returns
+// ten messages at most and, on a standard queue, first those that became visible
+// first.
 //
 // A message that has been received Config.MaxReceives times is moved to
-// Config.DeadLetter by the receive that would have been the next. It keeps its
-// ID and its content, and is counted anew there. On standard queues it keeps
-// SentAt too, so its retention goes on; on FIFO queues it is sent anew, with its
-// ID for Dedup.
+// Config.DeadLetter by the receive that would otherwise return it again. It keeps
+// its ID and its content, and its receives are counted anew there. On standard
+// queues it keeps SentAt too, so its retention continues; on FIFO queues it is
+// sent anew, with its ID for Dedup.
 //
 // # FIFO queues
 //
-// With Config.FIFO the messages of one group come in the order they were sent.
-// A receive may take several of one group; until all of them are acked or
-// visible again, the group gives no others. So the delay of a Nack holds up its
-// group. A second message with the same Dedup within five minutes is accepted
-// and dropped. On standard queues Group goes with the message and orders
-// nothing, nor does it share out receives fairly.
+// With Config.FIFO the messages of one group are received in the order they were
+// sent. A receive may return several of one group; until all of them are acked or
+// visible again, no other message of the group is received. So the delay of a
+// Nack holds up its group. A second message with the same Dedup within five
+// minutes is accepted and dropped. On standard queues a message keeps its Group,
+// which neither orders messages nor shares out receives fairly.
+//
+// # Messages
+//
+// [Queue.Send] rejects messages that SQS would reject: more than 1 MiB of body,
+// attribute names and values; more than ten attributes; an attribute whose name
+// is not 1 to 256 letters, digits, "_", "-" and "." (single, and not at either
+// end) or begins with "AWS." or "Amazon."; a Group or Dedup of more than 128
+// characters, or other than printable ASCII without spaces; a Delay below 0 or
+// above 15 minutes; and what Config.FIFO rules out. Unlike SQS, body and
+// attributes may be any bytes, and empty. As on SQS, the trace header of AWS
+// X-Ray ("AWS.TraceHeader", sqsqueue.TraceHeader) counts neither among the
+// attributes nor in the size.
 //
 // # Errors
 //
 // Calls for several messages that fail for some of them return a
-// [queue.BatchError]. A message whose lease is over fails in it with
-// [queue.ErrLeaseLost], one for which there is no room with [ErrFull], one that
-// SQS would not take with an error that says why. Send after Close fails with
-// [ErrClosed]. All calls fail with context.Cause when their context has ended
-// before they began.
+// [queue.BatchError]. In it a message whose lease is over fails with
+// [queue.ErrLeaseLost], one for which there is no room with [ErrFull], and one
+// that SQS would reject with an error that gives the reason. Send after Close
+// fails with [ErrClosed]. All calls fail with context.Cause when their context
+// ended before they began.
 //
 // # Shutdown
 //
-// [Queue.Close] ends sending. Receivers go on until the queue is empty, and then
-// get io.EOF, so a consumer drains it and ends. A receive that waits ends at once
-// when [queue.ReceiveOptions].Stop is closed, and loses nothing by it; so a consumer
-// with nothing to do drains at once. A queue that is not closed needs no cleaning up.
+// [Queue.Close] ends sending. Receivers continue until the queue is empty, and
+// then get io.EOF, so a consumer drains it and ends. A receive that waits ends at
+// once when [queue.ReceiveOptions].Stop is closed, and loses no message; so a
+// consumer with nothing to do drains at once. A queue that is not closed needs no
+// cleaning up.
 //
 // # Concurrency
 //
-// All methods may be called concurrently. Receivers that wait are served first
-// come first served, and so are senders that wait for room; a message that
+// All methods may be called concurrently. Waiting receivers are served first
+// come, first served, and so are senders that wait for room; a message that
 // arrives wakes only the receiver that gets it. Bodies and attributes are copied
 // in and out.
 package memqueue

@@ -2,7 +2,7 @@ package memqueue
 
 import "time"
 
-// A group is the messages of one group of a FIFO queue. It exists while it has
+// A group has the messages of one group of a FIFO queue. It exists while it has
 // any.
 type group struct {
 	name     string
@@ -29,7 +29,8 @@ func (gs *groups) join(it *item) {
 	gs.update(g)
 }
 
-// returned says that an item in flight became visible again, at its old place.
+// returned records that an item in flight became visible again, at its old
+// position.
 func (gs *groups) returned(it *item) {
 	it.group.inFlight--
 	gs.update(it.group)
@@ -45,7 +46,7 @@ func (gs *groups) leave(it *item) {
 	gs.update(g)
 }
 
-// update gives the group its turn or takes it away, as its items are now.
+// update adds the group to turns or removes it, depending on its items.
 func (gs *groups) update(g *group) {
 	switch {
 	case g.items.empty():
@@ -70,7 +71,7 @@ type dedup struct {
 	until time.Duration
 }
 
-const dedupSmall = 1024 // entries that need not be given back
+const dedupSmall = 1024 // a queue with so few entries need not shrink
 
 // has reports whether the id was added in the last five minutes.
 func (d *dedups) has(id string) bool {
@@ -78,13 +79,13 @@ func (d *dedups) has(id string) bool {
 	return ok
 }
 
-// add notes an id, which must be a new one.
+// add records an id, which must be a new one.
 func (d *dedups) add(id string, now time.Duration) {
 	d.ids.put(id, struct{}{})
 	d.queue = append(d.queue, dedup{id, now + dedupWindow})
 }
 
-// expire forgets the ids whose time is over.
+// expire removes the ids whose time is over.
 func (d *dedups) expire(now time.Duration) {
 	for d.head < len(d.queue) && d.queue[d.head].until <= now {
 		d.ids.delete(d.queue[d.head].id)

@@ -1,13 +1,14 @@
 package memqueue
 
-// A heap is a priority queue of items, the least key first, that knows where
-// each item is, so that any can be taken out. Equal keys go by serial.
+// A heap is a priority queue of items, the least key first. It tracks the
+// position of each item, so that any item can be removed. Equal keys are ordered
+// by serial.
 type heap struct {
 	items []*item
-	index int // which key, and which of an item's places
+	index int // which key, and which of an item's positions
 }
 
-const heapSmall = 1024 // an array as long as this need not shrink
+const heapSmall = 1024 // an array of this length need not shrink
 
 func (h *heap) first() *item {
 	if len(h.items) == 0 {
@@ -21,7 +22,7 @@ func (h *heap) push(it *item) {
 	h.up(len(h.items)-1, it)
 }
 
-// remove takes out an item, which must be in the heap.
+// remove removes an item, which must be in the heap.
 func (h *heap) remove(it *item) {
 	i, last := it.place[h.index], len(h.items)-1
 	moved := h.items[last]

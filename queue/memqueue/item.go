@@ -2,7 +2,7 @@ package memqueue
 
 import "time"
 
-// A message's states. Between them it goes by hide and show; drop ends it.
+// A message's states. hide and show change between them; drop ends the last one.
 type state uint8
 
 const (
@@ -15,7 +15,7 @@ const (
 // Times are counted from Queue.start.
 type item struct {
 	serial     uint64 // never used twice by the queue
-	id         string // given by another queue, which the message was moved from; else ""
+	id         string // set if the message was moved from another queue, which assigned it; else ""
 	body       []byte
 	attributes map[string]string
 	dedup      string
@@ -48,7 +48,7 @@ func (it *item) key(index int) time.Duration {
 }
 
 // add puts a new item into the queue, visible after delay. The caller holds mu
-// and has filled in what came with the message.
+// and has set the fields of the message.
 func (q *Queue) add(it *item, now, delay time.Duration) {
 	q.serial++
 	it.serial = q.serial
@@ -72,7 +72,7 @@ func (q *Queue) add(it *item, now, delay time.Duration) {
 }
 
 // lease puts a visible item in flight. The caller holds mu, and updates the
-// item's group when it has taken from it what it wanted.
+// item's group when it has taken all that it wants from it.
 func (q *Queue) lease(it *item, now, lease time.Duration) {
 	if it.group != nil {
 		it.group.inFlight++
@@ -101,7 +101,7 @@ func (q *Queue) show(it *item) {
 	}
 }
 
-// unhide takes an item off the hidden ones. The caller holds mu.
+// unhide removes an item from the hidden ones. The caller holds mu.
 func (q *Queue) unhide(it *item) {
 	q.hidden.remove(it)
 	if it.state == delayed {
@@ -111,7 +111,7 @@ func (q *Queue) unhide(it *item) {
 	}
 }
 
-// drop takes an item out of the queue, whatever its state. The caller holds mu.
+// drop removes an item from the queue, whatever its state. The caller holds mu.
 func (q *Queue) drop(it *item) {
 	if it.state != visible {
 		q.unhide(it)

@@ -1,12 +1,12 @@
 package memqueue
 
-// A list is a doubly linked list of things that have its nodes as fields, so
-// that joining and leaving it allocates nothing. The zero list is empty.
+// A list is a doubly linked list of things that have its nodes as fields, so that
+// adding and removing them allocates nothing. The zero list is empty.
 type list[T any] struct {
 	first, last *node[T]
 }
 
-// A node is a thing's place in a list. The zero node is in none.
+// A node is a thing's position in a list. The zero node is in none.
 type node[T any] struct {
 	next, prev *node[T]
 	in         *list[T]
@@ -24,7 +24,7 @@ func (l *list[T]) pushBack(n *node[T], thing T) {
 	l.last = n
 }
 
-// remove takes a node out. A node that is in no list is left alone.
+// remove removes a node. It does nothing if the node is not in the list.
 func (l *list[T]) remove(n *node[T]) {
 	if n.in != l {
 		return

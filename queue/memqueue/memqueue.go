@@ -13,7 +13,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// What SQS allows; none of it can be configured there either.
+// The limits of SQS, which can't be configured there either.
 const (
 	maxReceive     = 10               // messages per receive
 	maxSize        = 1 << 20          // bytes of body, attribute names and values
@@ -25,24 +25,23 @@ const (
 )
 
 var (
-	// ErrClosed is what Send fails with after [Queue.Close].
+	// ErrClosed is returned by Send after [Queue.Close].
 	ErrClosed = errors.New("memqueue: the queue is closed")
 
-	// ErrFull is what Send fails with, message by message in a
-	// [queue.BatchError], when the queue holds Config.MaxMessages and
-	// Config.RefuseWhenFull is set.
+	// ErrFull is returned by Send, for single messages in a [queue.BatchError],
+	// when the queue holds Config.MaxMessages and Config.RefuseWhenFull is set.
 	ErrFull = errors.New("memqueue: the queue is full")
 )
 
-// Config says how a [Queue] behaves. The zero value is a standard queue with
-// the limits of SQS.
+// Config configures a [Queue]. The zero value is a standard queue with the limits
+// of SQS.
 type Config struct {
 	// FIFO makes a queue that keeps the order of each [queue.Message.Group],
-	// hands out none of a group while one of it is in flight, and suppresses
-	// duplicates for five minutes. Every message needs a Group then, and a Dedup
+	// delivers none of a group while one of it is in flight, and suppresses
+	// duplicates for five minutes. Every message then needs a Group, and a Dedup
 	// unless ContentDedup is set; none may have a Delay of its own.
 	FIFO bool
-	// ContentDedup takes the SHA-256 of the body for the Dedup of a message that
+	// ContentDedup uses the SHA-256 of the body as the Dedup of a message that
 	// has none. FIFO only.
 	ContentDedup bool
 
@@ -54,15 +53,14 @@ type Config struct {
 	// often its lease is extended. Default 12 h.
 	MaxLease time.Duration
 	// MaxInFlight is how many messages may be received and not yet acked or
-	// visible again; while there are so many, nothing is received. Default
-	// 120,000.
+	// visible again; while that many are, nothing is received. Default 120,000.
 	MaxInFlight int
 	// Retention is how long a message is kept, counted from when it was sent;
-	// then it is dropped, whether anybody has it or not. Default 4 days.
+	// then it is dropped, even if it is in flight. Default 4 days.
 	Retention time.Duration
 
-	// MaxMessages bounds how many messages the queue holds, in flight and
-	// delayed ones included. What a redrive policy moves here is not refused.
+	// MaxMessages bounds how many messages the queue holds, in flight and delayed
+	// ones included. It does not stop a redrive policy from moving messages here.
 	// Default 0: no bound.
 	MaxMessages int
 	// RefuseWhenFull makes Send to a queue that holds MaxMessages fail with
@@ -71,8 +69,8 @@ type Config struct {
 
 	// MaxReceives and DeadLetter are the redrive policy: a message that has been
 	// received MaxReceives times is moved to DeadLetter when it would be received
-	// once more. Both or none must be set, and both queues be of the same kind.
-	// Give DeadLetter a consumer that ends after this queue's.
+	// once more. Set both or neither; both queues must be of the same kind. Give
+	// DeadLetter a consumer that ends after this queue's.
 	MaxReceives int
 	DeadLetter  *Queue
 }
@@ -81,8 +79,8 @@ type Config struct {
 // with [New]. Its methods may be called concurrently.
 type Queue struct {
 	cfg    Config
-	start  time.Time // time within the queue is counted from here
-	prefix string    // of ids and receipts, so that those of another queue are noticed
+	start  time.Time // times within the queue are counted from here
+	prefix string    // of ids and receipts, to detect those of another queue
 
 	// mu guards everything below. A queue that redrives locks its dead-letter
 	// queue's mu under its own; there is no cycle, for a dead-letter queue is
@@ -94,16 +92,16 @@ type Queue struct {
 	known                    table[uint64, *item] // by serial; those that were received at least once
 	ready                    list[*item]          // visible messages in the order they became so; not on FIFO queues
 	hidden                   heap                 // delayed and in flight, by when that ends
-	ages                     list[*item]          // all messages, oldest first, but for those in movedAges
-	movedAges                heap                 // those that came with an age from another queue
+	ages                     list[*item]          // all messages, oldest first, except those in movedAges
+	movedAges                heap                 // messages that keep their age from another queue
 	groups                   groups               // FIFO queues only
 	dedups                   dedups               // FIFO queues only
 	spare                    pool
 
-	receivers list[*receiver] // waiting for a message; while there are any, none can be had
+	receivers list[*receiver] // waiting for a message; while there are any, no message can be received
 	senders   list[*sender]   // waiting for room
 	timer     *time.Timer     // runs tick; made when somebody first waits
-	alarm     time.Duration   // when timer fires; 0: it is not set
+	alarm     time.Duration   // when timer fires; 0: not set
 	closed    bool
 
 	counts  Stats
@@ -115,8 +113,8 @@ var (
 	_ queue.Sink   = (*Queue)(nil)
 )
 
-// New returns an empty queue. It fails when cfg contradicts itself, and names
-// the field.
+// New returns an empty queue. It fails when cfg is invalid or contradicts itself,
+// and the error names the field.
 func New(cfg Config) (*Queue, error) {
 	switch {
 	case cfg.ContentDedup && !cfg.FIFO:
@@ -161,10 +159,10 @@ func New(cfg Config) (*Queue, error) {
 	}, nil
 }
 
-// Close ends sending: Send fails with [ErrClosed] from now on, one that waits
-// for room too. Receive goes on until no message is left, visible, delayed or
-// in flight, and returns io.EOF then. Closing twice does no harm. A redrive
-// policy still moves messages to a closed queue.
+// Close ends sending: Send fails with [ErrClosed] from now on, and so do the
+// Sends that wait for room. Receive continues until no message is left, visible,
+// delayed or in flight, and then returns io.EOF. Closing twice is harmless. A
+// redrive policy still moves messages to a closed queue.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -179,10 +177,10 @@ func (q *Queue) Close() {
 
 // Stats are a queue's figures at one instant.
 type Stats struct {
-	// Visible messages can be received now, but for those that wait for an
-	// earlier one of their group. Delayed ones have not become visible yet since
-	// they were sent. InFlight ones are hidden since a receive, by its lease or
-	// by the delay of a Nack.
+	// Visible messages can be received now, except those that wait for an earlier
+	// one of their group. Delayed ones have not become visible since they were
+	// sent. InFlight ones are hidden since a receive, by its lease or by the
+	// delay of a Nack.
 	Visible, Delayed, InFlight int
 	// OldestAge is how long ago the oldest message was sent. 0: no messages.
 	OldestAge time.Duration
@@ -190,8 +188,8 @@ type Stats struct {
 	// What happened since New, in messages: accepted by Send or from a redrive
 	// policy, handed out by Receive, deleted by Ack.
 	Sent, Received, Acked uint64
-	// Deduplicated messages were sent within five minutes of their like, and
-	// not added. Expired ones were dropped at the end of Retention.
+	// Deduplicated messages were dropped by Send as duplicates of one sent in the
+	// last five minutes. Expired ones were dropped at the end of Retention.
 	// Redriven ones were moved to the dead-letter queue.
 	Deduplicated, Expired, Redriven uint64
 }
@@ -210,10 +208,10 @@ func (q *Queue) Stats() Stats {
 	return s
 }
 
-// advance brings the queue up to the present, which it returns: what was hidden
-// until now becomes visible, what is too old goes. Every method begins with it,
-// so that nobody need be there when a deadline passes. The caller holds mu, and
-// calls update when it has done its own.
+// advance brings the queue up to the present, and returns it: messages whose time
+// has come become visible, and those that are too old are dropped. Every method
+// begins with it, so that nothing has to run when a deadline passes. The caller
+// holds mu, and calls update when it is done.
 func (q *Queue) advance() time.Duration {
 	now := time.Since(q.start)
 	for it := q.hidden.first(); it != nil && it.due <= now; it = q.hidden.first() {
@@ -227,11 +225,12 @@ func (q *Queue) advance() time.Duration {
 	return now
 }
 
-// update serves those that wait, as far as the queue's new state allows, and
-// sets the alarm for the others. The caller holds mu.
+// update serves the waiting senders and receivers, as far as the queue's new
+// state allows, and sets the alarm for the others. The caller holds mu.
 func (q *Queue) update(now time.Duration) {
 	for q.admit(now) || q.deliver(now) {
-		// What came in can go out, and what a receive has moved away makes room.
+		// A sent message can be delivered, and a receive that redrives messages
+		// makes room.
 	}
 	for r := q.receivers.front(); r != nil && (r.until <= now || q.drained()); r = q.receivers.front() {
 		if q.drained() {
@@ -246,12 +245,12 @@ func (q *Queue) update(now time.Duration) {
 // drained reports whether no message will ever come. The caller holds mu.
 func (q *Queue) drained() bool { return q.closed && q.total == 0 }
 
-// setAlarm makes tick run when the next deadline that somebody waits for has
-// come. An alarm that is early is left as it is, tick sets the next: so a
-// receive that waits costs no timer of its own. The caller holds mu.
+// setAlarm makes tick run at the next deadline that somebody waits for. An alarm
+// that is too early is left as it is, and tick sets the next: so a waiting
+// receive costs no timer of its own. The caller holds mu.
 func (q *Queue) setAlarm(now time.Duration) {
 	next := time.Duration(-1)
-	if r := q.receivers.front(); r != nil { // the longest waiting is also the first to give up
+	if r := q.receivers.front(); r != nil { // the one that has waited longest is also the first to give up
 		next = r.until
 		if it := q.hidden.first(); it != nil {
 			next = min(next, it.due)
@@ -273,7 +272,7 @@ func (q *Queue) setAlarm(now time.Duration) {
 	}
 }
 
-// later returns t and d, which is not negative, or the end of time.
+// later returns t + d, d not being negative, or the last possible time.
 func later(t, d time.Duration) time.Duration {
 	if sum := t + d; sum >= t {
 		return sum

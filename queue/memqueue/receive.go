@@ -19,16 +19,16 @@ type receiver struct {
 	until time.Duration // when it gives up
 	msgs  []*queue.Message
 	err   error
-	done  chan struct{} // closed when it has got messages, or there will be none
+	done  chan struct{} // closed when it has its messages, or there will be none
 	turn  node[*receiver]
 }
 
-// Receive returns 1 to o.Max visible messages, at most ten, those first that
+// Receive returns 1 to o.Max visible messages, at most ten, first those that
 // became visible first, and hides them for o.Lease. If there are none it waits
-// for one, Config.Wait at most, or o.Wait if that is less, and then returns none
-// and no error; when o.Stop is closed it does so at once. Receivers that wait are
-// served in the order they came. After [Queue.Close] and when the last message has
-// gone it returns io.EOF.
+// for one, for Config.Wait at most, or o.Wait if that is less, and then returns
+// no messages and a nil error; when o.Stop is closed it does so at once. Waiting
+// receivers are served in the order of their calls. After [Queue.Close], once the
+// last message is gone, it returns io.EOF.
 //
 // o.Max must be at least 1, o.Lease positive and at most Config.MaxLease.
 func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
@@ -69,8 +69,9 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 	return r.msgs, r.err
 }
 
-// leave ends a receiver's wait, and reports whether it was still waiting. One
-// that was served at the same moment was not: what it got must not be lost.
+// leave ends a receiver's wait, and reports whether it was still waiting. A
+// receiver that was served at the same moment was not: its messages must not be
+// lost.
 func (q *Queue) leave(r *receiver) (waiting bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -79,7 +80,7 @@ func (q *Queue) leave(r *receiver) (waiting bool) {
 	return waiting
 }
 
-// receive returns what is there, or a receiver that waits.
+// receive returns the available messages, or a receiver that waits.
 func (q *Queue) receive(o queue.ReceiveOptions) ([]*queue.Message, *receiver, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -102,7 +103,7 @@ func (q *Queue) receive(o queue.ReceiveOptions) ([]*queue.Message, *receiver, er
 }
 
 // deliver gives messages to the receiver that has waited longest, and reports
-// whether the queue has changed by that. The caller holds mu.
+// whether that has changed the queue. The caller holds mu.
 func (q *Queue) deliver(now time.Duration) bool {
 	r := q.receivers.front()
 	if r == nil {
@@ -118,9 +119,9 @@ func (q *Queue) deliver(now time.Duration) bool {
 	return q.total < before
 }
 
-// take puts visible messages in flight and returns them as they are handed
-// out. Those that were received often enough it moves to the dead-letter queue
-// instead. The caller holds mu.
+// take puts visible messages in flight and returns them for delivery. It moves
+// those that were received often enough to the dead-letter queue instead. The
+// caller holds mu.
 func (q *Queue) take(o queue.ReceiveOptions, now time.Duration) []*queue.Message {
 	var room [maxReceive]*item
 	picked := room[:0]
@@ -147,9 +148,9 @@ func (q *Queue) take(o queue.ReceiveOptions, now time.Duration) []*queue.Message
 	return q.export(picked)
 }
 
-// export makes messages of items just leased: copies, so that the caller can
-// do with them what it likes. Without attributes a batch costs four
-// allocations, however long it is. The caller holds mu.
+// export makes messages of items just leased. They are copies, so that the caller
+// may change them. Without attributes a batch costs four allocations, however
+// long it is. The caller holds mu.
 func (q *Queue) export(items []*item) []*queue.Message {
 	if len(items) == 0 {
 		return nil
@@ -184,7 +185,7 @@ func (q *Queue) export(items []*item) []*queue.Message {
 		m := &array[i]
 		*m = queue.Message{
 			ID:              it.id,
-			Body:            bodies[body:len(bodies):len(bodies)], // an append must not reach the next one
+			Body:            bodies[body:len(bodies):len(bodies)], // an append must not overwrite the next body
 			Group:           it.tenant,
 			Dedup:           it.dedup,
 			Sequence:        names[end.receipt:end.sequence],
@@ -207,7 +208,7 @@ func (q *Queue) export(items []*item) []*queue.Message {
 	return msgs
 }
 
-// appendID appends what the queue calls the item. A receipt is that, a dot, and
+// appendID appends the queue's id of the item. A receipt is that id, a dot, and
 // the number of the receive.
 func (q *Queue) appendID(text []byte, it *item) []byte {
 	return strconv.AppendUint(append(text, q.prefix...), it.serial, 10)
@@ -222,7 +223,7 @@ func appendSequence(text []byte, serial uint64) []byte {
 	return append(append(text, zeros[len(number):]...), number...)
 }
 
-// parseReceipt undoes what export has written.
+// parseReceipt parses a receipt that export has written.
 func (q *Queue) parseReceipt(receipt string) (serial uint64, receive int, err error) {
 	rest, ours := strings.CutPrefix(receipt, q.prefix)
 	id, number, complete := strings.Cut(rest, ".")

@@ -42,21 +42,14 @@ func (s *sender) refuse(i int, err error) {
 func (s *sender) result() error { return batchError("send", s.failed) }
 
 // Send puts messages into the queue, any number of them, in their order. It
-// copies them, and names them itself. Of a message it takes Body, Attributes,
-// Group, Dedup and Delay.
+// copies their Body, Attributes, Group, Dedup and Delay, and assigns their IDs
+// itself.
 //
-// A message that SQS would not take fails alone, in a [queue.BatchError]: more
-// than 1 MiB of body, attribute names and values; more than ten attributes; an
-// attribute whose name is not one of 1 to 256 letters, digits, "_", "-" and
-// "." (single, and not at an end) or begins with "AWS." or "Amazon."; a Group
-// or Dedup of more than 128 characters, or other than printable ASCII without
-// spaces; a Delay below 0 or above 15 minutes; and what Config.FIFO rules out.
-// Unlike SQS, body and attributes may be any bytes, and empty. As on SQS, the trace
-// header of AWS X-Ray ("AWS.TraceHeader", sqsqueue.TraceHeader) counts neither
-// among the attributes nor in the size.
+// A message that SQS would reject fails alone, in a [queue.BatchError]: see
+// "Messages" in the package documentation.
 //
-// When the queue holds Config.MaxMessages, Send waits for room, first come
-// first served, and puts in what fits; messages for which there was no room
+// When the queue holds Config.MaxMessages, Send waits for room, first come, first
+// served, and adds the messages that fit; messages for which there was no room
 // when ctx ended fail with its cause in a [queue.BatchError].
 func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 	if ctx.Err() != nil {
@@ -88,9 +81,8 @@ func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 	return s.result()
 }
 
-// send puts in what it can at once, and returns nil if it was done with all of
-// s, or else what waits for room in its place. (So that s itself need not be
-// allocated.)
+// send adds what it can at once, and returns nil if it is done with all of s, or
+// else a copy of s that waits for room. (So s itself need not be allocated.)
 func (q *Queue) send(s *sender) *sender {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -112,8 +104,8 @@ func (q *Queue) send(s *sender) *sender {
 	return waiting
 }
 
-// admit lets in the sender that has waited longest, as far as there is room,
-// and reports whether it was the next one's turn then. The caller holds mu.
+// admit adds messages of the sender that has waited longest, as far as there is
+// room, and reports whether that sender is done. The caller holds mu.
 func (q *Queue) admit(now time.Duration) bool {
 	s := q.senders.front()
 	if s == nil || !q.accept(s, now) {
@@ -124,8 +116,8 @@ func (q *Queue) admit(now time.Duration) bool {
 	return true
 }
 
-// accept puts in messages of s while there is room, and reports whether all
-// are done. The caller holds mu.
+// accept adds messages of s while there is room, and reports whether all are
+// done. The caller holds mu.
 func (q *Queue) accept(s *sender, now time.Duration) bool {
 	for ; s.next < len(s.msgs); s.next++ {
 		if s.failed[s.next] != nil {
@@ -157,8 +149,8 @@ func (q *Queue) accept(s *sender, now time.Duration) bool {
 	return true
 }
 
-// redrive moves an item that was received often enough to the dead-letter
-// queue, in one step: it is always in one of the two. The caller holds mu.
+// redrive moves an item that was received often enough to the dead-letter queue,
+// in one step: it is always in exactly one of the two. The caller holds mu.
 func (q *Queue) redrive(it *item) {
 	d := q.cfg.DeadLetter
 	id := it.id
@@ -186,7 +178,7 @@ func (q *Queue) redrive(it *item) {
 	q.counts.Redriven++
 }
 
-// check reports why SQS would not take the message, nil if it would.
+// check returns why SQS would reject the message, nil if it would not.
 func (q *Queue) check(m *queue.Message) error {
 	if m == nil {
 		return errors.New("memqueue: message is nil")
@@ -223,10 +215,12 @@ func (q *Queue) check(m *queue.Message) error {
 	return nil
 }
 
-// traceHeader is sqsqueue.TraceHeader, which is no attribute of the message to SQS.
+// traceHeader is sqsqueue.TraceHeader, which SQS does not count as an attribute
+// of the message.
 const traceHeader = "AWS.TraceHeader"
 
-// checkName reports why SQS would not take an attribute of that name.
+// checkName returns why SQS would reject an attribute of that name, nil if it
+// would not.
 func checkName(name string) error {
 	good := name != "" && len(name) <= maxNameLength && name[0] != '.' && name[len(name)-1] != '.' && !strings.Contains(name, "..")
 	for i := 0; i < len(name) && good; i++ {
@@ -242,7 +236,8 @@ func checkName(name string) error {
 	return nil
 }
 
-// token reports whether s can be a group or deduplication id; an empty one can.
+// token reports whether s can be a group or deduplication id; an empty one is
+// allowed.
 func token(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' {

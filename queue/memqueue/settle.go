@@ -9,9 +9,9 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// Ack deletes messages. As on SQS, it succeeds for a message that is gone, and
-// for one that was received again since, which stays: only the latest receipt
-// of a message deletes it, also when its lease has run out.
+// Ack deletes messages. As on SQS, it succeeds for a message that is already
+// gone, and for one that was received again since, which stays: only the latest
+// receipt of a message deletes it, even when its lease has run out.
 func (q *Queue) Ack(ctx context.Context, msgs ...*queue.Message) error {
 	return q.settle(ctx, "ack", msgs, func(_ *queue.Message, it *item, _ bool, _ time.Duration) error {
 		if it != nil {
@@ -22,10 +22,10 @@ func (q *Queue) Ack(ctx context.Context, msgs ...*queue.Message) error {
 	})
 }
 
-// Nack makes messages visible after delay, but at the latest Config.MaxLease
+// Nack makes messages visible after delay, but no later than Config.MaxLease
 // after they were received. A message whose lease is over fails with
 // [queue.ErrLeaseLost]. Until the delay is over the message counts as in flight,
-// and holds up its group; its receipt stays good, as on SQS.
+// and holds up its group; its receipt stays valid, as on SQS.
 func (q *Queue) Nack(ctx context.Context, delay time.Duration, msgs ...*queue.Message) error {
 	if delay < 0 {
 		return fmt.Errorf("memqueue: nack: delay is %v: must not be negative", delay)
@@ -39,9 +39,9 @@ func (q *Queue) Nack(ctx context.Context, delay time.Duration, msgs ...*queue.Me
 	})
 }
 
-// Extend makes messages visible lease from now, but at the latest
-// Config.MaxLease after they were received, and sets their LeaseUntil to what
-// it came to. A message whose lease is over fails with [queue.ErrLeaseLost].
+// Extend makes messages visible lease from now, but no later than Config.MaxLease
+// after they were received, and sets their LeaseUntil to the result. A message
+// whose lease is over fails with [queue.ErrLeaseLost].
 func (q *Queue) Extend(ctx context.Context, lease time.Duration, msgs ...*queue.Message) error {
 	if lease < 0 {
 		return fmt.Errorf("memqueue: extend: lease is %v: must not be negative", lease)
@@ -55,8 +55,8 @@ func (q *Queue) Extend(ctx context.Context, lease time.Duration, msgs ...*queue.
 	})
 }
 
-// settle does something for each of the messages, with the item that its
-// receipt is the latest of, nil if there is none, and whether that is leased.
+// settle calls do for each of the messages, with the item whose latest receipt
+// the message has, nil if there is none, and whether that item is leased.
 func (q *Queue) settle(ctx context.Context, op string, msgs []*queue.Message, do func(m *queue.Message, it *item, leased bool, now time.Duration) error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("memqueue: %s: %w", op, context.Cause(ctx))
@@ -84,8 +84,8 @@ func (q *Queue) settle(ctx context.Context, op string, msgs []*queue.Message, do
 	return batchError(op, failed)
 }
 
-// find returns the item that the message's receipt is the latest of, nil if
-// there is none. The caller holds mu.
+// find returns the item whose latest receipt the message has, nil if there is
+// none. The caller holds mu.
 func (q *Queue) find(m *queue.Message) (*item, error) {
 	if m == nil {
 		return nil, errors.New("memqueue: message is nil")
@@ -100,8 +100,8 @@ func (q *Queue) find(m *queue.Message) (*item, error) {
 	return nil, nil
 }
 
-// hide changes when an item in flight becomes visible, and returns what it came
-// to. The caller holds mu.
+// hide changes when an item in flight becomes visible, and returns the result.
+// The caller holds mu.
 func (q *Queue) hide(it *item, now, d time.Duration) time.Duration {
 	it.due = min(later(now, d), later(it.received, q.cfg.MaxLease))
 	if it.due <= now {

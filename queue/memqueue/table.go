@@ -1,13 +1,13 @@
 package memqueue
 
-// A table is a map that gives memory back when it has become much smaller than
-// it was; a map alone never does. The zero table is empty.
+// A table is a map that frees memory when it has become much smaller than it was;
+// a plain map never does. The zero table is empty.
 type table[K comparable, V any] struct {
 	entries map[K]V
 	peak    int // most entries since the map was made
 }
 
-const tableSmall = 1024 // a map of so many entries need not shrink
+const tableSmall = 1024 // a map of this many entries need not shrink
 
 func (t *table[K, V]) get(k K) (V, bool) {
 	v, ok := t.entries[k]

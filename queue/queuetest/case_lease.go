@@ -66,7 +66,7 @@ func leaseCases() []testCase {
 				r.Fatalf("LeaseUntil is %v after the receive: an Extend beyond the queue's longest lease ends at that, %v", m.LeaseUntil.Sub(begin), r.cfg.MaxLease)
 			}
 			m = r.comesBack(m, m.LeaseUntil, end.Add(r.cfg.MaxLease), "its longest lease ended")
-			r.extend(r.cfg.Lease, m) // which begins anew with each receive
+			r.extend(r.cfg.Lease, m) // the maximum begins anew with each receive
 		}},
 		{"Extend_LostLease", leases, func(r *run) {
 			m := r.sent(1, r.cfg.Lease)[0]

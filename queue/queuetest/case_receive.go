@@ -98,7 +98,7 @@ func receiveCases() []testCase {
 				})
 				msgs := r.poll(ctx, 1, r.cfg.Lease)
 				done.Wait()
-				if len(msgs) == 0 { // then it is still there, or comes back when the lost lease is over
+				if len(msgs) == 0 { // then it is still in the queue, or returns when the lost lease is over
 					msgs = r.collect(1, r.cfg.Lease)
 				}
 				r.ack(msgs...)

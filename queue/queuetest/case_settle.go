@@ -27,7 +27,7 @@ func settleCases() []testCase {
 			time.Sleep(r.roundUp(r.cfg.Lease) + r.cfg.Slack)
 			again := r.collect(1, r.long())[0]
 			if err := r.q.Ack(context.Background(), bare(m)); err != nil {
-				r.lost("Ack", err, 0) // some queues tell, others don't
+				r.lost("Ack", err, 0) // some queues report it, others don't
 			}
 			if err := r.q.Extend(context.Background(), r.cfg.Lease, again); err != nil {
 				r.Fatalf("an Ack with the receipt of an earlier delivery took the message from the one who has it: Extend: %v", err)

@@ -93,7 +93,7 @@ func stopCases() []testCase {
 	}
 }
 
-// stopWait is how long a receive that is stopped may wait otherwise.
+// stopWait is how long a stopped receive would wait otherwise.
 const stopWait = time.Second
 
 // stopped receives one message, or none, in a receive that is stopped.

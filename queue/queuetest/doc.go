@@ -1,4 +1,4 @@
-// Package queuetest tests queues, and what is built on them.
+// Package queuetest tests queues and the code that uses them.
 //
 // [TestSource] is the suite that every [queue.Source] and [queue.Sink] must
 // pass. The test of a package that implements them is
@@ -9,17 +9,17 @@
 //		}, queuetest.Config{Synctest: true})
 //	}
 //
-// A case that fails says which promise of the interfaces the queue breaks. Run
-// it alone with go test -run 'TestSource/Nack_Delay'.
+// A failing case says which promise of the interfaces the queue breaks. Run it
+// alone with go test -run 'TestSource/Nack_Delay'.
 //
-// [Script] makes a source that plays what a test wants a consumer or handler to
-// meet, and records what was done about it; a [Recorder] is a sink that keeps
-// what it is sent.
+// [Script] makes a source that plays a sequence of steps to a consumer or
+// handler, and records how its messages are settled; a [Recorder] is a sink that
+// keeps what it is sent.
 //
 // [Faulty] makes any queue fail: before a call is made, after it, for half of its
-// messages, or by not returning. What fails is a [Plan]: the k-th call of all, so
-// that a test can have a fault at every point in turn, some calls of one method,
-// or some at random from a seed. Plans are plain functions:
+// messages, or by not returning. A [Plan] decides which calls fail: the k-th call
+// of all, so that a test can place a fault at every point in turn; some calls of
+// one method; or some at random from a seed. Plans are plain functions:
 //
 //	f := &queuetest.Faulty{Source: q, Sink: q, Latency: 20 * time.Millisecond}
 //	f.Plan = queuetest.Random(seed, 0.05,

@@ -12,7 +12,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// ErrInjected is what a call fails with when a [Fault] has no error of its own.
+// ErrInjected is the error of a call that fails by a [Fault] without an error of
+// its own.
 var ErrInjected = errors.New("queuetest: injected fault")
 
 // An Op is a method of a [queue.Source] or [queue.Sink].
@@ -27,11 +28,11 @@ const (
 	OpSend    Op = "send"
 )
 
-// A Call is one that [Faulty] is about to make.
+// A Call is a call that [Faulty] is about to make.
 type Call struct {
 	Op Op
-	// N is the number of the call among those of the same Op, Total among all,
-	// both from 1.
+	// N is the number of the call among those of the same Op, Total its number
+	// among all, both counted from 1.
 	N, Total int
 	// Messages are the call's arguments: read them, don't change or keep them.
 	// Receive has none.
@@ -48,26 +49,27 @@ const (
 	// Refuse: the call fails, and does nothing.
 	Refuse
 	// LoseReply: the call is made, and reported as failed. Messages that a
-	// Receive has got stay leased until their lease is over.
+	// Receive took stay leased until their lease is over.
 	LoseReply
 	// Half: the call fails for every second message, the first one included, with
-	// a [queue.BatchError], and is made for the others. A Receive is refused.
+	// a [queue.BatchError], and is made for the others. A Receive fails as with
+	// Refuse.
 	Half
-	// Hang: the call does nothing until its context ends, and fails with its
-	// cause. As with a server that does not answer, ReceiveOptions.Stop has no
-	// effect.
+	// Hang: the call does nothing until its context ends, and fails with the
+	// context's cause. As with a server that does not respond,
+	// ReceiveOptions.Stop has no effect.
 	Hang
 )
 
 // A Fault is what happens to a call.
 type Fault struct {
 	Mode Mode
-	// Err is what the call fails with. Default [ErrInjected].
+	// Err is the error of the call. Default [ErrInjected].
 	Err error
-	// Before and After are how long the call is held up before it does what it
-	// does, and before it returns. The delay before ends early with the call's
-	// context, and the call then fails, with the context's cause; the one after
-	// does not, as what was done must be told.
+	// Before and After delay the call before it is made and before it returns.
+	// The delay before ends early with the call's context, and the call then
+	// fails with the context's cause; the one after does not, since the result
+	// must be reported.
 	Before, After time.Duration
 }
 
@@ -78,12 +80,12 @@ func (f Fault) err() error {
 	return f.Err
 }
 
-// A Plan says what happens to a call. Calls ask it one at a time, in the order
-// of Call.Total, so it may keep state without a lock.
+// A Plan returns the fault of a call. It is called for one call at a time, in the
+// order of Call.Total, so it may keep state without a lock.
 type Plan func(Call) Fault
 
 // OnCall returns a plan with a fault for the k-th call of all, counted from 1,
-// and none for the others: a test that takes every k in turn has a fault at
+// and none for the others: a test that tries every k in turn places a fault at
 // every point.
 func OnCall(k int, f Fault) Plan {
 	return func(c Call) Fault { return when(c.Total == k, f) }
@@ -121,8 +123,8 @@ func when(hit bool, f Fault) Fault {
 	return f
 }
 
-// First returns a plan that asks the given ones in turn and takes the first
-// fault. All of them are asked about every call.
+// First returns a plan that calls the given plans in turn and returns the first
+// fault. All of them are called for every call.
 func First(plans ...Plan) Plan {
 	return func(c Call) Fault {
 		var first Fault
@@ -136,20 +138,21 @@ func First(plans ...Plan) Plan {
 }
 
 // Faulty is a queue whose calls fail as planned: a [queue.Source] and a
-// [queue.Sink] round any others. Set its fields before the first call; calls
-// may be concurrent then. Don't copy it.
+// [queue.Sink] that wrap any others. Set its fields before the first call; after
+// that, calls may be concurrent. Don't copy it.
 //
-// One whose Source and Sink are two queues, so that Plan counts the calls to both,
-// goes into [queue.Config] as DeadLetter inside another value, such as a
-// struct{ queue.Sink }: a consumer refuses a source that is its own DeadLetter.
+// To use a Faulty whose Source and Sink are two queues (so that Plan counts the
+// calls to both) also as DeadLetter of a [queue.Config], wrap it in another value
+// there, such as a struct{ queue.Sink }: a consumer rejects a source that is its
+// own DeadLetter.
 type Faulty struct {
 	// Source and Sink do the work. Either may be nil when it is not called.
 	Source queue.Source
 	Sink   queue.Sink
-	// Plan is asked about every call. Default: nothing fails.
+	// Plan is called for every call. Default: nothing fails.
 	Plan Plan
-	// Latency is added to every call, half of it before and half of it after it
-	// is made, as a network does.
+	// Latency is added to every call as a network adds it, half before and half
+	// after the call is made.
 	Latency time.Duration
 
 	mu    sync.Mutex // guards the fields below, and calls of Plan
@@ -162,8 +165,8 @@ var (
 	_ queue.Sink   = (*Faulty)(nil)
 )
 
-// Calls returns how many calls of op there were, those that failed included;
-// of all ops if op is "".
+// Calls returns the number of calls of op, failed ones included; of all ops if op
+// is "".
 func (f *Faulty) Calls(op Op) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -173,8 +176,8 @@ func (f *Faulty) Calls(op Op) int {
 	return f.calls[op]
 }
 
-// Receive receives from Source, as planned. Source gets o as it is; what the plan
-// and Latency add does not end when o.Stop is closed.
+// Receive receives from Source, as planned. Source gets o unchanged; delays of
+// the plan and Latency do not end when o.Stop is closed.
 func (f *Faulty) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 	var msgs []*queue.Message
 	err := f.call(ctx, OpReceive, nil, func([]*queue.Message) (err error) {
@@ -221,7 +224,7 @@ func (f *Faulty) call(ctx context.Context, op Op, msgs []*queue.Message, do func
 	case fault.Mode == Refuse, fault.Mode == Half && op == OpReceive:
 		err = fault.err()
 	case fault.Mode == LoseReply:
-		_ = do(msgs) // whether it succeeded is what nobody gets to know
+		_ = do(msgs) // its result is lost
 		err = fault.err()
 	case fault.Mode == Half:
 		err = half(op, msgs, fault.err(), do)
@@ -232,7 +235,7 @@ func (f *Faulty) call(ctx context.Context, op Op, msgs []*queue.Message, do func
 	return err
 }
 
-// plan counts the call and asks Plan about it.
+// plan counts the call and returns its fault.
 func (f *Faulty) plan(op Op, msgs []*queue.Message) Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -247,8 +250,7 @@ func (f *Faulty) plan(op Op, msgs []*queue.Message) Fault {
 	return f.Plan(Call{Op: op, N: f.calls[op], Total: f.total, Messages: msgs})
 }
 
-// half does the call for every second message, and says of the others that
-// they failed.
+// half makes the call for every second message, and reports the others as failed.
 func half(op Op, msgs []*queue.Message, fault error, do func([]*queue.Message) error) error {
 	failed := make(map[int]error)
 	var odd []*queue.Message

@@ -13,13 +13,13 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// patience is how long a message that must be there may take to arrive where
-// the case is not about how soon: a source may have to wait for the end of a
-// lease, of a message that it was handed out and whose receive was cut off.
+// patience is how long a message that must arrive may take in cases that are not
+// about time: a source may have to wait for the end of the lease of a message
+// that it received and whose reply was cut off.
 func (c Config) patience() time.Duration { return c.Lease + 30*time.Second }
 
-// A run is one case on one queue. Its methods end the case when the queue does
-// not do as it should.
+// A run is one case on one queue. Its methods end the case when the queue
+// misbehaves.
 type run struct {
 	*testing.T
 	q    Queue
@@ -69,7 +69,7 @@ func (r *run) long() time.Duration {
 	return long
 }
 
-// roundUp returns d as the queue counts it.
+// roundUp returns d rounded up to the queue's LeaseUnit.
 func (r *run) roundUp(d time.Duration) time.Duration {
 	if rest := d % max(r.cfg.LeaseUnit, 1); rest > 0 {
 		d += r.cfg.LeaseUnit - rest
@@ -77,8 +77,8 @@ func (r *run) roundUp(d time.Duration) time.Duration {
 	return d
 }
 
-// poll receives once, and ends the case when the result is none that a Source
-// may give. What comes with an ended ctx is no message and no error.
+// poll receives once, and ends the case when the result is none that a Source may
+// give. With an ended ctx it returns no messages and no error.
 func (r *run) poll(ctx context.Context, max int, lease time.Duration) []*queue.Message {
 	r.Helper()
 	begin := time.Now()
@@ -89,7 +89,7 @@ func (r *run) poll(ctx context.Context, max int, lease time.Duration) []*queue.M
 	return msgs
 }
 
-// once is poll without a look at how long the receive waited.
+// once is poll without the check of how long the receive waited.
 func (r *run) once(ctx context.Context, o queue.ReceiveOptions) []*queue.Message {
 	r.Helper()
 	msgs, err := r.q.Receive(ctx, o)
@@ -147,7 +147,7 @@ func (r *run) sent(n int, lease time.Duration) []*queue.Message {
 	return r.collect(n, lease)
 }
 
-// nothing checks that no message comes for d; why says why none should.
+// nothing checks that no message arrives within d; why is the reason.
 func (r *run) nothing(d time.Duration, why string) {
 	r.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), d)
@@ -159,8 +159,8 @@ func (r *run) nothing(d time.Duration, why string) {
 	}
 }
 
-// next returns the next message, which must come by the given time, give or
-// take the slack; otherwise says what is wrong if it does not.
+// next returns the next message, which must arrive by the given time, within the
+// slack; otherwise is the failure's text if it does not.
 func (r *run) next(latest time.Time, otherwise string) *queue.Message {
 	r.Helper()
 	ctx, cancel := context.WithDeadline(context.Background(), latest.Add(r.cfg.Slack))
@@ -174,8 +174,8 @@ func (r *run) next(latest time.Time, otherwise string) *queue.Message {
 	return nil
 }
 
-// comesBack checks that the next message is m, and that it comes between the
-// two times, give or take the slack at the end; when says what happens then.
+// comesBack checks that the next message is m, and that it arrives between the
+// two times, within the slack at the end; when describes the latest time.
 func (r *run) comesBack(m *queue.Message, earliest, latest time.Time, when string) *queue.Message {
 	r.Helper()
 	again := r.next(latest, "the message had not come back when "+when+", nor")
@@ -209,7 +209,8 @@ func (r *run) extend(lease time.Duration, msgs ...*queue.Message) {
 	}
 }
 
-// lost checks that err says ErrLeaseLost of the messages at just these indexes.
+// lost checks that err has ErrLeaseLost for the messages at exactly these
+// indexes.
 func (r *run) lost(call string, err error, indexes ...int) {
 	r.Helper()
 	var batch *queue.BatchError
@@ -235,7 +236,8 @@ func bodies(msgs []*queue.Message) []string {
 	return all
 }
 
-// bare returns what a Source may rely on getting back of a message.
+// bare returns a message with only the fields that a Source may rely on getting
+// back.
 func bare(m *queue.Message) *queue.Message {
 	return &queue.Message{ID: m.ID, Receipt: m.Receipt}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// A Step is something that a [ScriptedSource] does when it is received from.
+// A Step is what a [ScriptedSource] does in a receive.
 type Step struct {
 	kind  stepKind
 	msgs  []*queue.Message
@@ -29,9 +29,9 @@ const (
 	block
 )
 
-// Deliver hands out messages: copies of them, with an ID and a Receipt if they
-// have none, Attempt 1 if it is 0, and times. They may take several receives,
-// and a nil message is an empty one.
+// Deliver delivers copies of the messages, with an ID and a Receipt if they have
+// none, Attempt 1 if it is 0, and times. They may take several receives; a nil
+// message is an empty one.
 func Deliver(msgs ...*queue.Message) Step {
 	copies := make([]*queue.Message, len(msgs))
 	for i, m := range msgs {
@@ -46,8 +46,8 @@ func Deliver(msgs ...*queue.Message) Step {
 // Fail makes a receive fail with err; nil makes it a long poll that ends empty.
 func Fail(err error) Step { return Step{kind: fail, err: err} }
 
-// Pause makes a receive wait for d and go on with the next step. As a long poll
-// of a server it does not end when ReceiveOptions.Stop is closed.
+// Pause makes a receive wait for d and continue with the next step. Like the long
+// poll of a server it does not end when ReceiveOptions.Stop is closed.
 func Pause(d time.Duration) Step { return Step{kind: pause, pause: d} }
 
 // Block makes receives wait until their context ends or their
@@ -55,10 +55,10 @@ func Pause(d time.Duration) Step { return Step{kind: pause, pause: d} }
 func Block() Step { return Step{kind: block} }
 
 // A ScriptedSource is a [queue.Source] that plays steps, in order and one at a
-// time, returns io.EOF after the last of them, and records what is done with
-// its messages. It never delivers a message a second time: what happens to one
-// that was given back is for the script to say. For a source that fails at
-// settling, put a [Faulty] round it. Methods may be called concurrently.
+// time, returns io.EOF after the last of them, and records how its messages are
+// settled. It never delivers a message a second time by itself: the script
+// decides what happens after a nack. For a source that fails at settling, wrap it
+// in a [Faulty]. Methods may be called concurrently.
 type ScriptedSource struct {
 	playing chan struct{} // holds a token while nobody plays a step
 
@@ -77,7 +77,7 @@ func Script(steps ...Step) *ScriptedSource {
 	return s
 }
 
-// Settled is a record of what was done with one message.
+// Settled records one settlement of one message.
 type Settled struct {
 	Op Op     // OpAck, OpNack or OpExtend
 	ID string // the message's
@@ -86,14 +86,14 @@ type Settled struct {
 	At  time.Time
 }
 
-// Settled returns what was done with messages so far, in order.
+// Settled returns the settlements so far, in order.
 func (s *ScriptedSource) Settled() []Settled {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.settled)
 }
 
-// IDs returns the ids of the messages with which op was done, in order.
+// IDs returns the ids of the messages that were settled by op, in order.
 func (s *ScriptedSource) IDs(op Op) []string {
 	var ids []string
 	for _, r := range s.Settled() {
@@ -138,7 +138,7 @@ func (s *ScriptedSource) Receive(ctx context.Context, o queue.ReceiveOptions) ([
 		case fail:
 			return nil, step.err
 		case pause:
-			sleep.For(ctx, step.pause) // the next round sees whether ctx has ended
+			sleep.For(ctx, step.pause) // the next iteration checks whether ctx has ended
 		case block:
 			select {
 			case <-o.Stop:
@@ -149,8 +149,8 @@ func (s *ScriptedSource) Receive(ctx context.Context, o queue.ReceiveOptions) ([
 	}
 }
 
-// step takes the next step off the script, or as many of its messages as may
-// be received now.
+// step takes the next step off the script, or as many of its messages as may be
+// received now.
 func (s *ScriptedSource) step(o queue.ReceiveOptions) (Step, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,12 +190,12 @@ func (s *ScriptedSource) Ack(ctx context.Context, msgs ...*queue.Message) error 
 	return s.settle(ctx, OpAck, 0, msgs)
 }
 
-// Nack records the messages as given back, and delay.
+// Nack records the messages as nacked, with delay.
 func (s *ScriptedSource) Nack(ctx context.Context, delay time.Duration, msgs ...*queue.Message) error {
 	return s.settle(ctx, OpNack, delay, msgs)
 }
 
-// Extend records the messages as extended, and lease, and sets LeaseUntil.
+// Extend records the messages as extended, with lease, and sets LeaseUntil.
 func (s *ScriptedSource) Extend(ctx context.Context, lease time.Duration, msgs ...*queue.Message) error {
 	return s.settle(ctx, OpExtend, lease, msgs)
 }
@@ -217,7 +217,7 @@ func (s *ScriptedSource) settle(ctx context.Context, op Op, d time.Duration, msg
 }
 
 // A Recorder is a [queue.Sink] that keeps what it is sent. The zero Recorder is
-// ready for use, also concurrently. For one that fails, put a [Faulty] round it.
+// ready for use, also concurrently. For one that fails, wrap it in a [Faulty].
 type Recorder struct {
 	mu   sync.Mutex // guards msgs
 	msgs []*queue.Message

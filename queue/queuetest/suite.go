@@ -10,13 +10,13 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// A Queue is what the suite tests: both ends of the same queue.
+// A Queue is both ends of the queue under test.
 type Queue interface {
 	queue.Source
 	queue.Sink
 }
 
-// Config says what to expect of a queue. The zero value stands for a standard
+// Config describes the queue under test. The zero value stands for a standard
 // queue with leases, tested in real time.
 type Config struct {
 	// Synctest runs each case in a bubble of testing/synctest, where hours pass
@@ -25,11 +25,11 @@ type Config struct {
 	Synctest bool
 
 	// FIFO is set for a queue that keeps the order of each Message.Group and
-	// suppresses duplicates by Message.Dedup. The suite gives every message a
-	// Group and a Dedup then.
+	// suppresses duplicates by Message.Dedup. The suite then gives every message
+	// a Group and a Dedup.
 	FIFO bool
 	// NoLeases is set for a source whose messages are hidden until they are
-	// settled. Cases about leases are skipped then.
+	// settled. Cases about leases are then skipped.
 	NoLeases bool
 	// NoDelay is set for a sink that ignores or refuses Message.Delay. It is
 	// implied by FIFO.
@@ -39,18 +39,19 @@ type Config struct {
 	NoEmptyBody, NoBinary bool
 	// Stops is set for a source whose receive ends its wait at once when
 	// [queue.ReceiveOptions].Stop is closed. Without it the source must ignore
-	// Stop, or lose nothing by it.
+	// Stop, or lose no message when it is closed.
 	Stops bool
 
 	// Lease is the lease that the cases use and then wait for, so it should be
-	// short in real time; but calls to the queue must be much quicker. A multiple
-	// of LeaseUnit. Default 30 s in a bubble, else 2 s.
+	// short in real time, but calls to the queue must be much quicker. It must be
+	// a multiple of LeaseUnit. Default 30 s in a bubble, else 2 s.
 	Lease time.Duration
-	// LeaseUnit is what the queue rounds leases and delays up to: one second on
-	// SQS. Default: it does not round.
+	// LeaseUnit is the unit to which the queue rounds leases and delays up: one
+	// second on SQS. Default: it does not round.
 	LeaseUnit time.Duration
 	// MaxLease is how long after its receive a lease can be extended to at most.
-	// 0: that is not tested. Set it only where waiting so long is no trouble.
+	// 0: that is not tested. Set it only where a wait of that length is
+	// acceptable.
 	MaxLease time.Duration
 	// MaxBatch is how many messages a receive returns at most. Default 10.
 	MaxBatch int
@@ -63,11 +64,11 @@ type Config struct {
 }
 
 // TestSource checks that a queue does what [queue.Source] and [queue.Sink]
-// promise, each promise in a subtest of its own, named after it. It calls
-// newQueue in each of them for an empty queue that nobody else uses; with
-// Config.Synctest that is within the bubble, and the queue must have no
-// goroutines left when the subtest ends: newQueue can register a cleanup. In
-// real time the subtests run in parallel.
+// promise, each promise in a subtest named after it. Each subtest calls newQueue
+// for an empty queue that nobody else uses; with Config.Synctest it does so
+// within the bubble, and the queue must have no goroutines left when the subtest
+// ends: newQueue can register a cleanup. In real time the subtests run in
+// parallel.
 func TestSource(t *testing.T, newQueue func(t *testing.T) Queue, cfg Config) {
 	t.Helper()
 	switch {
@@ -128,7 +129,7 @@ func (c testCase) run(t *testing.T, newQueue func(t *testing.T) Queue, cfg Confi
 	c.test(&run{T: t, q: q, cfg: cfg})
 }
 
-// A need is what a queue must have for a case to say anything about it.
+// A need is a property that a queue must have for a case to apply to it.
 type need int
 
 const (

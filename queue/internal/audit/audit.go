@@ -1,7 +1,7 @@
 // Package audit has the switch by which tests make every consumer recount its
-// books.
+// ledger.
 package audit
 
-// On has each consumer compare its ledger with a recount after every step, and
-// panic at a difference. Tests set it before anything runs.
+// On makes each consumer compare its ledger with a recount after every step, and
+// panic if they differ. Tests set it before anything runs.
 var On bool

@@ -14,32 +14,32 @@ type Guilt uint8
 // The degrees of guilt.
 const (
 	Innocent Guilt = iota // nothing points at the message
-	Suspect               // it fails too often for chance: the limits hear no more of it
-	Guilty                // and hardly any other does: its attempts count
+	Suspect               // it fails too often for chance: its results no longer reach the limits
+	Guilty                // and hardly any other message does: its attempts count
 )
 
 const (
-	leastShare   = 0.01  // of other messages that are taken to fail, where none was seen to
-	leastRefused = 0.04  // the same of refusals, which come together: two in a row are nobody's fault
-	chance       = 0.001 // what is less likely than this is no coincidence
-	hardlyChance = 0.05  // what is less likely than this is hardly one
+	leastShare   = 0.01  // the assumed share of other messages that fail, at least
+	leastRefused = 0.04  // the same for refusals, which come in groups: two in a row are no message's fault
+	chance       = 0.001 // a lower probability is no coincidence
+	hardlyChance = 0.05  // a lower probability is hardly one
 	guiltyBelow  = 0.1   // share of other messages that fail above which it is a partial outage
 
 	minutes = 10 // of results to compare with
-	telling = 20 // first runs that make a share of them worth something by itself
+	telling = 20 // first runs that make a share of them significant by itself
 )
 
-// A Comparison has the results of the first runs of messages, to compare a
-// message's failures with. Its zero value is ready. It is not safe for
-// concurrent use.
+// A Comparison records the results of the first runs of messages, to compare a
+// message's failures with. Its zero value is ready. It is not safe for concurrent
+// use.
 type Comparison struct {
 	total  Mark
-	minute int64         // the latest one in recent, in minutes since 1970
+	minute int64         // the latest minute in recent, in minutes since 1970
 	recent [minutes]Mark // total as it was when each of the last minutes began
 }
 
-// A Mark is how many first runs there had been at some time, and how many of
-// them had failed, by class.
+// A Mark is the number of first runs up to some time, and of those that had
+// failed, by class.
 type Mark struct {
 	runs   int
 	failed [3]int
@@ -55,19 +55,20 @@ type Streak struct {
 	odd   bool // its last failure was hardly chance
 }
 
-// Unlikely reports whether the failures up to the last one are hardly chance, given
-// how many others succeeded meanwhile: less than the 5 % of a weak suspicion.
+// Unlikely reports whether the failures up to the last one are hardly chance,
+// given how many others succeeded meanwhile: a probability below 5 %, a weak
+// suspicion.
 func (s Streak) Unlikely() bool { return s.odd }
 
-// Suspected reports whether the message has been a suspect since the streak began.
-// On a queue that has become quiet it may be Innocent again, for want of others to
-// compare it with, and still it says nothing about them.
+// Suspected reports whether the message has been a suspect since the streak
+// began. On a queue that has become quiet it may be Innocent again, for lack of
+// others to compare it with, and its failures still say nothing about others.
 func (s Streak) Suspected() bool { return s.alone }
 
-// Len is how many there are.
+// Len is the number of failures.
 func (s Streak) Len() int { return s.n }
 
-// Lasts is how long ago the first of them was.
+// Lasts is how long ago the first failure was.
 func (s Streak) Lasts(now time.Time) time.Duration {
 	if s.n == 0 {
 		return 0
@@ -87,8 +88,8 @@ func indexOf(class error) int {
 	return -1
 }
 
-// Add notes the result of a message's first run: its class, nil for one that
-// says nothing against the downstream.
+// Add records the result of a message's first run: its class, nil for a result
+// that says nothing against the downstream.
 func (c *Comparison) Add(now time.Time, class error) {
 	c.forget(now)
 	c.total.runs++
@@ -97,11 +98,12 @@ func (c *Comparison) Add(now time.Time, class error) {
 	}
 }
 
-// Fail notes a failure of a message in its streak, and says how guilty that
+// Fail records a failure of a message in its streak, and returns how guilty that
 // makes it: whether its failures in a row would be chance with a probability
 // below 0.1 % if it failed as often as other messages did since the first of
-// them, in the last ten minutes at most. It is no more than a suspect in a partial
-// outage: of few results a message may have seen none that failed.
+// them, in the last ten minutes at most. In a partial outage it is at most a
+// suspect, since the few results to compare it with may happen to include no
+// failure.
 func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 	c.forget(now)
 	i := indexOf(class)
@@ -117,9 +119,9 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 	s.odd = false
 	runs, failed := c.since(s.since, i)
 	if runs <= failed {
-		return Innocent // nobody else has succeeded
+		return Innocent // no other message has succeeded
 	}
-	// Of few results the share is not known well: half a failure more is assumed.
+	// Few results don't show the share well: half a failure more is assumed.
 	share := max(leastShare, (float64(failed)+0.5)/float64(runs+1))
 	if class == limiter.ErrOverload {
 		share = max(share, leastRefused)
@@ -138,8 +140,8 @@ func (c *Comparison) Fail(now time.Time, s *Streak, class error) Guilt {
 }
 
 // Partial reports whether class is that of a partial outage: at least a tenth of
-// the first runs of the last ten minutes failed with it. It takes 20 of them to
-// tell.
+// the first runs of the last ten minutes failed with it. Fewer than 20 of them
+// show nothing.
 func (c *Comparison) Partial(now time.Time, class error) bool {
 	c.forget(now)
 	i := indexOf(class)

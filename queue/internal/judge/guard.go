@@ -7,15 +7,15 @@ import (
 
 const (
 	guardStock   = 20          // dead letters that may go out at once
-	guardGain    = time.Minute // in which there may be one more
+	guardGain    = time.Minute // in which the stock grows by one
 	guardSuccess = 2           // further ones for each success
 )
 
-// A Guard rations dead letters. When hardly anything succeeds the fault is
-// likely ours, a bad deploy say, and not the messages': then only a few of them
-// go to the dead-letter queue, while everything else goes on. It has 20 in
-// stock, and gains one a minute and two with every success. Its methods may be
-// called concurrently. A nil Guard rations nothing.
+// A Guard rations dead letters. When hardly anything succeeds, the likely cause
+// is this program, such as a bad deploy, and not the messages: then only a few of
+// them go to the dead-letter queue, while everything else continues. It starts
+// with a stock of 20, its maximum, and gains one a minute and two with every
+// success. Its methods may be called concurrently. A nil Guard rations nothing.
 type Guard struct {
 	mu        sync.Mutex // guards all below
 	begun     bool
@@ -24,8 +24,8 @@ type Guard struct {
 	rationing bool
 }
 
-// Succeeded notes a message that is done, and reports whether the guard has just
-// stopped rationing.
+// Succeeded records a message that is done, and reports whether the guard has
+// just stopped rationing.
 func (g *Guard) Succeeded(now time.Time) (ended bool) {
 	if g == nil {
 		return false
@@ -41,7 +41,7 @@ func (g *Guard) Succeeded(now time.Time) (ended bool) {
 }
 
 // Allow reports whether a dead letter may go out, and whether the guard has just
-// begun to ration them.
+// started rationing.
 func (g *Guard) Allow(now time.Time) (allowed, began bool) {
 	if g == nil {
 		return true, false
@@ -58,7 +58,7 @@ func (g *Guard) Allow(now time.Time) (allowed, began bool) {
 	return false, began
 }
 
-// Returned notes that a dead letter that was allowed did not go out.
+// Returned records that an allowed dead letter did not go out.
 func (g *Guard) Returned(now time.Time) {
 	if g == nil {
 		return

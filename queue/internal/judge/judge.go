@@ -10,12 +10,13 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A Policy is what does not change from message to message.
+// A Policy is the part of a decision that does not change from message to
+// message.
 type Policy struct {
 	Retry       retry.Policy
-	MaxHold     time.Duration // how long a message may be held, since it first was
-	MaxOrdered  time.Duration // how long one of an ordered group may be in hand, since its receive; 0: MaxHold is for all
-	GiveUp      time.Duration // after its first receive, a message that is always refused is exhausted
+	MaxHold     time.Duration // how long a message may be held, counted from when it first was
+	MaxOrdered  time.Duration // how long one of an ordered group may be held, counted from its receive; 0: MaxHold applies to all
+	GiveUp      time.Duration // a message that is always refused is exhausted this long after its first receive
 	DeadLetters bool          // there is a sink for them
 }
 
@@ -24,40 +25,40 @@ type Facts struct {
 	Result
 	Run      int           // runs of this delivery, this one included
 	Took     time.Duration // by this run
-	Failures int           // attempts that the message has failed in before
+	Failures int           // failed attempts of the message before this run
 	Held     time.Duration // since this delivery was first held; 0: never
 	InHand   time.Duration // since its receive
 	Age      time.Duration // since the message's first receive by anyone
 
-	Ordered     bool // it has a place in an ordered group
+	Ordered     bool // it is in an ordered group
 	LeaseLost   bool // while it ran
-	Interrupted bool // the engine ended its context too soon for its error to say anything
+	Interrupted bool // the engine ended its context too soon for its error to mean anything
 	Draining    bool
-	Outage      bool // a breaker among its limits is not closed, after the limits have heard of the result
+	Outage      bool // a breaker among its limits is not closed, after the result was reported to the limits
 	Guilt       Guilt
 	Suspected   bool          // it was a suspect before
-	Unlikely    bool          // its failures in a row are hardly chance
-	Typical     bool          // the like of it is refused each time, while others are not
+	Unlikely    bool          // its failures in a row are unlikely to be chance
+	Typical     bool          // messages like it are refused each time, while others are not
 	Alone       bool          // others succeed, and nobody waits until it may run again
-	Repeated    bool          // it failed before, and others have succeeded since: it is no news of the downstream
+	Repeated    bool          // it failed before, and others have succeeded since: it says nothing new about the downstream
 	Streak      int           // failures in a row with the same class, over all deliveries
 	Failing     time.Duration // since the first of them
 	Guarded     bool          // no dead letter may go out now
 }
 
-// An Action is what becomes of a message. The zero value is none.
+// An Action is what happens to a message. The zero value is none.
 type Action uint8
 
 // The actions.
 const (
 	Ack        Action = iota + 1 // it is done
 	DeadLetter                   // a copy goes to the sink, for Verdict.Reason; then it is acked
-	Hold                         // it stays in hand and runs again after Verdict.Delay
+	Hold                         // it is held and runs again after Verdict.Delay
 	Return                       // it is nacked, hidden for Verdict.Delay
-	Drop                         // it is no longer ours: nothing is settled
+	Drop                         // its lease is lost: nothing is settled
 )
 
-// A Verdict is what a result means for its message.
+// A Verdict is the decision about a message.
 type Verdict struct {
 	Action Action
 	Delay  time.Duration
@@ -69,15 +70,15 @@ type Verdict struct {
 // until Policy.GiveUp, with nothing to compare it with.
 const ReasonNoComparison = retry.ReasonExhausted + ": nothing to compare with"
 
-// GiveUp is how long after its first receive a message that was always refused is
-// exhausted.
+// GiveUp is how long after its first receive a message is exhausted that was
+// always refused.
 const GiveUp = 12 * time.Hour
 
-// Longest bounds every delay, so that no sum of times overflows. No queue can hide
-// a message for so long.
+// Longest bounds every delay, so that no sum of times overflows. No queue can
+// hide a message for that long.
 const Longest = 10 * 365 * 24 * time.Hour
 
-// Judge is the table of results in package queue's documentation.
+// Judge implements "Results" in package queue's documentation.
 func Judge(p *Policy, f *Facts) Verdict {
 	switch {
 	case f.LeaseLost:
@@ -96,7 +97,7 @@ func (p *Policy) failed(f *Facts) Verdict {
 	case f.Permanent:
 		return p.bury(f, f.Reason)
 	case f.Interrupted:
-		return Verdict{Action: Return} // we have ended it, so its error says nothing
+		return Verdict{Action: Return} // we ended it, so its error means nothing
 	case f.Class == limiter.ErrUnavailable && !f.Outage && f.Final:
 		return p.bury(f, f.Reason)
 	case f.Class != nil && f.Guilt != Guilty:
@@ -124,8 +125,8 @@ func (f *Facts) attempts() int {
 	return f.Failures + 1
 }
 
-// keep holds a message that was refused for no fault of its own, for as long as
-// one may be held.
+// keep holds a message that was refused through no fault of its own, for as long
+// as a message may be held.
 func (p *Policy) keep(f *Facts) Verdict {
 	if p.GiveUp > 0 && f.Age >= p.GiveUp && f.Failing >= leastFailing {
 		return p.bury(f, ReasonNoComparison)
@@ -137,12 +138,12 @@ func (p *Policy) keep(f *Facts) Verdict {
 	return v
 }
 
-// leastFailing is how long a message must have failed before it is given up: one
-// that is old because it was hidden for long may meet a passing refusal.
+// leastFailing is how long a message must have failed before it is given up: a
+// message that is old because it was hidden for long may meet a temporary
+// refusal.
 const leastFailing = time.Hour
 
-// Stays reports whether a message may stay in hand until it runs again after
-// delay.
+// Stays reports whether a message may be held until it runs again after delay.
 func (p *Policy) Stays(f *Facts, delay time.Duration) bool {
 	switch {
 	case f.Draining: // nobody is left to run it again
@@ -153,8 +154,8 @@ func (p *Policy) Stays(f *Facts, delay time.Duration) bool {
 	return delay < p.MaxHold-f.Held
 }
 
-// wait has a message wait for another run. One of an ordered group stays in hand,
-// at the head of its group, so that those behind it lose no receives.
+// wait decides how a message waits for another run. One of an ordered group is
+// held, at the head of its group, so that those behind it use up no receives.
 func (p *Policy) wait(f *Facts, v Verdict) Verdict {
 	v.Action = Return
 	if f.Ordered && p.Stays(f, v.Delay) {
@@ -163,17 +164,17 @@ func (p *Policy) wait(f *Facts, v Verdict) Verdict {
 	return v
 }
 
-// bury hands a message that has failed for good to the dead-letter sink, or has
-// it tried again much later where none may go there.
+// bury sends a message that has failed for good to the dead-letter sink, or has
+// it tried again much later when no dead letter may go out.
 func (p *Policy) bury(f *Facts, reason string) Verdict {
 	if p.DeadLetters && !f.Guarded {
 		return Verdict{Action: DeadLetter, Reason: reason, Failed: true}
 	}
 	policy := p.Retry.WithDefaults()
-	if !p.DeadLetters { // the queue's own redrive is to have it
+	if !p.DeadLetters { // left to the queue's own redrive
 		return Verdict{Action: Return, Delay: min(max(policy.MaxDelay, f.Pause), Longest), Failed: true}
 	}
-	// Each time costs a receive, and there are few: the delay doubles.
+	// Each return costs a receive, and there are few: the delay doubles.
 	again := f.attempts() - 1
 	if !f.Permanent && policy.MaxAttempts > 0 {
 		again -= policy.MaxAttempts - 1
@@ -181,8 +182,8 @@ func (p *Policy) bury(f *Facts, reason string) Verdict {
 	return p.wait(f, Verdict{Delay: min(max(Ration(policy, again), f.Pause), Longest), Failed: true})
 }
 
-// Ration is how long a message stays hidden that has been returned so often
-// because there was no room for it: MaxDelay, doubled each time, up to 11 hours.
+// Ration is how long a message stays hidden that has been returned again times
+// for lack of room: MaxDelay, doubled each time, up to 11 hours.
 func Ration(p retry.Policy, again int) time.Duration {
 	delay := p.WithDefaults().MaxDelay
 	for ; again > 0 && 0 < delay && delay < longestRation; again-- {
@@ -194,18 +195,18 @@ func Ration(p retry.Policy, again int) time.Duration {
 // longestRation is within the 12 hours that SQS can hide a message.
 const longestRation = 11 * time.Hour
 
-// A Hearing is what limiters hear of a run.
+// A Hearing is what is reported to the limiters about a run.
 type Hearing uint8
 
-// What limiters hear.
+// The hearings.
 const (
 	Heard    Hearing = iota // the result's error
-	Heeded                  // that they are to pause for as long as it asks; it is no news otherwise
-	Unjudged                // that it ran, and says nothing about the downstream
+	Heeded                  // that they must pause for its Retry-After, and nothing else
+	Unjudged                // that it ran, without a result
 	NeverRan                // that it did not start
 )
 
-// Hears says what the limits hear of a run.
+// Hears returns what is reported to the limits about a run.
 func (f *Facts) Hears() Hearing {
 	switch {
 	case f.Postponed:
@@ -216,7 +217,7 @@ func (f *Facts) Hears() Hearing {
 		return Heeded
 	case f.Typical: // a pause would not change it
 		return Unjudged
-	case f.Class == limiter.ErrOverload && f.Pause > 0 && !f.Suspected: // up to the verdict, a Retry-After binds everybody
+	case f.Class == limiter.ErrOverload && f.Pause > 0 && !f.Suspected: // until the message is a suspect, its Retry-After applies to all
 		if f.Unlikely {
 			return Heeded
 		}

@@ -12,24 +12,25 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A Result is what a handler's error says.
+// A Result is the content of a handler's error.
 type Result struct {
 	Err       error
 	Class     error         // limiter.ErrOverload, ErrUnavailable or ErrMisconfigured; nil for none of them
-	Permanent bool          // it will never succeed, for Reason
+	Permanent bool          // the message will never succeed, for Reason
 	Reason    string        // for the dead-letter record
 	Postponed bool          // the handler did not run the message
-	Delay     time.Duration // Postponed: for how long
+	Delay     time.Duration // for how long, if Postponed
 	Attempts  int           // failed attempts by the handler's own count, this one included; 0: it has none
 	Pause     time.Duration // its Retry-After
-	Final     bool          // the policy says that it is not worth another attempt
+	Final     bool          // the policy rules out another attempt
 	Panicked  bool          // the handler did not return
 }
 
-// Read reads a handler's error. Everything that is ever asked of the error, and of
-// the policy about it, is asked here first, so that an error whose methods panic (a
-// nil pointer in an error, as a rule) fails its own message and nothing else: then
-// the result's error is the one that panicked makes of the panic.
+// Read reads a handler's error. Every method of the error, and of the policy
+// about it, that is called anywhere is called here first, so that an error whose
+// methods panic (typically a nil pointer in an error) fails its own message and
+// nothing else: then the result's error is the one that panicked makes of the
+// panic.
 func Read(err error, policy retry.Policy, panicked func(v any, stack []byte) error) (r Result) {
 	if err == nil {
 		return Result{}

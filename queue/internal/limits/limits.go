@@ -1,5 +1,5 @@
-// Package limits completes what a user knows about a downstream with the limits
-// that learn about it.
+// Package limits adds to the limits that a user knows those that learn about a
+// downstream.
 package limits
 
 import (
@@ -11,7 +11,7 @@ import (
 // Defaults says which limits Complete adds.
 type Defaults struct{ Breaker, Pace bool }
 
-// missing returns those that are in none of the limiters.
+// missing returns the defaults that are in none of the limiters.
 func (d Defaults) missing(among ...limiter.Limiter) Defaults {
 	return Defaults{
 		Breaker: d.Breaker && !has[*limiter.Breaker](among...),
@@ -19,7 +19,7 @@ func (d Defaults) missing(among ...limiter.Limiter) Defaults {
 	}
 }
 
-// make returns the two, as far as they are wanted.
+// make returns the limiters that are wanted.
 func (d Defaults) make() (breaker, pace []limiter.Limiter, err error) {
 	if d.Breaker {
 		b, err := limiter.NewBreaker(limiter.BreakerConfig{})
@@ -38,12 +38,13 @@ func (d Defaults) make() (breaker, pace []limiter.Limiter, err error) {
 	return breaker, pace, nil
 }
 
-// Complete returns known with a Breaker and a pace, an AdaptiveRate, as far as
-// they are wanted and none of that kind is in known or in gate already; an
-// Adaptive is a pace, too. A nil limiter is none.
+// Complete returns known with a Breaker and a pace (an AdaptiveRate), as far as
+// they are wanted and neither known nor gate has one of that kind; an Adaptive is
+// a pace, too. A nil limiter is none.
 //
-// The breaker is the first to be acquired and the pace the last: what a limit
-// behind it refuses is cancelled, and a pace counts the fewest starts in vain.
+// The breaker is acquired first and the pace last: when a limit refuses, the
+// permits acquired before it are cancelled, so the pace counts the fewest starts
+// in vain.
 func Complete(known, gate limiter.Limiter, d Defaults) (limiter.Limiter, error) {
 	all, pace, err := d.missing(known, gate).make()
 	if err != nil {
@@ -55,8 +56,8 @@ func Complete(known, gate limiter.Limiter, d Defaults) (limiter.Limiter, error) 
 	return limiter.All(append(all, pace...)...)
 }
 
-// Keys completes the limiters of keys. What it adds to one is forgotten when it has
-// not been used for long.
+// Keys completes the limiters of keys. The limits that it adds to one are
+// forgotten when they have not been used for long.
 type Keys struct {
 	defaults Defaults
 	added    *limiter.Keyed[key]
@@ -67,7 +68,7 @@ type key struct {
 	added Defaults
 }
 
-// NewKeys returns Keys that add those.
+// NewKeys returns Keys that add the limits in d.
 func NewKeys(d Defaults) (*Keys, error) {
 	added, err := limiter.NewKeyed(func(k key) (limiter.Limiter, error) {
 		breaker, pace, err := k.added.make()
@@ -79,14 +80,14 @@ func NewKeys(d Defaults) (*Keys, error) {
 	return &Keys{defaults: d, added: added}, err
 }
 
-// Complete returns own with what its key has in addition.
+// Complete returns own with the limits of its key added.
 func (k *Keys) Complete(own limiter.Limiter) limiter.Limiter {
 	missing := k.defaults.missing(own)
 	if missing == (Defaults{}) {
 		return own
 	}
 	all, err := limiter.All(own, k.added.For(key{limiter.Identity(own), missing}))
-	if err != nil { // only nil limiters are refused
+	if err != nil { // All fails for nil limiters only
 		return own
 	}
 	return all
@@ -96,7 +97,7 @@ func has[L limiter.Limiter](among ...limiter.Limiter) bool {
 	return len(Of[L](among...)) > 0
 }
 
-// Of returns those of a kind among the limiters and the members of Alls.
+// Of returns the limiters of type L, those among the members of Alls included.
 func Of[L limiter.Limiter](among ...limiter.Limiter) []L {
 	var found []L
 	for _, l := range among {
@@ -112,7 +113,8 @@ func Of[L limiter.Limiter](among ...limiter.Limiter) []L {
 	return found
 }
 
-// Any reports whether is holds for one of a kind among the limiter and its members.
+// Any reports whether is holds for a limiter of type L, the limiter itself or one
+// of its members.
 func Any[L limiter.Limiter](limit limiter.Limiter, is func(L) bool) bool {
 	for m := range limiter.Members(limit) {
 		if m, ok := m.(L); ok && is(m) {

@@ -1,5 +1,5 @@
-// Package results has the errors by which handlers say more of a result than
-// that it failed, for those who run handlers. Package queue makes them.
+// Package results has the errors with which handlers report more than that a run
+// failed, for code that runs handlers. Package queue makes them.
 package results
 
 import (
@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Postponed says that the message was not run, and is to come back after Delay.
+// Postponed means that the message was not run, and must be delivered again after
+// Delay.
 type Postponed struct {
 	Delay time.Duration
 	Why   error // may be nil
@@ -21,11 +22,11 @@ func (e *Postponed) Error() string {
 	return text
 }
 
-// Unwrap returns the reason, which is no verdict.
+// Unwrap returns the reason, which does not affect the result.
 func (e *Postponed) Unwrap() error { return e.Why }
 
-// Attempted says how many attempts have failed, by a better count than the
-// queue's receives.
+// Attempted has the number of failed attempts, by a better count than the queue's
+// receives.
 type Attempted struct {
 	Attempts int
 	Err      error
@@ -36,11 +37,11 @@ func (e *Attempted) Error() string { return e.Err.Error() }
 // Unwrap returns the failure.
 func (e *Attempted) Unwrap() error { return e.Err }
 
-// IsPostponed reports whether err says that the message was not run, and after
-// how long it is to come back.
+// IsPostponed reports whether err means that the message was not run, and returns
+// after how long it must be delivered again.
 func IsPostponed(err error) (time.Duration, bool) {
 	if err == nil {
-		return 0, false // before there is a target, which costs an allocation
+		return 0, false // before the target of errors.As is allocated
 	}
 	var p *Postponed
 	if !errors.As(err, &p) {
@@ -49,8 +50,8 @@ func IsPostponed(err error) (time.Duration, bool) {
 	return p.Delay, true
 }
 
-// Attempts returns how many attempts had failed when a run of a message that was
-// received so many times ended with err. 0: unknown.
+// Attempts returns how many attempts had failed when a run ended with err, for a
+// message that was received that many times. 0: unknown.
 func Attempts(receives int, err error) int {
 	if a := (*Attempted)(nil); errors.As(err, &a) {
 		return a.Attempts

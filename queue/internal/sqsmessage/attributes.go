@@ -38,10 +38,10 @@ func attributesOf(native *types.Message) map[string]string {
 	return all
 }
 
-// Attributes yields m's attributes as SQS takes them, in no order, but for
-// [TraceHeader], which SQS takes as a system attribute. One that still has the
-// value that it was received with keeps its type; others are String, or Binary if
-// they are not text.
+// Attributes yields m's attributes as SQS accepts them, in no order, without
+// [TraceHeader], which SQS accepts as a system attribute. An attribute that still
+// has the value it was received with keeps its type; others are String, or Binary
+// if they are not text.
 func Attributes(m *queue.Message) iter.Seq2[string, types.MessageAttributeValue] {
 	var was map[string]types.MessageAttributeValue
 	if native := Native(m); native != nil {
@@ -79,7 +79,8 @@ func Size(name string, v types.MessageAttributeValue) int {
 	return len(name) + len(aws.ToString(v.DataType)) + len(aws.ToString(v.StringValue)) + len(v.BinaryValue)
 }
 
-// attribute returns an attribute of that data type; "" is the one that fits.
+// attribute returns an attribute of the data type kind; "" means the one that
+// fits.
 func attribute(kind, value string) types.MessageAttributeValue {
 	if kind == "" {
 		kind = typeString
@@ -96,7 +97,7 @@ func attribute(kind, value string) types.MessageAttributeValue {
 	return v
 }
 
-// GoodName reports whether SQS takes attributes of that name, up to its length:
+// GoodName reports whether SQS accepts attributes of that name, up to its length:
 // letters, digits, "_", "-" and single inner dots.
 func GoodName(name string) bool {
 	good := name != "" && name[0] != '.' && name[len(name)-1] != '.' && !strings.Contains(name, "..")
@@ -116,10 +117,10 @@ func Reserved(name string) bool {
 // MaxName is how many characters the name of an attribute may have.
 const MaxName = 256
 
-// Unsendable returns the index of the first character of s that SQS does not take
-// in text, -1 if there is none: anything that is not UTF-8, and the characters
-// that XML 1.0 excludes, namely control characters other than tab, line feed and
-// carriage return, U+FFFE and U+FFFF.
+// Unsendable returns the index of the first character of s that SQS does not
+// accept in text, -1 if there is none: anything that is not UTF-8, and the
+// characters that XML 1.0 excludes, namely control characters other than tab,
+// line feed and carriage return, U+FFFE and U+FFFF.
 func Unsendable[S string | []byte](s S) int {
 	for i := 0; i < len(s); {
 		if c := s[i]; c < utf8.RuneSelf {

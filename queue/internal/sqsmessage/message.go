@@ -1,6 +1,6 @@
-// Package sqsmessage converts between messages of Amazon SQS and
-// [queue.Message]. Receives and Lambda events share it, so that a message is the
-// same whichever way it arrives.
+// Package sqsmessage converts between messages of Amazon SQS and [queue.Message].
+// Receives and Lambda events share it, so that a message looks the same however
+// it arrives.
 package sqsmessage
 
 import (
@@ -48,7 +48,7 @@ func Decode(m *queue.Message, native *types.Message) {
 }
 
 // SystemAttributes returns m's system attributes as SQS would deliver them: those
-// of the message that m was decoded from, and m's own fields in place of theirs.
+// of the message that m was decoded from, overridden by m's own fields.
 func SystemAttributes(m *queue.Message) map[string]string {
 	all := make(map[string]string)
 	if native := Native(m); native != nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// displacedField of a dead letter's record holds the attributes that had to make
-// room for it. Readers of the record ignore it as an unknown field.
+// displacedField of a dead letter's record holds the attributes that the record
+// displaced. Readers of the record ignore it as an unknown field.
 const displacedField = "displaced"
 
 // A displacedAttribute is an attribute that travels in a dead letter's record.
@@ -24,8 +24,8 @@ type displacedAttribute struct {
 	Value []byte `json:"value"`
 }
 
-// Displace returns the attributes of a dead letter, at most most of them: the
-// shortest ones above that travel in its record. [Decode] undoes it.
+// Displace returns a dead letter's attributes, at most most of them: when there
+// are more, it moves the shortest ones into the record. [Decode] undoes it.
 func Displace(attributes map[string]types.MessageAttributeValue, most int) map[string]types.MessageAttributeValue {
 	if len(attributes) <= most {
 		return attributes
@@ -46,8 +46,9 @@ func Displace(attributes map[string]types.MessageAttributeValue, most int) map[s
 	return rest
 }
 
-// sendable reports whether SQS takes such an attribute. Who may send to a queue can
-// put anything into a record, and a message must not become one that no queue takes.
+// sendable reports whether SQS accepts the attribute. Anyone who may send to a
+// queue can put anything into a record, and a message must not become one that no
+// queue accepts.
 func (a displacedAttribute) sendable(name string) bool {
 	if len(name) > MaxName || !GoodName(name) || Reserved(name) || len(a.Value) == 0 {
 		return false
@@ -79,7 +80,7 @@ func restore(native *types.Message) {
 		return
 	}
 	delete(fields, displacedField)
-	native.MD5OfMessageAttributes = nil // it is of the attributes as they traveled
+	native.MD5OfMessageAttributes = nil // it is the digest of the attributes as they traveled
 	native.MessageAttributes[retry.DeadLetterAttribute] = attribute(typeString, string(encoded(fields)))
 	for name, a := range displaced {
 		if _, taken := native.MessageAttributes[name]; !taken && a.sendable(name) {
@@ -99,8 +100,8 @@ func Shorten(attributes map[string]types.MessageAttributeValue) map[string]types
 	return short
 }
 
-// fieldsOf returns the fields of a dead letter's record; none if it cannot be
-// read.
+// fieldsOf returns the fields of a dead letter's record; none if the record can't
+// be read.
 func fieldsOf(attributes map[string]types.MessageAttributeValue) map[string]json.RawMessage {
 	fields := make(map[string]json.RawMessage)
 	if err := json.Unmarshal([]byte(Value(attributes[retry.DeadLetterAttribute])), &fields); err != nil || fields == nil {
