@@ -16,8 +16,8 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// The queue counts the receives of a redriven message from one again, and so it
-// has all its attempts again, also when the consumer remembers it.
+// The queue counts the receives of a redriven message from one again, so the
+// message has all its attempts again, even when the consumer remembers it.
 func TestAttempts_AfterARedrive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var steps []queuetest.Step
@@ -48,7 +48,7 @@ func TestAttempts_AfterARedrive(t *testing.T) {
 	})
 }
 
-// An uncounted queue does not say how often it has delivered a message.
+// An uncounted queue does not report how often it has delivered a message.
 type uncounted struct{ *memqueue.Queue }
 
 func (u uncounted) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
@@ -59,8 +59,8 @@ func (u uncounted) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queu
 	return msgs, err
 }
 
-// Where the queue counts no receives, those attempts count that the consumer has
-// seen fail.
+// If the queue does not count receives, only the failed attempts that the
+// consumer has seen count.
 func TestAttempts_SourceThatDoesNotCount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dead queuetest.Recorder

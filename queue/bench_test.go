@@ -20,7 +20,7 @@ import (
 // BenchmarkConsumer measures the engine with a handler that does nothing: one
 // op is a message received, handled and acked. Sending is not measured.
 func BenchmarkConsumer(b *testing.B) {
-	audit.On = false // its recounts are no part of a consumer's work
+	audit.On = false // a consumer in production does no recounts
 	b.Cleanup(func() { audit.On = true })
 	bucket, err := limiter.NewTokenBucket(1e9, 1e6)
 	require.NoError(b, err)

@@ -21,8 +21,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/queuetest"
 )
 
-// All slots are used after the concurrency was raised, and no more than may be after
-// it was lowered.
+// All slots are used after the concurrency was raised, and none beyond the new
+// limit after it was lowered.
 func TestConsumer_SetConcurrency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -60,8 +60,9 @@ func TestConsumer_SetConcurrency(t *testing.T) {
 	}
 }
 
-// Whatever fails, whatever the pace is, and however often the concurrency is changed:
-// no more handlers run than may, and no more start than the bucket gives.
+// Whatever fails, whatever the pace is, and however often the concurrency is
+// changed, no more handlers run than allowed, and no more start than the bucket
+// admits.
 func TestConsumer_NeverOver(t *testing.T) {
 	for seed := range seeds(1000) {
 		synctest.Test(t, func(t *testing.T) {
@@ -121,7 +122,7 @@ func TestConsumer_NeverOver(t *testing.T) {
 }
 
 // While a consumer is paused nothing starts and nothing is received. What was not
-// started is returned, and no attempt counts; running handlers go on.
+// started is returned, and no attempt counts; running handlers continue.
 func TestConsumer_Pause(t *testing.T) {
 	for _, fifo := range []bool{false, true} {
 		bubble(t, fmt.Sprint("fifo ", fifo), func(t *testing.T) {

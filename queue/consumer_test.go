@@ -85,7 +85,7 @@ func start(t *testing.T, src queue.Source, cfg queue.Config, h queue.HandlerFunc
 	return r
 }
 
-// drain stops the consumer, checks that its books balance, and returns Run's
+// drain stops the consumer, checks that its counts balance, and returns Run's
 // error.
 func (r *running) drain() error {
 	r.t.Helper()
@@ -102,7 +102,7 @@ func (r *running) wait() error {
 	return err
 }
 
-// requireBalanced checks that every delivery has one outcome or is in hand.
+// requireBalanced checks that every delivery has one outcome or is in flight.
 func requireBalanced(t *testing.T, s queue.Stats) {
 	t.Helper()
 	outcomes := s.Done + s.DeadLettered + s.Retried + s.Released + s.Abandoned + s.LostLease + s.Superseded
@@ -114,7 +114,7 @@ func bubble(t *testing.T, name string, f func(t *testing.T)) {
 	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
 }
 
-// A stamped error is what a client's error looks like.
+// A stamped error looks like a client's error.
 type stamped struct {
 	is    error
 	after time.Duration
@@ -628,9 +628,9 @@ func TestABrokenDeployDoesNotEmptyTheQueueIntoTheDeadLetters(t *testing.T) {
 	})
 }
 
-// A program that fails every message, but with errors that say nothing, buries
-// them as exhausted after their last attempt. The results before that are no
-// good ones.
+// A program that fails every message, with errors that show nothing about the
+// downstream, dead-letters them as exhausted after their last attempt. Their
+// earlier results do not count as successes.
 func TestTheGuardSeesThroughRetries(t *testing.T) {
 	for name, fail := range map[string]func() error{
 		"errors": func() error { return io.ErrUnexpectedEOF },
@@ -760,8 +760,8 @@ func TestADrainGivesBackWhatHasNotStarted(t *testing.T) {
 	})
 }
 
-// Whoever ends Run's context can rely on it: what starts afterwards would be
-// one message too many of whatever made it end.
+// The caller that ends Run's context can rely on this: no message starts
+// afterwards.
 func TestNothingStartsOnceTheContextHasEnded(t *testing.T) {
 	for range seeds(2000) {
 		synctest.Test(t, func(t *testing.T) {
@@ -783,7 +783,8 @@ func TestNothingStartsOnceTheContextHasEnded(t *testing.T) {
 	}
 }
 
-// A landing source is one whose receives must be left to land, as those of SQS.
+// A landing source is one whose receives must be left to end by themselves, like
+// those of SQS.
 type landing struct{ queue.Source }
 
 func (s landing) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
@@ -809,8 +810,8 @@ func TestADrainLetsAReceiveLand(t *testing.T) {
 	})
 }
 
-// A source that can stop its receives without risk has nothing for an idle
-// consumer to wait for, also when another source wraps it.
+// If a source can stop its receives without risk, the drain of an idle consumer
+// waits for nothing, even when another source wraps it.
 func TestAnIdleDrainEndsAtOnce(t *testing.T) {
 	for name, source := range map[string]func(*memqueue.Queue) queue.Source{
 		"in memory": func(q *memqueue.Queue) queue.Source { return q },
@@ -831,7 +832,7 @@ func TestAnIdleDrainEndsAtOnce(t *testing.T) {
 }
 
 // The log says when a drain begins, what it waits for and until when at most, and
-// when it has ended; a healthy consumer says nothing else.
+// when it has ended; a healthy consumer logs nothing else.
 func TestADrainIsLogged(t *testing.T) {
 	withoutTime := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
@@ -966,7 +967,7 @@ func TestTheEndOfTheSourceEndsTheRun(t *testing.T) {
 	})
 }
 
-// ----- a source in trouble -----
+// ----- a source that fails -----
 
 func TestMisconfigurationAtTheStartIsFatal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

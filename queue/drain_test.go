@@ -18,8 +18,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/queuetest"
 )
 
-// A drain returns what waits in portions of 256 and leaves alone what runs,
-// however much that is.
+// A drain returns waiting messages in chunks of 256 and leaves running ones
+// alone, however many there are.
 func TestDrain_ManyRunningHandlers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -38,7 +38,7 @@ func TestDrain_ManyRunningHandlers(t *testing.T) {
 }
 
 // A drain that begins at any moment, with calls that fail, ends in time, and the
-// next Run goes on from there.
+// next Run continues from there.
 func TestDrain_AtAnyMoment(t *testing.T) {
 	for seed := range seeds(40) {
 		at := time.Duration(seed*131%400) * time.Millisecond
@@ -73,8 +73,8 @@ func TestDrain_AtAnyMoment(t *testing.T) {
 	}
 }
 
-// A counting host counts the results that it hears of. It is called under the
-// consumer's lock.
+// A counting host counts the results that are reported to it. It is called under
+// the consumer's lock.
 type counting struct{ results int }
 
 func (*counting) Deadline() (handlers, run time.Time) { return time.Time{}, time.Time{} }
@@ -94,7 +94,7 @@ func TestDrain_ResultAtTheLastMoment(t *testing.T) {
 		begin := time.Now()
 		c, err := queue.NewConsumer(q, queue.HandlerFunc(func(_ context.Context, m *queue.Message) error {
 			n, _ := strconv.Atoi(string(m.Body))
-			time.Sleep(time.Until(begin.Add(2*time.Second + time.Duration(n)*10*time.Millisecond))) // deaf to its context
+			time.Sleep(time.Until(begin.Add(2*time.Second + time.Duration(n)*10*time.Millisecond))) // ignoring its context
 			return nil
 		}), queue.Config{Concurrency: 100, Logger: quiet, DrainTimeout: time.Second})
 		require.NoError(t, err)

@@ -112,7 +112,7 @@ func ExampleChain() {
 	// handled a
 }
 
-// A handler says with its error when the message may be tried again.
+// The error of a handler sets when the message is tried again.
 func ExampleConsumer_results() {
 	src := queuetest.Script(queuetest.Deliver(
 		&queue.Message{ID: "busy"}, &queue.Message{ID: "fine"}, &queue.Message{ID: "wrong"},

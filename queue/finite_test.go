@@ -20,7 +20,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A finite source has so many messages, without leases, and then ends.
+// A finite source has a number of messages, without leases, and then ends.
 type finite struct{ left int }
 
 func (s *finite) Receive(_ context.Context, o queue.ReceiveOptions) (msgs []*queue.Message, err error) {
@@ -64,8 +64,8 @@ func TestOneSlotIsFilledAtOnce(t *testing.T) {
 	}
 }
 
-// Results that are all different, so that none shares a call, are not waited for
-// once they keep the consumer from receiving.
+// Results that are all different, so that none shares a call, do not wait for
+// others once they keep the consumer from receiving.
 func TestResultsThatStopTheReceivesDontLinger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, &finite{left: 2000}, queue.Config{
@@ -89,8 +89,8 @@ func (until) Guilt(string, int, judge.Facts) (judge.Guilt, bool, bool) {
 func (until) Judged(id string, _ int, _ judge.Facts, _ judge.Verdict) {}
 func (until) Blocked(limiter.Block)                                   {}
 
-// The host of a Run may set the deadline of its handlers, in place of DrainTimeout,
-// and reports the drain itself.
+// The host of a Run may set the deadline of its handlers, instead of
+// DrainTimeout, and reports the drain itself.
 func TestADrainUntil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer

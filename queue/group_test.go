@@ -31,8 +31,8 @@ func fillGroups(t *testing.T, q queue.Sink, groups, each int) {
 }
 
 // The head of a group fails until its attempts are used up. It is retried in
-// hand: nothing is received again, and what waits behind it has failed in no
-// attempt.
+// memory: nothing is received again, and no attempt counts for the messages
+// behind it.
 func TestGroup_FailingHead(t *testing.T) {
 	for name, failure := range map[string]error{
 		"plain error":       errors.New("a passing error"),
@@ -71,7 +71,7 @@ func TestGroup_FailingHead(t *testing.T) {
 	}
 }
 
-// A message stays in hand for 11 hours at most, since SQS hides one for 12.
+// A message is held for 11 hours at most, since SQS hides one for 12.
 func TestGroup_HeadIsReturnedAfterElevenHours(t *testing.T) {
 	bubble(t, "a delay of 10 h, twice", func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{FIFO: true})
@@ -92,8 +92,8 @@ func TestGroup_HeadIsReturnedAfterElevenHours(t *testing.T) {
 	})
 }
 
-// An outage of three hours, as a FIFO queue with a long backlog meets it: few
-// groups mean few results, too few for a breaker to open soon.
+// An outage of three hours on a FIFO queue with a long backlog: few groups give
+// few results, too few for a breaker to open soon.
 func TestGroup_Outage(t *testing.T) {
 	for name, failure := range map[string]error{
 		"503": stamped{is: limiter.ErrUnavailable},
@@ -134,9 +134,9 @@ func TestGroup_Outage(t *testing.T) {
 	}
 }
 
-// When the ack of a message ends with its lease lost, or can't be confirmed for
-// as long as the lease lasts, the queue will deliver the message again, so what
-// waits behind it must not run first.
+// When the ack of a message fails with a lost lease, or can't be confirmed while
+// the lease lasts, the queue will deliver the message again, so the messages
+// behind it must not run first.
 func TestGroup_LostAck(t *testing.T) {
 	for name, fault := range map[string]queuetest.Fault{
 		"refused":    {Mode: queuetest.Refuse},
@@ -166,8 +166,8 @@ func TestGroup_LostAck(t *testing.T) {
 	}
 }
 
-// A dead-letter sink that is down keeps the head of a group in hand, and costs
-// nothing behind it a receive.
+// While a dead-letter sink is down, the head of a group is held, and the messages
+// behind it use up no receives.
 func TestGroup_DeadLetterSinkIsDown(t *testing.T) {
 	bubble(t, "for an hour", func(t *testing.T) {
 		q, dead := newQueue(t, memqueue.Config{FIFO: true}), newQueue(t, memqueue.Config{FIFO: true})
@@ -193,8 +193,8 @@ func TestGroup_DeadLetterSinkIsDown(t *testing.T) {
 	})
 }
 
-// A drain returns a group in order, though its head was held, and whatever part
-// of the group is being extended.
+// A drain returns a group in order, even if its head was held and part of the
+// group is being extended.
 func TestGroup_DrainAfterAFailedHandOver(t *testing.T) {
 	for at := 20 * time.Second; at < 70*time.Second; at += 500 * time.Millisecond {
 		bubble(t, at.String(), func(t *testing.T) {
@@ -217,8 +217,8 @@ func TestGroup_DrainAfterAFailedHandOver(t *testing.T) {
 	}
 }
 
-// Groups whose heads fail and stay in hand, with more behind them than the slots
-// could run, leave the slots to other groups.
+// Groups whose heads fail and are held, with more messages behind them than the
+// slots could run, leave the slots to other groups.
 func TestGroup_FailingHeadsLeaveTheSlotsToOthers(t *testing.T) {
 	for name, failure := range map[string]error{
 		"plain error":       errors.New("a passing error"),
@@ -250,7 +250,7 @@ func TestGroup_FailingHeadsLeaveTheSlotsToOthers(t *testing.T) {
 	}
 }
 
-// A head that is postponed stays in hand, and costs nothing behind it a receive.
+// A head that is postponed is held, and costs the messages behind it no receive.
 func TestGroup_PostponedHead(t *testing.T) {
 	bubble(t, "every 20 s, for 5 min", func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{FIFO: true})
@@ -271,7 +271,8 @@ func TestGroup_PostponedHead(t *testing.T) {
 	})
 }
 
-// While the heads of twenty groups fail, what waits behind them loses no receive.
+// While the heads of twenty groups fail, the messages behind them lose no
+// receive.
 func TestGroup_BehindFailingHeads(t *testing.T) {
 	bubble(t, "for half an hour", func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{FIFO: true})

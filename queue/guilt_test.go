@@ -51,7 +51,7 @@ func TestGuilt_OutageOfOneTenant(t *testing.T) {
 }
 
 // A message that was first received more than twelve hours ago is not given up
-// for one refusal.
+// after a single refusal.
 func TestGuilt_OneRefusalOfAnOldMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dead queuetest.Recorder
@@ -70,8 +70,8 @@ func TestGuilt_OneRefusalOfAnOldMessage(t *testing.T) {
 	})
 }
 
-// A queue with nothing to compare with comes through an outage of eleven hours,
-// and few receives are spent on it.
+// A queue with nothing to compare with survives an outage of eleven hours with
+// few receives.
 func TestGuilt_OutageOfElevenHours(t *testing.T) {
 	for _, n := range []int{1, 10, 300} {
 		bubble(t, fmt.Sprintf("%d messages", n), func(t *testing.T) {
@@ -101,8 +101,8 @@ func TestGuilt_OutageOfElevenHours(t *testing.T) {
 	}
 }
 
-// Where a fifth of the messages fail for an hour it is a partial outage: it
-// dead-letters nothing, whether or not a breaker knows of it, and whether or not
+// When a fifth of the messages fail for an hour it is a partial outage: it
+// dead-letters nothing, whether or not a breaker reacts to it, and whether or not
 // the messages had been received before.
 func TestGuilt_PartialOutage(t *testing.T) {
 	for _, broken := range []bool{false, true} {

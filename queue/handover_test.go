@@ -15,8 +15,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/queuetest"
 )
 
-// A dead-letter sink that hangs, and handlers that end their goroutine, keep the
-// only slot from nobody.
+// A dead-letter sink that hangs, and handlers that end their goroutine, do not
+// occupy the only slot.
 func TestHandOver_SinkThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})

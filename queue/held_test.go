@@ -14,8 +14,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/memqueue"
 )
 
-// As many messages are held as may be, and one more is in hand that can't start:
-// fresh ones are received all the same.
+// The limit of held messages is reached, and one more message is buffered that
+// can't start: fresh ones are received all the same.
 func TestHeld_LetsFreshOnesPass(t *testing.T) {
 	const head, good = "head", "good"
 	refuse := func(wait time.Duration, done *atomic.Int64) queue.HandlerFunc {

@@ -11,7 +11,7 @@ import (
 
 func TestAheadOf(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
-	then := now.Add(50 * time.Millisecond) // as far as one may look ahead
+	then := now.Add(50 * time.Millisecond) // the horizon of the look-ahead
 	for name, c := range map[string]struct {
 		block limiter.Block
 		wait  time.Duration

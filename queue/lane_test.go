@@ -75,8 +75,9 @@ func all(t testing.TB, limiters ...limiter.Limiter) limiter.Limiter {
 	return l
 }
 
-// A tenant with a thousand messages and a limit of its own stands first in the
-// queue. The others' messages behind them are done as if it were not there.
+// A tenant with a thousand messages and a limit of its own is at the head of the
+// queue. The other tenants' messages behind it are handled as if it were not
+// there.
 func TestHotKeyKeepsNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -125,8 +126,8 @@ func TestHotKeyKeepsNobodyWaiting(t *testing.T) {
 	})
 }
 
-// Whatever happens, no key has more in flight than its limit, nor has the whole;
-// and the messages of an ordered group succeed in order.
+// Whatever happens, no key has more in flight than its limit, nor do all keys
+// together exceed theirs; and the messages of an ordered group succeed in order.
 func TestRandomKeysAreNeverOver(t *testing.T) {
 	for seed := range seeds(400) {
 		synctest.Test(t, func(t *testing.T) {
@@ -184,7 +185,7 @@ func TestRandomKeysAreNeverOver(t *testing.T) {
 			}
 			a, b := start(t, q, cfg, h), start(t, q, cfg, h)
 			time.Sleep(time.Duration(rnd.IntN(20_000)) * time.Millisecond)
-			require.NoError(t, b.drain()) // what it has parked goes back at once
+			require.NoError(t, b.drain()) // its parked messages are returned at once
 			time.Sleep(time.Hour)
 			require.NoError(t, a.drain())
 			require.Len(t, done, n, "seed %d", seed)
@@ -200,7 +201,7 @@ func TestRandomKeysAreNeverOver(t *testing.T) {
 	}
 }
 
-// Trouble that one key's breaker knows of holds that key's messages, and
+// A failure that one key's breaker registers holds that key's messages, and
 // neither the others nor receiving; nothing is dead-lettered.
 func TestTroubleOfOneKeyIsItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -243,9 +244,9 @@ func TestTroubleOfOneKeyIsItsOwn(t *testing.T) {
 	})
 }
 
-// One tenant is told to stay away for long (429 with a Retry-After), and has
-// more messages than may be held. Whatever the limits are, the others go on;
-// and a pace of its own spares the downstream.
+// One tenant gets a long Retry-After (429), and has more messages than may be
+// held. Whatever the limits are, the others continue; and a pace of its own
+// spares the downstream.
 func TestAThrottledKeyStopsNoOther(t *testing.T) {
 	none := func(*testing.T) limiter.Limiter { return all(t) }
 	unset := func(*testing.T) limiter.Limiter { return nil }
@@ -292,7 +293,7 @@ func TestAThrottledKeyStopsNoOther(t *testing.T) {
 	}
 }
 
-// A hearing limiter admits everything and keeps what it is told of results.
+// A hearing limiter admits everything and records the results that it gets.
 type hearing struct {
 	limiter.Limiter
 	mu        sync.Mutex // guards all below
@@ -325,8 +326,8 @@ func (h *hearing) ReleasePermit(_ uint64, err error) {
 	h.results = append(h.results, err)
 }
 
-// A failure downstream of a message with a limiter of its own is its key's affair.
-// The limit for all is only used: the operation ran, since a rate must count it, and
+// A failure downstream of a message with a limiter of its own concerns its key
+// only. For the limit for all, the operation ran, since a rate must count it, and
 // says nothing about the downstream.
 func TestWhatTheLimitForAllHears(t *testing.T) {
 	overload := stamped{is: limiter.ErrOverload, after: time.Hour}
@@ -388,8 +389,8 @@ func TestWhatTheLimitForAllHears(t *testing.T) {
 	}
 }
 
-// The same of a key whose limiter takes no note of trouble, so that each of its
-// messages has to find out for itself: they are held, and the others go on.
+// The same for a key whose limiter ignores failures, so that each of its messages
+// has to fail by itself: they are held, and the others continue.
 func TestHeldMessagesOfOneKeyDoNotStopTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -418,8 +419,9 @@ func TestHeldMessagesOfOneKeyDoNotStopTheOthers(t *testing.T) {
 	})
 }
 
-// What is given back for want of room takes the rest of its ordered group along,
-// whether its limiter refuses it or it is held.
+// When a message is returned for lack of room, the messages behind it in its
+// ordered group are returned as well, whether its limiter refuses it or it is
+// held.
 func TestShedGroupsKeepTheirOrder(t *testing.T) {
 	for name, c := range map[string]struct {
 		own       func(*testing.T) limiter.Limiter
@@ -463,8 +465,8 @@ func TestShedGroupsKeepTheirOrder(t *testing.T) {
 	}
 }
 
-// The fewest attempts that are allowed do for a tenant that has fifty minutes of
-// work in the queue: the others never wait for it.
+// The minimum of attempts is enough for a tenant that has fifty minutes of work
+// in the queue: the others never wait for it.
 func TestTheFewestAttemptsKeepNobodyWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -496,8 +498,8 @@ func TestTheFewestAttemptsKeepNobodyWaiting(t *testing.T) {
 	})
 }
 
-// A throng is a source of new messages of one tenant, up to so many. It forgets
-// what it has handed out, but for weak pointers.
+// A throng is a source of a limited number of new messages of one tenant. It
+// keeps only weak pointers to the messages that it has delivered.
 type throng struct {
 	mu     sync.Mutex // guards all below
 	left   int
@@ -545,7 +547,7 @@ func (s *throng) Extend(_ context.Context, lease time.Duration, msgs ...*queue.M
 	return nil
 }
 
-// What was given back is not kept in memory for as long as its key is stopped.
+// Returned messages do not stay in memory for as long as their key is stopped.
 func TestWhatIsGivenBackIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		own, src := bucket(t, 1, 1), &throng{left: 5000}
@@ -563,8 +565,8 @@ func TestWhatIsGivenBackIsForgotten(t *testing.T) {
 	})
 }
 
-// A message that has used up half of its attempts stays; when all that is
-// parked is such, nothing is received, and the consumer says why.
+// A message that has used up half of its attempts stays; when all parked messages
+// have, nothing is received, and the consumer reports why.
 func TestFullOfParkedMessagesIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -598,8 +600,7 @@ func TestFullOfParkedMessagesIsSaid(t *testing.T) {
 	})
 }
 
-// A function that can't say which limiter costs its message a delay, and
-// nothing else.
+// A LimiterFor that fails costs its message a delay, and nothing else.
 func TestBadLimiterForHarmsOneMessageOnly(t *testing.T) {
 	for name, bad := range map[string]func(shared limiter.Limiter) limiter.Limiter{
 		"panics":           func(limiter.Limiter) limiter.Limiter { panic("no tenant") },
@@ -647,7 +648,7 @@ func TestBadLimiterForHarmsOneMessageOnly(t *testing.T) {
 	}
 }
 
-// Nor does a key for which no limiter can be made fill the hand.
+// Nor do the messages of a key for which no limiter can be made fill the buffer.
 func TestALimiterThatCanNotBeMadeHarmsItsKeyOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -699,8 +700,8 @@ type untold struct {
 
 func (untold) Blocked() limiter.Block { return limiter.Block{} }
 
-// Of a thousand tenants one sends nine tenths of the messages. The others wait
-// as long as they do without it, or nearly so.
+// One of a thousand tenants sends nine tenths of the messages. The others wait as
+// long as they do without it, or nearly so.
 func TestThousandTenants(t *testing.T) {
 	const rate, tenantsN = 200, 1000
 	span := 60 * time.Second
@@ -752,9 +753,9 @@ func TestThousandTenants(t *testing.T) {
 	require.LessOrEqual(t, with, 2*without, "p99 of the others")
 }
 
-// What is given back before anything is known of a key's rate comes back as soon
-// as something is: a flood of one key is done nearly as fast as its limit allows.
-// That its messages don't run is no reason to receive more of them.
+// Messages that are returned before a key's rate is known come back as soon as it
+// is: a flood of one key is done nearly as fast as its limit allows. That its
+// messages don't run is no reason to receive more of them.
 func TestAFloodOfOneKeyUsesItsLimit(t *testing.T) {
 	for _, c := range []struct{ rate, messages int }{{20, 400}, {20, 2000}, {200, 600}, {200, 5000}} {
 		bubble(t, fmt.Sprintf("%d messages at %d/s", c.messages, c.rate), func(t *testing.T) {

@@ -12,10 +12,10 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/audit"
 )
 
-// Every consumer of this package's tests recounts its books after every step.
+// Every consumer of this package's tests recounts its ledger after every step.
 func init() { audit.On = true }
 
-// Whatever is done to a ledger, in any order, a recount finds what it says.
+// Whatever is done to a ledger, in any order, a recount confirms it.
 func TestLedger_RandomVerbs(t *testing.T) {
 	own := make([]limiter.Limiter, 4) // the first is none
 	for i := range own[1:] {

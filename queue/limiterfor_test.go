@@ -16,9 +16,9 @@ import (
 	"github.com/rampmeter/rampmeter/queue/memqueue"
 )
 
-// Every second brings a message for each of a hundred tenants. One tenant is
-// refused with a Retry-After of a minute, and the others go on. Then sixty are, and
-// everybody is paced.
+// A message for each of a hundred tenants arrives every second. One tenant is
+// refused with a Retry-After of a minute, and the others continue. Then sixty are
+// refused, and all tenants are paced.
 func TestOneTenantsRefusalsAreItsOwn(t *testing.T) {
 	const tenants, after = 100, time.Minute
 	lasts := time.Hour

@@ -9,8 +9,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
-// A message that is postponed again and again is known of as long as that goes
-// on, however many others come and go.
+// A message that is postponed again and again is remembered for as long as that
+// continues, however many others come and go.
 func TestMemory_KeepsWhatItLearnedLately(t *testing.T) {
 	var y memory
 	x := &Message{ID: "x"}
@@ -28,7 +28,7 @@ func TestMemory_KeepsWhatItLearnedLately(t *testing.T) {
 	require.Equal(t, maxRemembered, y.order.Len())
 }
 
-// What is done takes no room.
+// Messages that are done use no memory.
 func TestMemory_ForgetsWhatIsDone(t *testing.T) {
 	var y memory
 	x := &Message{ID: "x", Attempt: 5}

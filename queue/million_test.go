@@ -53,11 +53,11 @@ func TestAMillionMessagesLeaveNothingBehind(t *testing.T) {
 		return m.HeapAlloc, runtime.NumGoroutine()
 	}
 
-	consume(10 * batch) // what is made once is made
+	consume(10 * batch) // what is made only once exists now
 	before, goroutines := live()
 	consume(total)
 	after, goroutinesAfter := live()
-	for i := 0; i < 1000 && goroutinesAfter > goroutines; i++ { // one that has said that it is done may not have ended
+	for i := 0; i < 1000 && goroutinesAfter > goroutines; i++ { // a goroutine that has reported that it is done may not have ended
 		time.Sleep(time.Millisecond)
 		goroutinesAfter = runtime.NumGoroutine()
 	}

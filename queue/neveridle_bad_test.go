@@ -23,8 +23,8 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// Messages that always fail as if the downstream did leave no slot idle if
-// there is always something to do, do not delay the others on a quiet queue, and end
+// Messages that always fail as if the downstream did leave no slot idle if there
+// is always something to do, do not delay the others on a quiet queue, and end
 // exhausted.
 func TestNeverIdleForBadMessages(t *testing.T) {
 	audit.On = false

@@ -24,7 +24,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue/queuetest"
 )
 
-// A downstream is an API in virtual time, and what it has seen.
+// A downstream is an API in virtual time that records its requests.
 type downstream struct {
 	admit func(now time.Duration) error // of a request that arrives
 	done  func()                        // a request that was accepted has been answered; may be nil
@@ -118,8 +118,8 @@ func atRandom(share float64) func(*rand.Rand) func(time.Duration) error {
 	}
 }
 
-// windows is an API that accepts n requests in each window of that length, and
-// refuses the others until the window ends, with a Retry-After in whole units.
+// windows is an API that accepts n requests in each window, and refuses the
+// others until the window ends, with a Retry-After in whole units.
 func windows(n int, length, unit time.Duration) func(*rand.Rand) func(time.Duration) error {
 	return func(*rand.Rand) func(time.Duration) error {
 		window, accepted := time.Duration(-1), 0
@@ -150,7 +150,7 @@ func becomes(first, then func(*rand.Rand) func(time.Duration) error) func(*rand.
 	}
 }
 
-// upAndDown is an API that is up and unavailable by turns, for so long each.
+// upAndDown is an API that is up and unavailable alternately, for each at a time.
 func upAndDown(each time.Duration) func(*rand.Rand) func(time.Duration) error {
 	return func(*rand.Rand) func(time.Duration) error {
 		return func(now time.Duration) error {
@@ -162,9 +162,9 @@ func upAndDown(each time.Duration) func(*rand.Rand) func(time.Duration) error {
 	}
 }
 
-// feed keeps work in the queue until ctx ends: how much of it varies, or what is
-// returned would come again after as long as the pace takes from one refusal to the
-// next, and always be the one that is refused.
+// feed keeps work in the queue until ctx ends. The amount of it varies; otherwise
+// a returned message would come again after as long as the pace takes from one
+// refusal to the next, and would always be the refused one.
 func feed(ctx context.Context, t *testing.T, q *memqueue.Queue) {
 	t.Helper()
 	batch := make([]*queue.Message, 500)
@@ -192,15 +192,16 @@ var (
 	after429 = stamped{is: limiter.ErrOverload, after: time.Second}
 )
 
-// A figure is one that a test has measured for each seed.
+// A figure is a value that a test has measured for each seed.
 type figure struct {
 	name  string
 	asked float64
-	most  bool // it is to be no more than asked, else no less
+	most  bool // it must be no more than required, else no less
 	of    []float64
 }
 
-// require asks that the median is as good as asked, and the worst within 8 points.
+// require checks that the median is as good as required, and the worst within 8
+// points.
 func (f figure) require(t *testing.T) {
 	t.Helper()
 	sorted := slices.Sorted(slices.Values(f.of))
@@ -215,8 +216,8 @@ func (f figure) require(t *testing.T) {
 	require.GreaterOrEqual(t, sorted[0], f.asked-8, f.name)
 }
 
-// While there is work, a consumer uses what the downstream gives, whatever is
-// known of it.
+// While there is work, a consumer uses what the downstream offers, whatever it
+// knows about the downstream.
 func TestNeverIdle(t *testing.T) {
 	audit.On = false // its recounts would take most of the time
 	t.Cleanup(func() { audit.On = true })
@@ -231,13 +232,13 @@ func TestNeverIdle(t *testing.T) {
 		rate    float64 // that the API gives; 0: what goes through without any limit
 		share   float64 // of the time that it gives it; 0: all
 		api     func(*rand.Rand) func(time.Duration) error
-		inOne   int   // or that it accepts so many at once,
+		inOne   int   // or the number that it accepts at once,
 		refusal error // and refuses the others so
 		cfg     func(t *testing.T) queue.Config
-		first   float64 // percent of it asked in the first minute
+		first   float64 // percent of it required in the first minute
 		later   float64 // and after it
 		refused float64 // percent of the requests after the first minute, at most
-		equal   float64 // asked of Jain's index of the consumers, in percent
+		equal   float64 // required of Jain's index of the consumers, in percent
 		early   int     // requests that may start in a pause: one that is refused four times by chance is a suspect
 		log     string
 	}{
@@ -254,8 +255,8 @@ func TestNeverIdle(t *testing.T) {
 		{name: "five consumers, Retry-After", slots: []int{10}, procs: 5, long: true, seconds: 600, rate: 50, api: tokenAPI(50, 10, after429), later: 90, refused: 3, equal: 80},
 		{name: "five consumers, bare", slots: []int{10}, procs: 5, long: true, seconds: 600, rate: 50, api: tokenAPI(50, 10, bare429), later: 90, refused: 3, equal: 70},
 		{
-			// The others' use looks like noise to a few of so many: what is refused does not
-			// depend on their own pace.
+			// With this many consumers, the others' requests look like noise to a
+			// few of them, whose refusals do not depend on their own pace.
 			name: "twenty consumers, Retry-After", slots: []int{10}, procs: 20, long: true, seconds: 600, rate: 50, api: tokenAPI(50, 10, after429), later: 90, refused: 5, equal: 80,
 			early: 600, // of 30,000
 		},
@@ -504,7 +505,7 @@ func TestOutagesAreNoticedToEnd(t *testing.T) {
 	}
 }
 
-// revoked is what a client says of a 401.
+// revoked is a client's error for a 401.
 type revoked struct{}
 
 func (revoked) Error() string        { return "401 Unauthorized: token revoked" }

@@ -12,7 +12,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue/memqueue"
 )
 
-// A sink is a queue's sending half alone, and another value than the queue.
+// A sink is only a queue's sending half, and a different value than the queue.
 type sink struct{ queue.Sink }
 
 // A source that can't be compared is nobody's dead-letter queue.
@@ -22,7 +22,7 @@ type uncomparable struct {
 	_ []int
 }
 
-// A nil is refused, by name, however it is hidden: a caller that drops a
+// A nil is rejected, by name, however it is hidden: a caller that drops a
 // constructor's error holds a nil pointer.
 func TestNilsAreRefused(t *testing.T) {
 	q, h := newQueue(t, memqueue.Config{}), queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil })
@@ -49,7 +49,7 @@ func TestNilsAreRefused(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// What makes handlers passes a nil on, and the consumer refuses it.
+// Functions that make handlers pass a nil on, and the consumer rejects it.
 func TestNilHandlersAreRefused(t *testing.T) {
 	q := newQueue(t, memqueue.Config{})
 	h := queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil })

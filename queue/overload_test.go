@@ -117,12 +117,12 @@ func adaptiveRate(t *testing.T) *limiter.AdaptiveRate {
 	return a
 }
 
-// After the first 429 no more comes than was in flight, then nothing for as long
-// as it said, then a ramp; and all of that costs no message a receive.
+// After the first 429 no more requests arrive than were in flight, then none for
+// as long as it said, then a ramp; and all of that costs no message a receive.
 func TestTheFirst429PausesEverybody(t *testing.T) {
 	for name, c := range map[string]struct {
 		limiter func(t *testing.T, concurrency int) limiter.Limiter
-		client  bool // it is the client's own, and the consumer only asks it
+		client  bool // it is the client's own, and the consumer only checks it
 		byRate  bool // it ramps up by time, not by successes
 	}{
 		"by default": {limiter: func(*testing.T, int) limiter.Limiter { return nil }, byRate: true},
@@ -217,7 +217,7 @@ func requirePause(t *testing.T, api *throttle, closed time.Time, concurrency int
 		}
 	}
 
-	// Those that were in flight when the first 429 came back, and no more.
+	// The requests that were in flight when the first 429 came back, and no more.
 	arrived := within(api.arrivals, first.Add(-trip), closed.Add(retryAfter))
 	require.LessOrEqual(t, arrived, concurrency-1, "requests that reached the API after the first that it refused")
 
@@ -237,7 +237,8 @@ func requirePause(t *testing.T, api *throttle, closed time.Time, concurrency int
 	}
 	t.Logf("first 429 after %v; %d more, the last after %v; steady %d/s; starts by 100 ms from %v on: %v", at(first), arrived, at(last), steady, at(reopens), ramp)
 	if byRate {
-		// On at once, and slower than before, unless there was hardly a pace to lower.
+		// Requests continue at once, and slower than before, unless there was
+		// hardly a pace to lower.
 		require.LessOrEqual(t, since(api.starts, reopens, reopens.Add(time.Second)), max(60, steady/2), "starts in the first second")
 		return
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// A longPoll is an empty source whose receives wait as long as they may, at
-// most 20 s, and cost messages when they are cut off.
+// A longPoll is an empty source whose receives wait as long as they may, at most
+// 20 s, and lose messages when they are cut off.
 type longPoll struct {
 	queue.Source // nothing else is called
 	waited       atomic.Int64

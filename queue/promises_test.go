@@ -35,7 +35,8 @@ func seeds(n uint64) uint64 {
 
 // ----- never lost -----
 
-// A ledger is what became of a set of messages, told apart by their bodies.
+// A ledger records what happened to a set of messages, identified by their
+// bodies.
 type ledger struct {
 	mu   sync.Mutex
 	done map[string]int
@@ -92,7 +93,8 @@ var storyConfig = queue.Config{
 	Concurrency: 3, Retry: retry.Policy{BaseDelay: time.Second, MaxDelay: 10 * time.Second}, Lease: 10 * time.Second, Logger: quiet,
 }
 
-// play runs the story with the given faults and returns how many calls it took.
+// play runs the scenario with the given faults and returns how many calls it
+// took.
 func play(t *testing.T, plan queuetest.Plan, what string) (calls int) {
 	var l ledger
 	q, dead := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
@@ -135,8 +137,8 @@ func TestNoSingleFaultLosesAMessage(t *testing.T) {
 	}
 }
 
-// hangOnce holds up call k for a minute, as a network that swallows packets
-// does until somebody gives up.
+// hangOnce holds up call k for a minute, as a network that drops packets does
+// until a timeout.
 func hangOnce(k int) queuetest.Plan {
 	return queuetest.OnCall(k, queuetest.Fault{Mode: queuetest.Refuse, Before: time.Minute})
 }
@@ -158,8 +160,8 @@ func TestRandomFaultsLoseNothing(t *testing.T) {
 }
 
 // TestACrashAtAnyStepLosesNothing lets the first consumer's process die at its
-// k-th call: from there on nothing that it does reaches the queues. With half
-// of the crashes the call itself is still made.
+// k-th call: from then on nothing that it does reaches the queues. With half of
+// the crashes the call itself is still made.
 func TestACrashAtAnyStepLosesNothing(t *testing.T) {
 	for _, mode := range []queuetest.Mode{queuetest.Refuse, queuetest.LoseReply} {
 		for k := 1; k <= 40; k++ {
@@ -325,7 +327,7 @@ func TestHeldMessagesAreBounded(t *testing.T) {
 	})
 }
 
-// What is held fills no slot, and yet is no reason to ask for more at once.
+// Held messages occupy no slot, and yet are no reason to ask for more at once.
 func TestHeldMessagesDoNotStarveSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -410,7 +412,7 @@ func TestConsumersSharingALimitStayWithinIt(t *testing.T) {
 				time.Sleep(time.Second)
 				mu.Lock()
 				n := 1 + rng.IntN(8)
-				// What is in flight goes on; only then the smaller limit holds.
+				// Running handlers finish; only then does the smaller limit hold.
 				require.NoError(t, sem.Resize(n))
 				limit = max(n, sem.Stats().InUse)
 				mu.Unlock()

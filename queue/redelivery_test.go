@@ -39,9 +39,9 @@ func TestRedelivery_WhileItIsReturned(t *testing.T) {
 	})
 }
 
-// A nack whose reply comes later than the message does has taken effect: what
-// comes is a new delivery, and runs. The receives that it takes are no attempts
-// that failed.
+// A nack whose reply arrives after the message's next delivery has taken effect:
+// that is a new delivery, and runs. The receives that it takes are no failed
+// attempts.
 func TestRedelivery_BeforeTheNackIsAnswered(t *testing.T) {
 	for name, c := range map[string]struct {
 		slow time.Duration // how much later the reply to a nack comes
@@ -78,7 +78,7 @@ func TestRedelivery_BeforeTheNackIsAnswered(t *testing.T) {
 	}
 }
 
-// Ended hears of each outcome that Stats counts, superseded deliveries too.
+// Ended is called for each outcome that Stats counts, superseded deliveries too.
 func TestRedelivery_IsTraced(t *testing.T) {
 	src := queuetest.Script(queuetest.Deliver(&queue.Message{ID: "a", Receipt: "1"}, &queue.Message{ID: "a", Receipt: "2"}))
 	var ended, superseded atomic.Int64
@@ -141,7 +141,7 @@ func TestAttempts_UnstartedReceives(t *testing.T) {
 	})
 }
 
-// Once Run's context has ended nothing more is received, also not by a receive
+// Once Run's context has ended nothing more is received, not even by a receive
 // that was decided before.
 func TestReceive_NoneOnceTheContextHasEnded(t *testing.T) {
 	for range 200 {

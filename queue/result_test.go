@@ -20,7 +20,8 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A brittle error panics in one of its methods, as one made of a nil pointer does.
+// A brittle error panics in one of its methods, as one that wraps a nil pointer
+// does.
 type brittle struct{ in string }
 
 func (e *brittle) at(method string) {
@@ -141,7 +142,7 @@ func TestResult_DelaysShareCalls(t *testing.T) {
 }
 
 // One message that is always refused, as if by the downstream as a whole, among
-// many that are not: the others go on, and it ends exhausted.
+// many that are not: the others continue, and it ends exhausted.
 func TestResult_OneMessageIsAlwaysRefused(t *testing.T) {
 	for name, failure := range map[string]error{
 		"429": stamped{limiter.ErrOverload, -1},
@@ -171,7 +172,7 @@ func TestResult_OneMessageIsAlwaysRefused(t *testing.T) {
 	}
 }
 
-// A producer sent a hundred messages that can't be decoded, and was mended. On a
+// A producer sent a hundred messages that can't be decoded, and was fixed. On a
 // queue with a good message a minute they are dead-lettered within the hour, and
 // no good message waits for them.
 func TestGuard_QuietQueue(t *testing.T) {
@@ -205,7 +206,7 @@ func TestGuard_QuietQueue(t *testing.T) {
 	})
 }
 
-// A queue of which most is poison drains at nearly full speed.
+// A queue of mostly poison messages drains at nearly full speed.
 func TestGuard_MostlyPoison(t *testing.T) {
 	bubble(t, "60 %", func(t *testing.T) {
 		var dead queuetest.Recorder

@@ -43,8 +43,8 @@ func TestRetryable_AsksForStats(t *testing.T) {
 	})
 }
 
-// A Policy.Retryable that panics harms the message whose error it was asked
-// about, and nothing else.
+// A Policy.Retryable that panics affects only the message whose error it was
+// called with.
 func TestRetryable_Panics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var dead queuetest.Recorder

@@ -22,7 +22,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue/queuetest"
 )
 
-// A endless source always has messages. Every call takes a round-trip.
+// An endless source always has messages. Every call takes a round-trip.
 type endless struct {
 	roundTrip time.Duration
 	mu        sync.Mutex
@@ -192,9 +192,9 @@ func (s *uneven) count(n int) {
 	s.most = max(s.most, s.receives)
 }
 
-// Round-trips that differ leave no slot empty, and handlers that take no time at
-// all, which nothing can keep busy, have about one receive under way for each. Where
-// round-trips differ so much it takes seconds to see how many receives bring more.
+// Varying round-trips leave no slot empty, and handlers that take no time at all,
+// which nothing can keep busy, have about one receive under way for each. When
+// round-trips vary that much it takes seconds to see how many receives help.
 func TestUnevenRoundTripsKeepEverySlotBusy(t *testing.T) {
 	const mean = 2 * time.Millisecond
 	for _, concurrency := range []int{10, 50} {
@@ -253,7 +253,7 @@ func TestSlowHandlersAreNotTakenForQuickOnes(t *testing.T) {
 	for name, c := range map[string]struct {
 		concurrency int
 		takes       func() time.Duration
-		most        int // messages in hand for which there is no slot
+		most        int // buffered messages for which there is no slot
 	}{
 		"in step":   {5, constant(2 * time.Second), 0},
 		"irregular": {200, exponential(2*time.Second, 1), 10},
@@ -275,7 +275,7 @@ func TestSlowHandlersAreNotTakenForQuickOnes(t *testing.T) {
 	}
 }
 
-// On a quiet queue every receive takes long, which is not to be taken for the
+// On a quiet queue every receive takes long, which must not be mistaken for the
 // network's time when there is much to do.
 func TestABurstAfterAQuietTimeIsNotReceivedAheadOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -332,8 +332,8 @@ func TestRateLimitWithASmallBurstIsUsedInFull(t *testing.T) {
 	}
 }
 
-// A message that arrives on a quiet queue meets a receive that waits for it;
-// it then takes half a round-trip for the reply, which nobody can save.
+// A message that arrives on a quiet queue meets a receive that waits for it; then
+// the reply takes half a round-trip, which can't be saved.
 func TestATrickleIsNotDelayed(t *testing.T) {
 	const roundTrip = 20 * time.Millisecond
 	synctest.Test(t, func(t *testing.T) {
@@ -363,8 +363,9 @@ func TestATrickleIsNotDelayed(t *testing.T) {
 	})
 }
 
-// What comes slower than it can be done needs few receives, however many there
-// were while the queue was full: more would bring one message each.
+// Messages that arrive more slowly than they can be handled need few receives,
+// however many there were while the queue was full: more would return one message
+// each.
 func TestReceivesGoWhenTheQueueRunsDry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})

@@ -26,8 +26,8 @@ type run struct {
 	attempt int
 }
 
-// What a throttled message does: it stays in hand, leased, and runs again when
-// it may; if that is too long, it is given back for the rest.
+// A throttled message is held, leased, and runs again when it may; if that is too
+// late, it is returned for the rest of the wait.
 func TestThrottledIsNotFailed(t *testing.T) {
 	told := func(d time.Duration) error { return stamped{limiter.ErrOverload, d} }
 	for name, c := range map[string]struct {
@@ -128,7 +128,7 @@ func TestThrottledIsNotFailed(t *testing.T) {
 }
 
 // While a message is held it is leased: a second consumer of the queue never
-// sees it, and the books say what is going on.
+// receives it, and the counts show what is going on.
 func TestAHeldMessageIsNobodyElses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -175,7 +175,7 @@ func TestALongWaitIsNotSpentInHand(t *testing.T) {
 	})
 }
 
-// A drain gives what is held back for the rest of its wait.
+// A drain returns held messages for the rest of their wait.
 func TestWhatIsGivenBackStaysAwayForTheRest(t *testing.T) {
 	for name, c := range map[string]struct {
 		after   time.Duration // that the API asked for
@@ -207,8 +207,8 @@ func TestWhatIsGivenBackStaysAwayForTheRest(t *testing.T) {
 	}
 }
 
-// What has not started when the limits close for long is given back after MaxHold,
-// and not received again before they open.
+// Messages that have not started when the limits close for long are returned
+// after MaxHold, and not received again before the limits open.
 func TestWhatDidNotStartComesBackOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		own := newQueue(t, memqueue.Config{})
@@ -233,7 +233,8 @@ func TestWhatDidNotStartComesBackOnce(t *testing.T) {
 	})
 }
 
-// A Retry-After of one message is its own affair, unless it is an overload.
+// A Retry-After of one message applies to that message only, unless it is an
+// overload.
 func TestOneMessagesDelayPausesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -260,7 +261,7 @@ func TestOneMessagesDelayPausesNobody(t *testing.T) {
 	})
 }
 
-// What blocks is the same in Stats, in Trace and in the log, with the breaker's
+// The block is the same in Stats, in Trace and in the log, with the breaker's
 // name and the error that opened it.
 func TestBlockedNamesTheBreakerAndItsCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -26,7 +26,7 @@ import (
 
 // ----- nobody sleeps while there is work -----
 
-// pausable returns a rate limit that stops nobody unless it is paused.
+// pausable returns a rate limit that admits everything unless it is paused.
 func pausable(t *testing.T) *limiter.TokenBucket {
 	t.Helper()
 	b, err := limiter.NewTokenBucket(1e6, 1000)
@@ -86,8 +86,8 @@ func TestReceivingGoesOnAfterWaitingMessagesWereLost(t *testing.T) {
 	})
 }
 
-// As many messages are held as may be: a fresh one is received all the same,
-// to see whether it succeeds, and another one when it has.
+// The limit of held messages is reached: a fresh one is received all the same, to
+// see whether it succeeds, and another one when it has.
 func TestHeldMessagesLetFreshOnesPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
@@ -160,7 +160,7 @@ func (s *sameAgain) Receive(ctx context.Context, _ queue.ReceiveOptions) ([]*que
 	often := s.receives > 1000
 	s.mu.Unlock()
 	if often {
-		time.Sleep(time.Second) // time has to go on, or the test would never end
+		time.Sleep(time.Second) // time has to pass, or the test would never end
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,7 +196,7 @@ func TestABrokenConnectionIsNotTheEndOfTheSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})
 		fill(t, q, 10)
-		broken := &url.Error{Op: "Post", URL: "https://sqs.example", Err: io.EOF} // what net/http says of a server that hung up
+		broken := &url.Error{Op: "Post", URL: "https://sqs.example", Err: io.EOF} // net/http's error for a server that hung up
 		src := &queuetest.Faulty{Source: q, Plan: queuetest.On(queuetest.OpReceive, queuetest.Fault{Mode: queuetest.Refuse, Err: broken}, 1)}
 		r := start(t, src, queue.Config{}, func(context.Context, *queue.Message) error { return nil })
 		time.Sleep(time.Minute)
@@ -271,7 +271,7 @@ func TestWhatBlocksIsSaidAlsoWithMessagesInHand(t *testing.T) {
 		src := &queuetest.Faulty{Source: q, Latency: time.Second}
 		r := start(t, src, queue.Config{Limiter: sem}, func(context.Context, *queue.Message) error { return nil })
 		time.Sleep(700 * time.Millisecond)
-		other, err := sem.Acquire(t.Context()) // another consumer took the place first
+		other, err := sem.Acquire(t.Context()) // another consumer took the slot first
 		require.NoError(t, err)
 		time.Sleep(time.Minute)
 		s := r.Stats()
@@ -357,7 +357,7 @@ func TestALostReplyToANackKeepsTheGroupInOrder(t *testing.T) {
 				return nil
 			})
 			time.Sleep(500 * time.Millisecond)
-			send(3, 6) // they come with the first ones, once these were given back
+			send(3, 6) // they arrive with the first ones, once these were returned
 			time.Sleep(24 * time.Hour)
 			require.NoError(t, r.drain())
 			require.Equal(t, []string{"0", "1", "2", "3", "4", "5"}, order)
@@ -467,7 +467,7 @@ type chaos struct {
 	t       *testing.T
 	seed    uint64
 	fifo    bool
-	healthy time.Time // from then on nothing misbehaves any more
+	healthy time.Time // from then on nothing misbehaves
 
 	mu   sync.Mutex // guards all below
 	rng  *rand.Rand
@@ -480,7 +480,7 @@ func (c *chaos) roll(n int) int {
 	return c.rng.IntN(n)
 }
 
-// handler returns a consumer's handler, with what it checks of this consumer.
+// handler returns a consumer's handler, which also checks this consumer.
 func (c *chaos) handler(concurrency int) queue.HandlerFunc {
 	var mu sync.Mutex
 	busy, groups := map[string]bool{}, map[string]bool{}
@@ -512,7 +512,7 @@ func (c *chaos) handler(concurrency int) queue.HandlerFunc {
 			took = 25 * time.Second // longer than the lease
 		}
 		if dice == 1 {
-			time.Sleep(took) // deaf
+			time.Sleep(took) // ignoring its context
 		} else {
 			select {
 			case <-time.After(took):

@@ -17,7 +17,7 @@ import (
 )
 
 // A postponed message comes back after its delay, however often, and is neither
-// failed nor exhausted; its rate tokens go back, and its breaker hears nothing
+// failed nor exhausted; its rate tokens are returned, and its breaker ignores it
 // even if the reason is one that would open it.
 func TestPostponedIsNotFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -49,7 +49,7 @@ func TestPostponedIsNotFailed(t *testing.T) {
 	})
 }
 
-// Attempted decides about exhaustion and backoff in place of the receives.
+// Attempted overrides the receives for exhaustion and backoff.
 func TestAttemptedCountsInPlaceOfReceives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, dead := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})

@@ -12,8 +12,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/memqueue"
 )
 
-// BenchmarkSendReceiveAck takes batches through a queue, beside a backlog that
-// stays. An op is a batch.
+// BenchmarkSendReceiveAck passes batches through a queue with a constant backlog.
+// An op is a batch.
 func BenchmarkSendReceiveAck(b *testing.B) {
 	for _, c := range []struct {
 		fifo           bool

@@ -87,8 +87,8 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// Who comes at the very moment when there is something to have, or room, does
-// not get it before those that wait for it.
+// A call that arrives at the very moment when there is a message, or room, is not
+// served before those that wait.
 func TestNobodyJumpsTheLine(t *testing.T) {
 	for range 50 {
 		synctest.Test(t, func(t *testing.T) {

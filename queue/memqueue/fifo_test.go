@@ -29,7 +29,7 @@ func TestFIFOGroups(t *testing.T) {
 		send(t, q, grouped("a", "a3"))
 		require.Empty(t, receive(t, q, 10, time.Minute), "every group has one in flight")
 
-		// The middle one is done, the last given back, the first is still in flight.
+		// The middle one is done, the last returned, the first still in flight.
 		require.NoError(t, q.Ack(ctx, msgs[1]))
 		require.NoError(t, q.Nack(ctx, 0, msgs[2]))
 		require.Empty(t, receive(t, q, 10, time.Minute))

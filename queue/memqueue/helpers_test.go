@@ -56,7 +56,7 @@ func bodies(msgs []*queue.Message) []string {
 	return all
 }
 
-// failed returns what err says of each message; nil says that all were done.
+// failed returns err's error for each message; nil means that all were done.
 func failed(t *testing.T, err error) map[int]error {
 	t.Helper()
 	if err == nil {

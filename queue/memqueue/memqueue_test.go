@@ -47,7 +47,8 @@ func TestCloseDrains(t *testing.T) {
 		q.Close()
 		require.ErrorIs(t, q.Send(t.Context(), message("late")), memqueue.ErrClosed)
 
-		// What is leased or delayed comes when its time is over; until then polls end empty.
+		// Leased and delayed messages arrive when their time is over; until then
+		// polls end empty.
 		begin := time.Now()
 		require.Equal(t, []string{"visible"}, bodies(receive(t, q, 10, time.Hour)))
 		require.Empty(t, receive(t, q, 10, time.Hour))
@@ -261,7 +262,8 @@ func TestPollWakes(t *testing.T) {
 	})
 }
 
-// One call that brings several messages wakes as many receivers as it takes.
+// One call that makes several messages available wakes as many receivers as
+// needed.
 func TestPollsShareABatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, memqueue.Config{})

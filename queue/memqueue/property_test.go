@@ -364,7 +364,7 @@ func compare(t *testing.T, random *rand.Rand) {
 			require.NoError(t, err)
 		}
 		require.Equal(t, want, got, "step %d: %s", step, did)
-		// The dead-letter queue last: what is moved there is moved by receives alone.
+		// The dead-letter queue last: only receives move messages there.
 		for i := len(queues) - 1; i >= 0; i-- {
 			require.Equal(t, models[i].count(), queues[i].Stats(), "step %d: %s on queue %d: queue %d", step, did, which, i)
 		}

@@ -33,7 +33,7 @@ func TestStaleReceipts(t *testing.T) {
 		}
 		require.Equal(t, [3]int{0, 0, 1}, depth(q))
 
-		// The latest receipt deletes, also when its lease is over.
+		// The latest receipt deletes, even when its lease is over.
 		time.Sleep(time.Minute)
 		require.NoError(t, q.Ack(ctx, m))
 		require.Equal(t, [3]int{}, depth(q))

@@ -27,8 +27,8 @@ func ExampleTestSource() {
 	}
 }
 
-// A loop that should give a message back after an error, and go on after a
-// receive that failed.
+// A loop that should nack a message after an error, and continue after a receive
+// that failed.
 func ExampleScript() {
 	ctx := context.Background()
 	src := queuetest.Script(
@@ -68,7 +68,7 @@ func ExampleScript() {
 	// ack bad 0s
 }
 
-// What a sender does about a lost reply: the message is there twice.
+// A sender retries after a lost reply: the message is in the queue twice.
 func ExampleFaulty() {
 	ctx := context.Background()
 	q, err := memqueue.New(memqueue.Config{})

@@ -89,7 +89,7 @@ func TestFaultModes(t *testing.T) {
 	}
 }
 
-// What the queue itself says of the messages it was given stays at its place.
+// The queue's own errors for single messages keep their index.
 func TestHalfKeepsErrorsInPlace(t *testing.T) {
 	q := newQueue(t, memqueue.Config{})
 	f := &queuetest.Faulty{Source: q, Sink: q, Plan: queuetest.On(queuetest.OpSend, queuetest.Fault{Mode: queuetest.Half})}

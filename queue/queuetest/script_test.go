@@ -24,7 +24,7 @@ func TestScript(t *testing.T) {
 			queuetest.Deliver(given...),
 			queuetest.Fail(boom),
 			queuetest.Fail(nil),
-			queuetest.Deliver(), // nothing, so it goes on
+			queuetest.Deliver(), // nothing, so the next step is played
 			queuetest.Pause(time.Minute),
 			queuetest.Deliver(nil),
 		)
@@ -47,7 +47,8 @@ func TestScript(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, msgs)
 
-		// A receive that ends during a pause does not deliver; the next one goes on.
+		// A receive that ends during a pause does not deliver; the next one
+		// continues.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err = s.Receive(ctx, o)
@@ -91,8 +92,8 @@ func TestScriptInOrder(t *testing.T) {
 	})
 }
 
-// Stop ends the wait at a Block, and a wait for the receive that is there. A Pause
-// it does not end, and what comes after that is delivered.
+// Stop ends the wait at a Block, and the wait for another receive that is under
+// way. It does not end a Pause, and what follows the Pause is delivered.
 func TestScriptStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := queuetest.Script(queuetest.Pause(time.Minute), queuetest.Deliver(messages("a")...), queuetest.Block())

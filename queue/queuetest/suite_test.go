@@ -65,7 +65,8 @@ func TestSoundQueuePassesInRealTime(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 }
 
-// childVariable tells a process that a test has started what it is for.
+// childVariable is an environment variable. A test sets it for a process that it
+// starts, to the purpose of the process.
 const childVariable = "QUEUETEST_CHILD"
 
 // child runs tests in a process of their own, and returns what it printed.
@@ -79,7 +80,7 @@ func child(t *testing.T, purpose, tests string, flags ...string) (string, error)
 	return string(out), err
 }
 
-// What the suite does not apply to it skips.
+// The suite skips the cases that do not apply.
 func TestSuiteSkips(t *testing.T) {
 	queuetest.TestSource(t, func(t *testing.T) queuetest.Queue {
 		return &mutant{
@@ -184,7 +185,7 @@ func inSeconds(q queuetest.Queue) queuetest.Queue {
 	}
 }
 
-// onReceive is a mutant that changes what is received.
+// onReceive is a mutant that changes the received messages.
 func onReceive(change func(*queue.Message)) *mutant {
 	return &mutant{receive: func(m *mutant, ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 		msgs, err := m.Queue.Receive(ctx, o)
@@ -195,7 +196,7 @@ func onReceive(change func(*queue.Message)) *mutant {
 	}}
 }
 
-// onSend is a mutant that changes what is sent.
+// onSend is a mutant that changes the sent messages.
 func onSend(change func(*queue.Message)) *mutant {
 	return &mutant{send: func(m *mutant, ctx context.Context, msgs []*queue.Message) error {
 		var changed []*queue.Message
@@ -220,8 +221,8 @@ func onError(change func(error) error) *mutant {
 	}
 }
 
-// onStop is a mutant whose receives wait on when they are stopped, and then do
-// something with what they have got.
+// onStop is a mutant whose receives keep waiting when they are stopped, and then
+// do something with the messages they get.
 func onStop(do func(m *mutant, ctx context.Context, msgs []*queue.Message) ([]*queue.Message, error)) *mutant {
 	return &mutant{receive: func(m *mutant, ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 		stop := o.Stop
@@ -238,7 +239,7 @@ func onStop(do func(m *mutant, ctx context.Context, msgs []*queue.Message) ([]*q
 	}}
 }
 
-// mutants are queues that break one promise each, by what they do.
+// mutants are queues that each break one promise, keyed by their fault.
 func mutants() map[string]struct {
 	mutant *mutant
 	fifo   bool
@@ -523,7 +524,7 @@ func TestMutant(t *testing.T) {
 	}, queuetest.Config{Synctest: true, FIFO: broken.fifo, Stops: true, MaxLease: 12 * time.Hour})
 }
 
-// Every promise that a queue breaks is found, by the case that is about it.
+// Every broken promise is found, by the case that tests it.
 func TestSuiteFindsFaults(t *testing.T) {
 	for name, broken := range mutants() {
 		t.Run(name, func(t *testing.T) {

@@ -24,7 +24,7 @@ func TestComparison(t *testing.T) {
 		failWith      error
 		othersFailing error
 	}{
-		{runs: 0}, // nobody else has succeeded
+		{runs: 0}, // no other message has succeeded
 		{runs: 10, suspect: 3, guilty: true},
 		{runs: 100, suspect: 2, guilty: true},
 		{runs: 10_000, suspect: 2, guilty: true},
@@ -104,7 +104,7 @@ func TestComparison_Forgets(t *testing.T) {
 		require.Equal(t, want, others.Fail(epoch.Add(age), &s, limiter.ErrUnavailable), age)
 		require.Equal(t, judge.Innocent, others.Fail(epoch.Add(age), new(judge.Streak), limiter.ErrUnavailable))
 	}
-	var others judge.Comparison // a clock that goes back is no harm
+	var others judge.Comparison // a clock that goes back does no harm
 	var s judge.Streak
 	for i := range 100 {
 		others.Add(epoch.Add(time.Duration(i%7)*-time.Minute), nil)
@@ -112,7 +112,7 @@ func TestComparison_Forgets(t *testing.T) {
 	others.Fail(epoch.Add(-time.Hour), &s, limiter.ErrUnavailable)
 }
 
-// In a partial outage no message is guilty, also not one that failed last and has
+// In a partial outage no message is guilty, not even one that failed last and has
 // seen nothing but successes since.
 func TestComparison_FewSuccessesInAPartialOutage(t *testing.T) {
 	for failed, want := range map[int]judge.Guilt{10: judge.Guilty, 40: judge.Suspect} {
@@ -134,7 +134,7 @@ func TestComparison_FewSuccessesInAPartialOutage(t *testing.T) {
 	}
 }
 
-// Messages that fail by chance are hardly ever blamed, however many others do,
+// Messages that fail by chance are hardly ever blamed, however many others fail,
 // and one that always fails soon is, as long as most others succeed.
 func TestComparison_Chance(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
@@ -230,8 +230,8 @@ func TestComparison_Partial(t *testing.T) {
 	}
 }
 
-// A message that has failed twice, and six others not once, has hardly met chance. It
-// is no suspect yet.
+// A message that has failed twice, while none of six others did, has hardly
+// failed by chance. It is no suspect yet.
 func TestComparison_Unlikely(t *testing.T) {
 	var c judge.Comparison
 	var s judge.Streak

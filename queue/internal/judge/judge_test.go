@@ -36,9 +36,9 @@ func newPolicy() judge.Policy {
 	}
 }
 
-// The table of results in package queue's documentation, and what else decides. In
-// each case 10 attempts are allowed, and delays are 1 s, 2 s, 4 s and so on up to
-// 1 min.
+// The table of results in package queue's documentation, and the other
+// conditions. In each case 10 attempts are allowed, and delays are 1 s, 2 s, 4 s
+// and so on up to 1 min.
 func TestJudge(t *testing.T) {
 	const hour = time.Hour
 	ordered := func(f judge.Facts) judge.Facts { f.Ordered = true; return f }
@@ -73,7 +73,7 @@ func TestJudge(t *testing.T) {
 			want: judge.Verdict{Action: judge.Return, Delay: time.Minute, Failed: true},
 		},
 
-		// refused, and not for its own fault
+		// refused through no fault of its own
 		{name: "overload", err: limiter.ErrOverload, want: judge.Verdict{Action: judge.Hold, Delay: time.Second}},
 		{name: "misconfigured", err: limiter.ErrMisconfigured, want: judge.Verdict{Action: judge.Hold, Delay: time.Second}},
 		{name: "unavailable, breaker open", err: limiter.ErrUnavailable, facts: judge.Facts{Outage: true}, want: judge.Verdict{Action: judge.Hold, Delay: time.Second}},
@@ -327,8 +327,8 @@ func (e badError) Reason() string            { e.panics("Reason"); return "bad" 
 func (e badError) Timeout() bool             { e.panics("Timeout"); return false }
 func (e badError) Temporary() bool           { return false }
 
-// Whatever method of an error panics, it does so while the error is read, and its
-// message has failed as by a panic of the handler.
+// Whichever method of an error panics, it does so while the error is read, and
+// its message fails as it would by a panic of the handler.
 func TestRead_ErrorThatPanics(t *testing.T) {
 	for _, method := range []string{"Error", "Is", "As", "Unwrap", "RetryAfter", "Reason", "Timeout"} {
 		for name, err := range map[string]error{"bare": badError(method), "wrapped": fmt.Errorf("call: %w", badError(method))} {

@@ -65,8 +65,8 @@ func TestOneOfTheUsersOwnTakesTheDefaultsPlace(t *testing.T) {
 	}
 }
 
-// A rate that is used up gives the others' permits back as if they had never been
-// acquired, and what it reports comes after a pause and an outage.
+// When a rate is used up, the others' permits are returned as if they had never
+// been acquired, and its block ranks after a pause and an outage.
 func TestWhatALaterLimitRefusesDoesNotCount(t *testing.T) {
 	bucket := must[*limiter.TokenBucket](t)(limiter.NewTokenBucket(0.001, 1))
 	breaker := must[*limiter.Breaker](t)(limiter.NewBreaker(limiter.BreakerConfig{MinFailures: 1}))
@@ -94,7 +94,7 @@ func (refused) Error() string             { return "429" }
 func (refused) Is(err error) bool         { return err == limiter.ErrOverload }
 func (refused) RetryAfter() time.Duration { return time.Minute }
 
-// Each key has a breaker and a pace of its own, in addition to what it has.
+// Each key gets a breaker and a pace of its own, in addition to its limiter.
 func TestKeysAreCompletedEachForItself(t *testing.T) {
 	keys := must[*limits.Keys](t)(limits.NewKeys(limits.Defaults{Breaker: true, Pace: true}))
 	bucket := func() limiter.Limiter { return must[*limiter.TokenBucket](t)(limiter.NewTokenBucket(1000, 1000)) }

@@ -27,7 +27,7 @@ func TestDelays(t *testing.T) {
 	require.Equal(t, 15*time.Minute, outage.Delay(1, 10*time.Hour))
 }
 
-// The span is what the delays come to at the least.
+// The span is the minimum sum of the delays.
 func TestSpan(t *testing.T) {
 	for n := range 60 {
 		least, sum := outage.Span(n), time.Duration(0)
