@@ -22,8 +22,8 @@ type Config struct {
 	// Defaults to 10.
 	Concurrency int
 
-	// Limiter holds the limits you know: it is checked before a receive and
-	// acquired for each handler. It may be shared with other consumers. The
+	// Limiter holds the limits that you know of: it is checked before a receive
+	// and acquired for each handler. It may be shared with other consumers. The
 	// consumer adds a [limiter.Breaker], so that an outage costs no message its
 	// attempts, and a pace, a [limiter.AdaptiveRate], so that work continues as
 	// fast as the downstream accepts it even where Limiter is set too high. Both
@@ -84,9 +84,9 @@ type Config struct {
 	// ([ReceiveOptions].Stop). Receives ask to wait for no longer than
 	// DrainTimeout less 2 s, but at least 1 s, so that the poll ends in time.
 	// Below 3 s a poll may be cut off, and below 22 s an idle consumer of SQS
-	// makes more requests. Valid values are 0 to 24 h; 0 means the default of 30
-	// s. Set it some seconds below the time after which the host kills the
-	// process: the default of Kubernetes is 30 s as well.
+	// makes more requests. It may be 0 to 24 h; 0 means the default of 30 s. Set
+	// it some seconds below the time after which the host kills the process: the
+	// default of Kubernetes is 30 s as well.
 	DrainTimeout time.Duration
 
 	// MaxHold is how long a message that the downstream failed is held before it

@@ -26,8 +26,8 @@
 // within a few milliseconds, so its lease does not run while it waits. It extends
 // the leases of all messages in flight, however long a handler takes. When the
 // queue delivers a message again while it is in flight, it is not handled twice:
-// the newer delivery takes over. Once its nack has been sent, a new delivery is a
-// new delivery.
+// the newer delivery takes over. Once its nack has been sent, the next delivery
+// is handled as a new one.
 //
 // Messages of one ordered group (a FIFO queue's: they have a Group and a
 // Sequence) are handled one at a time and in order; the next one starts when the
@@ -64,7 +64,7 @@
 //
 // When the downstream fails a message again and again, the consumer compares it
 // with the first runs of other messages since then, over the last ten minutes at
-// most. If chance explains its failures in a row with a probability below 0.1 %,
+// most. If its failures in a row would be chance with a probability below 0.1 %,
 // the message is a suspect: its results no longer reach the limits. If, in
 // addition, fewer than a tenth of the others failed the same way, it is guilty,
 // and its attempts count: it is returned, and in the end dead-lettered, like any
@@ -74,11 +74,11 @@
 // is dead-lettered as "exhausted: nothing to compare with".
 //
 // Once a fresh message has succeeded since a message's first failure, that
-// message's results no longer reach the limits, except that they obey its
+// message's results no longer reach the limits, except that the limits obey its
 // Retry-After until it is a suspect. Fresh messages start before those that run
 // again: four for each of these, and nineteen for each suspect. In an outage
-// every other probe is a fresh message. So a message that always fails stops no
-// other.
+// every other probe is a fresh message. So messages that always fail do not stop
+// the others.
 //
 // # Dead letters
 //
@@ -90,9 +90,9 @@
 //
 // # Limits
 //
-// Config.Limiter holds the limits you know, and may be empty. The consumer checks
-// it before a receive and acquires it for each handler, together with two limits
-// that every consumer has:
+// Config.Limiter holds the limits that you know of, and may be empty. The
+// consumer checks it before a receive and acquires it for each handler, together
+// with two limits that every consumer has:
 //
 //   - A pace ([limiter.AdaptiveRate]) reacts to limiter.ErrOverload. There is no
 //     limit until the first refusal. A Retry-After is obeyed, and then work
@@ -104,8 +104,8 @@
 // A limiter of the same kind in Limiter or Gate replaces the consumer's, and
 // Config.NoPace and NoBreaker leave them out. A limiter that the handler's own
 // client acquires goes into Config.Gate, which the consumer only checks. Each
-// operation must acquire a limiter once: with the same one in Limiter and in the
-// client, every handler would wait for the permit that it holds itself.
+// operation must acquire a limiter only once: with the same one in Limiter and in
+// the client, every handler would wait for the permit that it holds itself.
 //
 // ErrOverload is about the downstream as a whole. For a single object or tenant
 // return [retry.After], which does not affect the limits, or use limits per key.

@@ -12,8 +12,8 @@ import (
 )
 
 // An engine is one Run of a consumer. Consumer.mu guards its fields below the
-// line. Its contexts end in turn: starts when the drain begins, polls when
-// DrainTimeout is over, calls when Run gives up.
+// line. Its contexts end in turn: starts when the drain begins, polls when the
+// time of the drain is over, calls when Run gives up.
 type engine struct {
 	*Consumer
 	until    context.Context // Run's context: nothing starts once it is done, even before the drain begins
@@ -103,7 +103,7 @@ func newEngine(ctx context.Context, c *Consumer) *engine {
 		},
 	}
 	if e.host != nil {
-		e.policy.MaxOrdered, e.policy.GiveUp = 0, 0 // a host does not know since when a message has failed
+		e.policy.MaxOrdered, e.policy.GiveUp = 0, 0 // with a host it is unknown since when a message has failed
 		e.base = host.NewContext(e.base, nil)       // consumers that handlers run do not have this host
 	}
 	e.handlers = e.base

@@ -186,8 +186,8 @@ func (e *engine) awaitLane(ctx context.Context, l *lane, pause time.Duration) {
 		if err == nil {
 			break
 		}
-		// Only a limiter of another package fails for another reason, or a key
-		// for which a Keyed can't make a limiter.
+		// Ready fails for another reason only with a limiter of another package,
+		// or with a key for which a Keyed can't make one.
 		e.failed("ready", err, time.Second)
 		if failures++; failures > maxUnasked {
 			e.refuseLane(l, err)

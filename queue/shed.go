@@ -9,8 +9,8 @@ import (
 // maxParked bounds the messages that crowded counts.
 func (e *engine) maxParked() int { return max(100, 10*e.capacity) }
 
-// crowded counts the messages that are parked, or held apart from an outage of
-// all.
+// crowded counts the messages that are parked, or held for a reason of their own
+// or of their key.
 func (e *engine) crowded() int { return e.parked + e.apart }
 
 // shed returns messages until crowded is within its bound: the last of the lane

@@ -12,8 +12,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// ErrInjected is the error of a call that fails by a [Fault] without an error of
-// its own.
+// ErrInjected is the error of a call that fails because of a [Fault] without an
+// error of its own.
 var ErrInjected = errors.New("queuetest: injected fault")
 
 // An Op is a method of a [queue.Source] or [queue.Sink].

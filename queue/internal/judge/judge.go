@@ -70,8 +70,8 @@ type Verdict struct {
 // until Policy.GiveUp, with nothing to compare it with.
 const ReasonNoComparison = retry.ReasonExhausted + ": nothing to compare with"
 
-// GiveUp is how long after its first receive a message is exhausted that was
-// always refused.
+// GiveUp is how long after its first receive a message that was always refused
+// counts as exhausted.
 const GiveUp = 12 * time.Hour
 
 // Longest bounds every delay, so that no sum of times overflows. No queue can
@@ -112,7 +112,7 @@ func (p *Policy) failed(f *Facts) Verdict {
 	return p.wait(f, Verdict{Delay: f.backoff(&policy, attempts), Failed: true})
 }
 
-// backoff is how long the message waits after so many failures.
+// backoff is how long the message waits after n failures.
 func (f *Facts) backoff(p *retry.Policy, n int) time.Duration {
 	return min(max(p.Backoff(n), f.Pause), Longest)
 }
@@ -182,8 +182,8 @@ func (p *Policy) bury(f *Facts, reason string) Verdict {
 	return p.wait(f, Verdict{Delay: min(max(Ration(policy, again), f.Pause), Longest), Failed: true})
 }
 
-// Ration is how long a message stays hidden that has been returned again times
-// for lack of room: MaxDelay, doubled each time, up to 11 hours.
+// Ration is how long a message that is returned for lack of room stays hidden:
+// MaxDelay, doubled for each earlier time (again), up to 11 hours.
 func Ration(p retry.Policy, again int) time.Duration {
 	delay := p.WithDefaults().MaxDelay
 	for ; again > 0 && 0 < delay && delay < longestRation; again-- {

@@ -1,5 +1,5 @@
-// Package limits adds to the limits that a user knows those that learn about a
-// downstream.
+// Package limits adds limits that learn about a downstream to those that a user
+// configures.
 package limits
 
 import (
