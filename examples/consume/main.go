@@ -22,11 +22,11 @@ import (
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
 
-type guest struct{ Name string } // a message is {"name":"Ada"}; any other is a dead letter
+type guest struct{ Name string } // a message is {"name":"Ada"}; any other becomes a dead letter
 
 func greet(_ context.Context, _ *queue.Message, g guest) error {
-	log.Printf("hello, %q", g.Name) // quoted: a stranger has written it
-	return nil                      // done; an error: again later; a retry.Permanent one: to the dead letters
+	log.Printf("hello, %q", g.Name) // quoted: it is untrusted input
+	return nil                      // done; on an error it is retried later; a retry.Permanent error makes it a dead letter
 }
 
 func main() {
@@ -47,7 +47,7 @@ func main() {
 	exitOn(2, of("-concurrency", err))
 	findings, err := guests.Check(ctx, sqsqueue.CheckConfig{Consumer: cfg})
 	for _, f := range findings {
-		log.Println("check:", printable(f.String())) // what about the queues will hurt one day
+		log.Println("check:", printable(f.String())) // queue settings that will cause failures later
 	}
 	exitOn(1, err)
 	context.AfterFunc(ctx, func() {
@@ -76,7 +76,7 @@ func exitOn(code int, errs ...error) {
 	}
 }
 
-// printable returns s without what a terminal would obey, as a server may have said it.
+// printable returns s without terminal control characters, since s may come from a server.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

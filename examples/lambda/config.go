@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// The environment variables. None holds a secret: what is in the environment
-// can be read by everybody who may look at the function's configuration.
+// The environment variables. None holds a secret: everyone who may view the
+// function's configuration can read its environment.
 const (
 	envQueue       = "QUEUE_URL"
 	envDeadLetter  = "DEAD_LETTER_URL"
@@ -23,7 +23,7 @@ const (
 	envAttempts    = "MAX_ATTEMPTS"
 )
 
-// Config is what the environment variables say.
+// Config holds the values of the environment variables.
 type Config struct {
 	QueueURL     string  // the queue that the orders come from
 	DeadLetter   string  // URL of its dead-letter queue
@@ -31,13 +31,13 @@ type Config struct {
 	InventoryURL string  // where the inventory API is
 	SecretID     string  // name or ARN of the secret that holds the API's token
 	Rate         float64 // requests a second that the API allows, for all function instances together
-	Burst        int     // requests that it takes at once, at least Concurrency
+	Burst        int     // the API's burst, at least Concurrency
 	Concurrency  int     // MaximumConcurrency of the event source mapping
-	MaxAttempts  int     // receives of an order before it is given up
+	MaxAttempts  int     // receives of an order before it is dead-lettered
 }
 
 // ParseEnv reads the environment. The error names every variable that is
-// missing or wrong.
+// missing or invalid.
 func ParseEnv(getenv func(name string) string) (Config, error) {
 	var errs []error
 	refuse := func(name, format string, args ...any) {
@@ -71,7 +71,7 @@ func ParseEnv(getenv func(name string) string) (Config, error) {
 		Table:      required(envTable, "the name of the table for orders"),
 		SecretID:   required(envSecret, "the ARN or name of the secret that holds the inventory API's token"),
 	}
-	// What is wrong with it is not quoted, in case that somebody put a password there.
+	// The value is not quoted, in case it contains a password.
 	cfg.InventoryURL = required(envInventory, "the URL of the inventory API")
 	if v := cfg.InventoryURL; v != "" && !strings.HasPrefix(v, "http://") && !strings.HasPrefix(v, "https://") {
 		refuse(envInventory, "must begin with http:// or https://")

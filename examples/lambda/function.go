@@ -21,7 +21,7 @@ import (
 // A Function is what Lambda calls with a batch of messages.
 type Function func(context.Context, events.SQSEvent) (events.SQSEventResponse, error)
 
-// Clients are what the function talks to the world through.
+// Clients are the function's connections to other services.
 type Clients struct {
 	SQS       sqsqueue.API
 	DynamoDB  store.API
@@ -31,13 +31,13 @@ type Clients struct {
 
 // New makes the function, whose limits all invocations of this process share,
 // and fetches the API's token, so that no order has to wait for it. Without a
-// token it logs why and goes on: a function that does not start costs each
-// message of each batch a receive, one that does gives them back with growing
+// token it logs why and continues: a function that does not start costs each
+// message of each batch a receive, one that does start returns them with growing
 // delays.
 func New(ctx context.Context, cfg Config, c Clients, logger *slog.Logger) (Function, error) {
-	// The rate is acquired by the client, for each of its requests: that after a
-	// 401 waits for its turn, too. The breaker is round the handler, which needs
-	// both the API and the table.
+	// The client acquires the rate for each of its requests, so the request after a
+	// 401 waits for its turn, too. The breaker limits the handler, which needs both
+	// the API and the table.
 	rate, err := sqslambda.FleetLimit{Rate: cfg.Rate, Burst: cfg.Burst, MaxConcurrency: cfg.Concurrency}.Limiter()
 	if err != nil {
 		return nil, fmt.Errorf("%s, %s, %s: %w", envRate, envBurst, envConcurrency, err)

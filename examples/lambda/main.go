@@ -2,8 +2,8 @@
 // their stock at a third party's inventory API, and stores them in DynamoDB. An
 // order that can never succeed goes to the dead-letter queue with its reason.
 //
-// The README tells how to run all of it on this machine, and how to build,
-// deploy and remove it.
+// The README describes how to run the whole stack on this machine, and how to
+// build, deploy and remove it.
 package main
 
 import (
@@ -29,8 +29,8 @@ func main() {
 	lambda.Start(f)
 }
 
-// newLogger returns a logger of JSON, with durations as people write them: as numbers
-// they would be in nanoseconds.
+// newLogger returns a JSON logger that writes durations as text ("1.5s"): as numbers
+// they would be nanoseconds.
 func newLogger(w io.Writer) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
@@ -42,8 +42,8 @@ func newLogger(w io.Writer) *slog.Logger {
 	}))
 }
 
-// start makes the function of this instance, whose limiters all invocations
-// share.
+// start makes the function of this instance; all its invocations share its
+// limiters.
 func start(ctx context.Context, getenv func(string) string, logger *slog.Logger) (Function, error) {
 	cfg, err := ParseEnv(getenv)
 	if err != nil {

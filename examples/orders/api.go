@@ -14,8 +14,8 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// An API is the third party's inventory API, as a server of its own on
-// loopback, and a client of it.
+// An API is the third party's inventory API, as a server on loopback, with a
+// client.
 type API struct {
 	server *inventorytest.Server
 	Client *inventory.Client
@@ -29,7 +29,7 @@ const apiToken = "orders-example"
 func NewAPI(s Settings, sp Spike, limit limiter.Limiter) (*API, error) {
 	stock := make(map[string]int, len(skus))
 	for _, sku := range skus {
-		stock[sku] = len(sp.Arrivals) * order.MaxQuantity // none is ever out of stock
+		stock[sku] = len(sp.Arrivals) * order.MaxQuantity // nothing is ever out of stock
 	}
 	from, to := sp.Outage(s)
 	server, err := inventorytest.New(inventorytest.Config{
@@ -59,10 +59,10 @@ func latency(r *http.Request) time.Duration {
 	return 20*time.Millisecond + time.Duration(h.Sum32()%20_000)*time.Microsecond
 }
 
-// Close stops the server and returns what it saw.
+// Close stops the server and returns what it recorded.
 func (a *API) Close() (inventorytest.Stats, []inventorytest.Arrival) {
 	a.Client.CloseIdleConnections()
-	_ = a.server.Close() // no request is left that could be harmed
+	_ = a.server.Close() // no request is left to interrupt
 	return a.server.Stats(), a.server.Arrivals()
 }
 

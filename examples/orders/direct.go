@@ -11,7 +11,7 @@ import (
 	"github.com/rampmeter/rampmeter/examples/orders/order"
 )
 
-// DirectReport is what became of the spike with the API in the request path.
+// DirectReport is the result of the spike with the API in the request path.
 type DirectReport struct {
 	Accepted    int     `json:"accepted"`       // orders that the front door found valid
 	Stored      int     `json:"stored"`         // as the store counts
@@ -20,8 +20,8 @@ type DirectReport struct {
 	Requests    int     `json:"requests"`       // this and the following as the API counts
 	Rejected429 int     `json:"rejected_429"`   // over a limit
 	Outage      int     `json:"failed_503"`     // during the outage
-	InFlight    int     `json:"peak_in_flight"` // worked on at once
-	Open        int     `json:"peak_open"`      // and with those that were turned away
+	InFlight    int     `json:"peak_in_flight"` // handled concurrently
+	Open        int     `json:"peak_open"`      // including refused ones
 	OverRate    int     `json:"max_over_rate"`  // above burst + rate*t, over all windows
 	Seconds     float64 `json:"seconds"`
 }

@@ -16,26 +16,26 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// maxOrder is how many bytes the body of an order may have.
+// maxOrder is the maximum size of an order's body in bytes.
 const maxOrder = 16 << 10
 
-// A FrontDoor takes orders: POST /orders with an [order.Order] as JSON. A valid one
-// is given to Submit and answered 200 with no body. Everything else is
-// answered with a problem (RFC 9457): 400 and the name of the field for an
+// A FrontDoor accepts orders: POST /orders with an [order.Order] as JSON. It passes
+// a valid order to Submit and answers 200 with no body. It answers everything
+// else with a problem (RFC 9457): 400 and the name of the field for an
 // invalid order, 413 for a body of more than 16 KiB, 415 for one that is not
 // JSON, 405 for another method.
 //
-// When Submit fails, the answer is 422 for what will never succeed, 503 when
-// the downstream is overloaded, away or refuses us, 502 when it is broken
-// otherwise. Why is not the customer's business.
+// When Submit fails, the answer is 422 for an order that will never succeed, 503 when
+// the downstream is overloaded, unavailable or denies access, and 502 for its other
+// failures. The customer does not learn the cause.
 type FrontDoor struct {
 	Submit func(ctx context.Context, o order.Order) error
 }
 
-// Enqueue returns a Submit that only puts orders into a queue, which takes no
+// Enqueue returns a Submit that only puts orders into a queue, so it takes no
 // longer when the downstream is slow and does not fail when it is down. An order
-// that the queue has not confirmed within 5 s is not accepted. It may be in the
-// queue nevertheless; the customer sends it again under the same id.
+// that the queue has not confirmed within 5 s is not accepted. It may still be in
+// the queue; the customer sends it again under the same id.
 func Enqueue(to queue.Sink) func(ctx context.Context, o order.Order) error {
 	return func(ctx context.Context, o order.Order) error {
 		m, err := order.NewMessage(o)

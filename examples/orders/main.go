@@ -1,8 +1,7 @@
-// Orders plays one spike of orders twice against an inventory API that allows
-// so many requests a second, so many at once, and is down for a moment:
-// direct, calling the API while the customer waits, and queued, with
-// rampmeter's consumer and a queue in between, in memory or on Amazon SQS.
-// Everything else is real HTTP on loopback.
+// Orders plays one spike of orders twice against an inventory API that limits
+// its rate and its concurrency and is down for a moment: direct, calling the API
+// while the customer waits, and queued, with rampmeter's consumer and a queue in
+// between, in memory or on Amazon SQS. Everything else is real HTTP on loopback.
 //
 //	go run ./examples/orders
 //	go run ./examples/orders -json
@@ -25,7 +24,7 @@ import (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-// run returns the exit code: 2 for flags that are wrong.
+// run returns the exit code: 2 for invalid flags.
 func run(args []string) int {
 	ctx, stop := interrupt.Context()
 	defer stop()
@@ -46,12 +45,12 @@ func run(args []string) int {
 }
 
 // Run plays the spike in both passes and writes the report to out. Progress
-// goes to progress. When ctx ends, the traffic stops, what is under way is
-// finished, and the report is written nevertheless.
+// goes to progress. When ctx ends, the traffic stops, running handlers finish,
+// and the report is still written.
 func Run(ctx context.Context, s Settings, out, progress io.Writer) (err error) {
 	var picture *os.File
 	if s.SVG != "" {
-		// Now, so that nobody waits for a file that can't be written.
+		// Opened first, so that a file that can't be written fails before the run.
 		if picture, err = os.Create(s.SVG); err != nil {
 			return fmt.Errorf("-svg: %w", err)
 		}

@@ -18,13 +18,13 @@ import (
 	"github.com/rampmeter/rampmeter/examples/internal/picture"
 )
 
-// A Timeline is what the API saw in one pass.
+// A Timeline has the requests that the API received in one pass.
 type Timeline struct {
 	Title    string
 	Arrivals []inventorytest.Arrival
 }
 
-// kinds are the answers that the picture tells apart, from the bottom of a bar
+// kinds are the answers that the picture distinguishes, from the bottom of a bar
 // to its top.
 var kinds = [...]struct {
 	name string
@@ -48,7 +48,7 @@ const (
 	maxBins       = 600
 )
 
-// WriteSVG draws the requests that the API saw over time, one panel for each
+// WriteSVG draws the requests that the API received over time, one panel for each
 // pass, all to the same scale.
 func WriteSVG(w io.Writer, s Settings, sp Spike, passes ...Timeline) error {
 	c := vgsvg.New(pictureWidth, pictureHeight)
@@ -63,7 +63,7 @@ func paint(c draw.Canvas, s Settings, sp Spike, passes []Timeline) {
 			end = max(end, pass.Arrivals[n-1].At)
 		}
 	}
-	// 100 ms each, or so many times that as make few enough.
+	// 100 ms each, or the multiple of that which makes few enough.
 	bin := 100 * time.Millisecond
 	bin *= 1 + end/(maxBins*bin)
 	count := int(end/bin) + 1
@@ -194,7 +194,7 @@ var (
 // legend explains the colours and lines.
 func legend(pl *plot.Plot, s Settings) {
 	l := &pl.Legend
-	// Thumbnails before the texts, so that these have room to be wider in
+	// Thumbnails come first, so that the texts have room to be wider in
 	// another font.
 	l.Top, l.Left = true, true
 	l.Padding = vg.Points(3)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/term"
 )
 
-// Progress tells people how far the program is: with a bar on a terminal, with
+// Progress shows how far the program is: with a bar on a terminal, with
 // a line each second elsewhere.
 type Progress struct {
 	terminal bool
@@ -21,8 +21,8 @@ type Progress struct {
 	w  io.Writer
 }
 
-// NewProgress returns progress that is written to w. Nothing else may be
-// written there while it is watched, but through Lines and Logger.
+// NewProgress returns a Progress that writes to w. While it is watched, write to w
+// only through Lines and Logger.
 func NewProgress(w io.Writer) *Progress {
 	f, ok := w.(*os.File)
 	return &Progress{w: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
@@ -35,7 +35,7 @@ func (p *Progress) Write(b []byte) (int, error) {
 	return p.w.Write(b)
 }
 
-// Lines returns where lines can be written while the progress is watched.
+// Lines returns a writer for lines while the progress is watched.
 func (p *Progress) Lines() io.Writer {
 	if p.terminal {
 		return aboveBar{p}
@@ -43,13 +43,13 @@ func (p *Progress) Lines() io.Writer {
 	return p
 }
 
-// Logger returns a logger for what can't wait for the report: somebody has to
-// act.
+// Logger returns a logger for events that can't wait for the report because
+// someone has to act.
 func (p *Progress) Logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(p.Lines(), &slog.HandlerOptions{Level: slog.LevelError}))
 }
 
-// aboveBar writes lines in the place of the bar, which is drawn anew below.
+// aboveBar writes lines where the bar was, which is redrawn below them.
 type aboveBar struct{ w io.Writer }
 
 func (a aboveBar) Write(b []byte) (int, error) {
@@ -59,7 +59,7 @@ func (a aboveBar) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Watch shows the progress of a pass, as state tells of it, until the returned
+// Watch shows the progress of a pass, as reported by state, until the returned
 // function is called.
 func (p *Progress) Watch(name string, total int, state func() (done int, text string)) (stop func()) {
 	every, show := time.Second, func() {

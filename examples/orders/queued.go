@@ -20,33 +20,33 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// QueuedReport is what became of the spike with a queue and a limited
+// QueuedReport is the result of the spike with a queue and a limited
 // consumer between the front door and the API.
 type QueuedReport struct {
 	Accepted     int          `json:"accepted"`       // orders answered with 200, and those put straight on the queue
 	Stored       int          `json:"stored"`         // of these, as the store counts
 	DeadLettered int          `json:"dead_lettered"`  // in the dead-letter queue
 	Left         int          `json:"left_in_queue"`  // of the accepted, after an interrupt
-	Lost         int          `json:"lost"`           // accepted, and in none of the three places
+	Lost         int          `json:"lost"`           // accepted, and in none of the three
 	StoredTwice  int          `json:"stored_twice"`   // as the store counts
 	Failed       int          `json:"failed"`         // not accepted
 	Requests     int          `json:"requests"`       // this and the following as the API counts
 	Rejected429  int          `json:"rejected_429"`   // over a limit
 	Outage       int          `json:"failed_503"`     // during the outage
-	InFlight     int          `json:"peak_in_flight"` // worked on at once
-	Open         int          `json:"peak_open"`      // and with those that were turned away
+	InFlight     int          `json:"peak_in_flight"` // handled concurrently
+	Open         int          `json:"peak_open"`      // including refused ones
 	OverRate     int          `json:"max_over_rate"`  // above burst + rate*t, over all windows
 	Seconds      float64      `json:"seconds"`
 	DeadLetters  []DeadLetter `json:"dead_letters"`
 
-	// Orders that were stored and are not among the accepted: the queue took them
-	// but its answer did not arrive in time; or another run had accepted them, and
-	// this one found them in the queue.
+	// Orders that were stored but not accepted in this run: the queue took them but
+	// its answer did not arrive in time, or another run had accepted them and this
+	// one found them in the queue.
 	Unconfirmed int `json:"stored_unconfirmed,omitempty"`
 	Earlier     int `json:"stored_of_earlier_runs,omitempty"`
 }
 
-// A DeadLetter is an order that was given up.
+// A DeadLetter is an order in the dead-letter queue.
 type DeadLetter struct {
 	ID       string `json:"id"`
 	Reason   string `json:"reason"`
@@ -57,11 +57,12 @@ type DeadLetter struct {
 // lease is how long an order that the consumer received is hidden from others.
 const lease = 30 * time.Second
 
-// drainTimeout is how long the consumer waits for what is under way after an
+// drainTimeout is how long the consumer waits for running handlers after an
 // interrupt.
 const drainTimeout = 30 * time.Second
 
-// ConsumerConfig returns how the consumer keeps to the API's limits.
+// ConsumerConfig returns the consumer's settings, which keep it within the API's
+// limits.
 func ConsumerConfig(s Settings, deadLetters queue.Sink) (queue.Config, error) {
 	breaker, err := limiter.NewBreaker(limiter.BreakerConfig{
 		Name: "inventory", OpenFor: 250 * time.Millisecond, MaxOpen: 500 * time.Millisecond,
@@ -73,8 +74,8 @@ func ConsumerConfig(s Settings, deadLetters queue.Sink) (queue.Config, error) {
 	if err != nil {
 		return queue.Config{}, err
 	}
-	// The handler makes one call, so the call's limits can stand around it. If it
-	// made several, the client would acquire the rate, and it would stand in Gate.
+	// The handler makes one call, so the call's limits can apply to the handler. If it
+	// made several, the client would acquire the rate, and the rate would be the Gate.
 	limit, err := limiter.All(breaker, rate)
 	if err != nil {
 		return queue.Config{}, err
@@ -92,8 +93,8 @@ func ConsumerConfig(s Settings, deadLetters queue.Sink) (queue.Config, error) {
 }
 
 // Queued plays the spike against a front door that only puts orders on a
-// queue. The poison orders, which it would refuse, are put there behind its
-// back.
+// queue. The poison orders, which it would refuse, are put on the queue
+// directly.
 func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progress) (QueuedReport, Timeline, error) {
 	fail := func(err error) (QueuedReport, Timeline, error) { return QueuedReport{}, Timeline{}, err }
 	cfg, err := ConsumerConfig(s, queues.DeadLetters())
@@ -131,7 +132,7 @@ func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progres
 		if b := stats.Blocked; b.Reason != "" && b.Reason != queue.ByIdle {
 			text += ", waits: " + limiter.Block{Reason: b.Reason, Name: b.Name}.String()
 		}
-		return max(taken.count()-open, 0), text // an order may be in the queue and not yet confirmed
+		return max(taken.count()-open, 0), text // an order may be in the queue but not yet confirmed
 	})
 	said := interrupt.Say(ctx, p.Lines(), func() string {
 		s := consumer.Stats()
@@ -143,14 +144,14 @@ func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progres
 		var ok bool
 		if a.Poison {
 			m := &queue.Message{Body: a.Body, Attributes: map[string]string{order.IDAttribute: a.ID}}
-			ok = first.note(p.Lines(), queues.Send(context.WithoutCancel(ctx), m)) == nil // as whoever it is who does that
+			ok = first.note(p.Lines(), queues.Send(context.WithoutCancel(ctx), m)) == nil // as a sender outside this program would
 		} else {
 			status, err := shop.Place(a.Body)
 			ok = err == nil && status == http.StatusOK
 		}
 		taken.add(a.ID, ok)
 	})
-	queues.Close() // the consumer ends when it has done what is in them
+	queues.Close() // the consumer ends when the queues are empty
 	ranErr := <-ran
 	took := time.Since(start)
 	said()
@@ -204,8 +205,8 @@ func Queued(ctx context.Context, s Settings, sp Spike, queues Queues, p *Progres
 	return r, Timeline{title, arrivals}, errors.Join(sendErr, ranErr, restErr)
 }
 
-// A refusal is why the queue did not take an order, the first time. Customers do not
-// learn it.
+// A refusal is the first error with which the queue refused an order. Customers do not
+// see it.
 type refusal struct {
 	once sync.Once
 	err  error
@@ -230,7 +231,7 @@ func (f *refusal) ofAll(n int) error {
 	return fmt.Errorf("none of %d orders was accepted, the first one for this: %w", n, f.err)
 }
 
-// deadLetter returns what the consumer wrote on a message that it gave up.
+// deadLetter returns the record that the consumer attached to a dead letter.
 func deadLetter(m *queue.Message) DeadLetter {
 	record, err := retry.ParseDeadLetter(m.Attributes[retry.DeadLetterAttribute])
 	if err != nil {
@@ -239,7 +240,7 @@ func deadLetter(m *queue.Message) DeadLetter {
 	return DeadLetter{ID: m.Attributes[order.IDAttribute], Reason: record.Reason, Error: record.Error, Attempts: record.Attempts}
 }
 
-// accepted are the orders of which somebody was told that they will be
+// accepted are the orders whose customers were promised that they will be
 // fulfilled.
 type accepted struct {
 	mu     sync.Mutex // guards what follows; no lock is needed after the spike

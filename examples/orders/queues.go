@@ -11,8 +11,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/memqueue"
 )
 
-// Queues are the two queues of a run: its own methods are those of the queue
-// that orders wait in, and DeadLetters is where those go that are given up.
+// Queues are the two queues of a run: its own methods are those of the queue of
+// orders, and DeadLetters returns the dead-letter queue.
 type Queues interface {
 	queue.Source
 	queue.Sink
@@ -21,8 +21,8 @@ type Queues interface {
 	// Open is how many orders of this run were sent and are not settled.
 	Open() int
 
-	// Close says that no more orders will be sent. Receive goes on until all of
-	// this run are settled, and returns io.EOF then.
+	// Close says that no more orders will be sent. Receive continues until all orders
+	// of this run are settled, and then returns io.EOF.
 	Close()
 
 	// Rest looks into both queues when the consumer has ended, for the orders of
@@ -32,7 +32,7 @@ type Queues interface {
 	Rest(ctx context.Context, missing map[string]bool) (letters, left []*queue.Message, err error)
 }
 
-// memoryQueues are gone with the program.
+// memoryQueues are lost when the program ends.
 type memoryQueues struct {
 	*memqueue.Queue
 	dead *memqueue.Queue
@@ -61,8 +61,8 @@ func (q *memoryQueues) Open() int {
 	return stats.Visible + stats.Delayed + stats.InFlight
 }
 
-// Rest implements [Queues]. Nobody else uses the queues, so it empties them.
-// What is left after an interrupt may be hidden for a retry's delay yet.
+// Rest implements [Queues]. Nothing else uses the queues, so it empties them.
+// After an interrupt, messages may still be hidden for a retry's delay.
 func (q *memoryQueues) Rest(ctx context.Context, _ map[string]bool) (letters, left []*queue.Message, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

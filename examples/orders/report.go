@@ -12,7 +12,7 @@ import (
 	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
-// A Report is what became of the spike in both passes.
+// A Report is the result of the spike in both passes.
 type Report struct {
 	Direct      DirectReport `json:"direct"`
 	Queued      QueuedReport `json:"queued"`

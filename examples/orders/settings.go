@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Settings are what the flags say.
+// Settings are the values of the flags.
 type Settings struct {
 	Orders      int           // valid orders in the spike
 	Rate        float64       // requests a second that the API allows
@@ -19,7 +19,7 @@ type Settings struct {
 	Concurrency int           // requests at once that the API allows
 	Outage      time.Duration // how long the API is down, from the middle of the spike
 	Seed        uint64        // of the spike
-	Run         string        // what the ids of its orders begin with
+	Run         string        // prefix of its orders' ids
 
 	QueueURL, DeadLetterURL string // queues of Amazon SQS, or "" for queues in memory
 
@@ -27,16 +27,16 @@ type Settings struct {
 	SVG  string // file to write, or ""
 }
 
-// APIBurst is how many requests the API takes at once after a pause: the
-// consumer's own burst and 100 ms of the rate, because a network bunches what
-// was sent evenly.
+// APIBurst is the burst that the API allows after a pause: the consumer's own
+// burst plus 100 ms of the rate, because a network bunches requests that were
+// sent evenly.
 func (s Settings) APIBurst() int { return s.Burst + int(math.Ceil(s.Rate/10)) }
 
-// ParseFlags reads the command line. The error names the flag that is wrong.
+// ParseFlags reads the command line. The error names the invalid flag.
 func ParseFlags(args []string, usage io.Writer) (Settings, error) {
 	var s Settings
 	f := flag.NewFlagSet("orders", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // whoever gets the error prints it
+	f.SetOutput(io.Discard) // the caller prints the error
 	f.IntVar(&s.Orders, "orders", 1500, "valid `orders` in the spike, 1 to 1,000,000; five poison ones come on top")
 	f.Float64Var(&s.Rate, "rate", 150, "`requests` a second that the inventory API allows, 1 to 100,000;\nthe spike comes at three times as many on the mean")
 	f.IntVar(&s.Burst, "burst", 15, "`requests` that the consumer may start at once after a pause, 1 to 100,000;\nthe API allows what comes in 100 ms at the rate on top")
@@ -78,8 +78,8 @@ func ParseFlags(args []string, usage io.Writer) (Settings, error) {
 		return Settings{}, errors.New("-queue-url and -dead-letter-url must be standard queues: orders need no order")
 	}
 	if s.QueueURL != "" {
-		// These queues outlive the run, and its orders must not be taken for those
-		// of another one.
+		// These queues outlive the run, and its orders must not be mistaken for those
+		// of another run.
 		s.Run = strings.ToLower(rand.Text()[:8]) + "-"
 	}
 	return s, nil

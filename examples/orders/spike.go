@@ -17,8 +17,8 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// overload is how many times as fast as the API allows the orders of a spike
-// arrive on the mean; at its peak it is twice as many.
+// overload is the mean arrival rate of a spike's orders, as a multiple of the
+// rate that the API allows; the peak is twice as high.
 const overload = 3
 
 // A Spike is a wave of orders: when each arrives, from first to last. The same
@@ -41,13 +41,13 @@ type Arrival struct {
 var skus = [...]string{"SOCK-42", "SHIRT-M", "SHIRT-L", "CAP-1", "SCARF-7", "GLOVE-9", "BELT-3", "COAT-48"}
 
 // NewSpike makes the spike of the given settings: Orders valid orders, and
-// among them five that can never succeed, three with a body that is cut off
+// between them five that can never succeed, three with a body that is cut off
 // and two for a SKU that the API does not know.
 func NewSpike(s Settings) Spike {
 	rnd := rand.New(rand.NewPCG(s.Seed, 0))
 	sp := Spike{Valid: s.Orders, Length: time.Duration(float64(s.Orders) / (overload * s.Rate) * float64(time.Second))}
 
-	// The sum of two throws gives a peak in the middle.
+	// The sum of two random numbers peaks in the middle.
 	times := make([]time.Duration, s.Orders)
 	for i := range times {
 		times[i] = time.Duration((rnd.Float64() + rnd.Float64()) / 2 * float64(sp.Length))
@@ -85,8 +85,8 @@ func (sp *Spike) add(at time.Duration, poison bool, o order.Order) {
 	sp.Arrivals = append(sp.Arrivals, Arrival{At: at, ID: o.ID, Body: body, Poison: poison})
 }
 
-// maxCustomers is how many orders may be waiting for their answer at once,
-// each of which takes a connection.
+// maxCustomers is how many orders may wait for their answer at once; each
+// uses a connection.
 const maxCustomers = 512
 
 // Play calls place for each order when it is due, concurrently: customers do

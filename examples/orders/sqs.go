@@ -22,17 +22,17 @@ import (
 )
 
 const (
-	poll = time.Second // what a receive waits for a first message, and so how long the end of a run does
+	poll = time.Second // how long a receive waits for a first message, and so how long a run takes to end
 
-	// settled is how many receives in a row may be empty until a run takes it
-	// that nothing more will come: longer than a lease or a retry hides a
+	// settled is how many receives in a row must be empty before a run assumes
+	// that no message will follow: longer than a lease or a retry hides a
 	// message.
 	settled = int((lease + 15*time.Second) / poll)
 )
 
-// sqsQueues are two queues of Amazon SQS. Unlike a run they last, so they may
-// hold orders of earlier runs: those are handled like any others, and not
-// counted, since the ids of a run's own orders begin with its name.
+// sqsQueues are two queues of Amazon SQS. They outlive a run, so they may hold
+// orders of earlier runs: those are handled like any others, but not counted,
+// since the ids of a run's own orders begin with its name.
 type sqsQueues struct {
 	*sqsqueue.Queue
 	dead *sqsqueue.Queue
@@ -49,8 +49,8 @@ type sqsQueues struct {
 
 var _ Queues = (*sqsQueues)(nil)
 
-// openSQS opens the queues that the settings name, with a client as the SDK's
-// environment variables and files say.
+// openSQS opens the queues that the settings name, with a client configured by the
+// SDK's environment variables and files.
 func openSQS(ctx context.Context, s Settings, progress io.Writer) (*sqsQueues, error) {
 	aws, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
@@ -78,7 +78,7 @@ func newSQSQueues(client sqsqueue.API, s Settings, progress io.Writer) (*sqsQueu
 	}, nil
 }
 
-// check tells what about the queues will hurt. Its error says why they can't be
+// check reports harmful settings of the queues. Its error says why they can't be
 // used at all.
 func (q *sqsQueues) check(ctx context.Context, s Settings) error {
 	cfg, err := ConsumerConfig(s, q.dead)
@@ -143,8 +143,8 @@ func (q *sqsQueues) note(msgs []*queue.Message, open bool) {
 	}
 }
 
-// Receive implements [queue.Source]. A queue of SQS has no end, but the orders
-// of a run do.
+// Receive implements [queue.Source]. SQS does not report when a queue is empty, but
+// the orders of a run come to an end.
 func (q *sqsQueues) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 	if q.ended() {
 		return nil, io.EOF
@@ -191,14 +191,14 @@ func (q *sqsQueues) Ack(ctx context.Context, msgs ...*queue.Message) error {
 	return err
 }
 
-// Rest implements [Queues]. It deletes nothing: whatever it receives, be it
-// whose it may, it gives back in the end.
+// Rest implements [Queues]. It deletes nothing: in the end it returns every message
+// that it received, of this run or another.
 func (q *sqsQueues) Rest(ctx context.Context, missing map[string]bool) (letters, left []*queue.Message, err error) {
 	dead, orders := newSweep(q.dead), newSweep(q.Queue)
 	defer dead.giveBack(ctx)
 	defer orders.giveBack(ctx)
-	// What was received by nobody, since the answer did not arrive say, is
-	// visible again when its lease is over.
+	// A message whose receive failed on the way, because the answer was lost for
+	// example, is visible again when its lease ends.
 	until := time.Now().Add(lease + 5*time.Second)
 	unseen := maps.Clone(missing)
 	for n := 0; ; n++ {
@@ -218,8 +218,8 @@ func (q *sqsQueues) Rest(ctx context.Context, missing map[string]bool) (letters,
 	}
 }
 
-// look returns the messages of a queue that are of this run, and takes their
-// ids out of unseen.
+// look returns the messages of a queue that belong to this run, and removes their
+// ids from unseen.
 func (q *sqsQueues) look(ctx context.Context, s *sweep, unseen map[string]bool) ([]*queue.Message, error) {
 	err := s.pass(ctx)
 	var ours []*queue.Message
@@ -232,8 +232,8 @@ func (q *sqsQueues) look(ctx context.Context, s *sweep, unseen map[string]bool) 
 	return ours, err
 }
 
-// A sweep reads a queue without deleting anything: what it has received stays
-// hidden until it is given back.
+// A sweep reads a queue without deleting anything: received messages stay hidden
+// until they are returned.
 type sweep struct {
 	q     *sqsqueue.Queue
 	found map[string]*queue.Message // by the message's ID, as received last
@@ -243,7 +243,7 @@ func newSweep(q *sqsqueue.Queue) *sweep {
 	return &sweep{q: q, found: make(map[string]*queue.Message)}
 }
 
-// pass receives until nothing comes that is new.
+// pass receives until no new message comes.
 func (s *sweep) pass(ctx context.Context) error {
 	for {
 		msgs, err := s.q.Receive(ctx, queue.ReceiveOptions{Max: 10, Lease: 2 * time.Minute})
@@ -261,6 +261,6 @@ func (s *sweep) pass(ctx context.Context) error {
 }
 
 func (s *sweep) giveBack(ctx context.Context) {
-	// What can't be given back comes back at the end of its lease.
+	// Messages that can't be returned are visible again at the end of their lease.
 	_ = s.q.Nack(ctx, 0, slices.Collect(maps.Values(s.found))...)
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A Kind is a limiter, and what it is called.
+// A Kind is a limiter and its name.
 type Kind struct {
 	Name    string
 	Limiter limiter.Limiter
@@ -40,8 +40,8 @@ func Limiters(s Settings) ([]Kind, error) {
 	return []Kind{{"no limiter", none}, {"fixed limit", fixed}, {"Adaptive and Breaker", both}}, nil
 }
 
-// again is how all clients try an operation again: after a while, and for as
-// long as the story lasts. That much everybody does who has no limiter.
+// again is how all clients retry an operation: with backoff, until the end of the
+// story. A client without a limiter does that much, too.
 var again = retry.Policy{MaxDelay: 10 * time.Second, MaxAttempts: -1}
 
 // A Client does operations by calling the downstream.
@@ -50,7 +50,7 @@ type Client struct {
 	Far     *FarSide
 }
 
-// Run does operations that are offered at these times from now on, until ctx
+// Run does one operation at each of these times, counted from now, until ctx
 // ends.
 func (c Client) Run(ctx context.Context, arrivals []time.Duration) {
 	var all sync.WaitGroup
@@ -73,7 +73,7 @@ func (c Client) Run(ctx context.Context, arrivals []time.Duration) {
 	<-ctx.Done()
 }
 
-// do does one operation, however many calls that takes.
+// do does one operation, with as many calls as it needs.
 func (c Client) do(ctx context.Context) {
 	for attempt := 1; ; attempt++ {
 		err := limiter.Do(ctx, c.Limiter, c.Far.Call)

@@ -9,7 +9,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// A Phase is a part of the story, in which the downstream is in some way.
+// A Phase is a part of the story in which the downstream's state is constant.
 type Phase struct {
 	Name     string
 	From, To float64 // as shares of the length
@@ -17,7 +17,7 @@ type Phase struct {
 	Takes    float64 // for one call, as a multiple of what is usual; 0: it is down
 }
 
-// story is what happens to the downstream.
+// story lists the phases of the downstream.
 var story = []Phase{
 	{"full", 0, 3.0 / 16, 1, 1},
 	{"half", 3.0 / 16, 6.5 / 16, 0.5, 1},
@@ -37,14 +37,14 @@ func (s Settings) PhaseAt(at time.Duration) Phase {
 	return story[len(story)-1]
 }
 
-// Places is how many calls the downstream does at once in that phase.
+// Places is the number of slots, calls that the downstream runs at once, in that phase.
 func (s Settings) Places(p Phase) int { return int(p.Capacity * float64(s.Capacity)) }
 
-// Room is how many calls it does at once and lets wait in that phase: beyond them
-// it refuses.
+// Room is the number of calls that it runs at once and lets wait in that phase; it
+// refuses further ones.
 func (s Settings) Room(p Phase) int { return int((1 + room) * float64(s.Places(p))) }
 
-// Rate is how many calls a second the downstream does in that phase.
+// Rate is the rate of calls a second that the downstream reaches in that phase.
 func (s Settings) Rate(p Phase) float64 {
 	if p.Takes == 0 {
 		return 0
@@ -52,18 +52,18 @@ func (s Settings) Rate(p Phase) float64 {
 	return float64(s.Places(p)) / p.Takes / service.Seconds()
 }
 
-// What the downstream is like, in any phase.
+// Properties of the downstream in every phase.
 const (
-	room    = 0.5                    // calls that may wait for a place, as a share of the places
+	room    = 0.5                    // calls that may wait for a slot, as a share of the slots
 	refusal = 10 * time.Millisecond  // until a call is refused
-	cost    = 15 * time.Millisecond  // of the time of a place, to refuse one
-	maxDebt = 200 * time.Millisecond // of that, which it can put off, for each place
+	cost    = 15 * time.Millisecond  // of a slot's time, to refuse one
+	maxDebt = 200 * time.Millisecond // of that, which it can defer, for each slot
 	broken  = 5 * time.Millisecond   // until there is no connection
-	jitter  = 0.5                    // by which the time for a call scatters, as a share of it
+	jitter  = 0.5                    // by which the time of a call varies, as a share of it
 )
 
-// A FarSide is a service that does some calls at once and lets some wait. What
-// is beyond is refused, which costs it time as well. It may be called
+// A FarSide is a service that runs some calls at once and lets some wait. It
+// refuses further calls, which costs it time as well. It may be called
 // concurrently, by one client.
 type FarSide struct {
 	*Meter
@@ -74,10 +74,10 @@ type FarSide struct {
 	rnd     *rand.Rand
 	busy    int
 	waiting []chan struct{}
-	debt    time.Duration // of the time of places, for calls that were refused
+	debt    time.Duration // of the slots' time, for refused calls
 }
 
-// NewFarSide returns one whose story begins now.
+// NewFarSide returns a FarSide whose story begins now.
 func NewFarSide(s Settings) *FarSide {
 	return &FarSide{Meter: NewMeter(s), s: s, began: time.Now(), rnd: rand.New(rand.NewPCG(s.Seed, 1))}
 }
@@ -131,12 +131,12 @@ func (f *FarSide) call(ctx context.Context, p Phase) error {
 	return f.serve(ctx)
 }
 
-// serve does a call that has a place.
+// serve runs a call that has a slot.
 func (f *FarSide) serve(ctx context.Context) error {
 	defer f.leave()
 	p := f.s.PhaseAt(time.Since(f.began))
 	if p.Takes == 0 {
-		return errDown // it has waited for nothing
+		return errDown // it waited in vain
 	}
 	f.mu.Lock()
 	took := time.Duration(p.Takes * float64(service) * (1 + jitter*(f.rnd.Float64()-0.5)))
@@ -155,12 +155,12 @@ func (f *FarSide) serve(ctx context.Context) error {
 	return nil
 }
 
-// leave frees a place, and gives what is free to those who wait.
+// leave frees a slot, and assigns free slots to waiting calls.
 func (f *FarSide) leave() {
 	p := f.s.PhaseAt(time.Since(f.began))
 	places := f.s.Places(p)
 	if p.Takes == 0 {
-		places = f.s.Capacity // to be told so
+		places = f.s.Capacity // so that they fail
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -172,7 +172,7 @@ func (f *FarSide) leave() {
 	}
 }
 
-// sleep returns err after that time, or the cause for which ctx has ended
+// sleep returns err after that time, or ctx's cause if ctx ends
 // before.
 func sleep(ctx context.Context, d time.Duration, err error) error {
 	timer := time.NewTimer(d)

@@ -1,9 +1,9 @@
-// Overload puts three clients before the same downstream, which can do less for a
+// Overload runs three clients against the same downstream, which loses capacity for a
 // while, gets slow, is down, and comes back: one without a limiter, one with a
 // limit that was right in the beginning, and one whose limit is found by
-// limiter.Adaptive, with a limiter.Breaker beside it. All of them are offered
-// the same operations, and try each again until it is done. Their two minutes
-// are virtual, and pass in a few seconds.
+// limiter.Adaptive, combined with a limiter.Breaker. All of them have the same
+// operations to do, and retry each until it succeeds. Their two minutes are virtual,
+// and pass in a few seconds.
 //
 //	go run ./examples/overload
 //	go run ./examples/overload -json
@@ -39,12 +39,12 @@ func main() {
 	})
 }
 
-// Run plays the story before the three clients at once and writes the report to
+// Run plays the story for the three clients at once and writes the report to
 // out. Progress goes to progress.
 func Run(ctx context.Context, s Settings, out, progress io.Writer) (err error) {
 	var picture *os.File
 	if s.SVG != "" {
-		// Now, so that nobody waits for a file that can't be written.
+		// Opened first, so that a file that can't be written fails before the run.
 		if picture, err = os.Create(s.SVG); err != nil {
 			return fmt.Errorf("-svg: %w", err)
 		}
@@ -67,14 +67,14 @@ func Run(ctx context.Context, s Settings, out, progress io.Writer) (err error) {
 	return err
 }
 
-// A Pass is what one client, with one kind of limiter, came to.
+// A Pass is the run of one client, with one kind of limiter.
 type Pass struct {
-	Limiter string // what it is called
+	Limiter string // its name
 	*Meter
 }
 
-// Play plays the story before one client of each kind. They have a downstream of
-// their own each, so that none suffers for what another does.
+// Play plays the story for one client of each kind. Each has its own downstream, so
+// that no client affects another.
 func Play(ctx context.Context, s Settings, progress io.Writer) ([]Pass, error) {
 	arrivals := s.Arrivals()
 	kinds, err := Limiters(s)

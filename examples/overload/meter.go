@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// bins is how many parts of the story are told apart in the picture.
+// bins is how many parts of the story the picture distinguishes.
 const bins = 160
 
-// A Bin is what happened in one part of the story.
+// A Bin has the counts of one part of the story.
 type Bin struct {
 	Offered, Done, Refused, Failed int
 	InFlight                       float64 // on average, at the downstream
@@ -25,7 +25,7 @@ type Meter struct {
 	bins     [bins]Bin
 	inFlight int
 	since    time.Duration // when inFlight changed
-	over     time.Duration // for how long it was above what the downstream does and lets wait
+	over     time.Duration // for how long it was above the calls that the downstream runs and lets wait
 }
 
 // NewMeter returns a meter of a story that begins now.
@@ -50,8 +50,8 @@ func (m *Meter) Begin(at time.Duration) {
 	m.inFlight++
 }
 
-// End counts one that has ended. What ends with the story is neither here nor
-// there.
+// End counts one that has ended. It does not count calls that end with the
+// story.
 func (m *Meter) End(began, at time.Duration, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -70,7 +70,7 @@ func (m *Meter) End(began, at time.Duration, err error) {
 	}
 }
 
-// Close counts what is in flight until the end.
+// Close counts the calls in flight at the end.
 func (m *Meter) Close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -92,15 +92,15 @@ func (m *Meter) span(to time.Duration) {
 	}
 }
 
-// Bins returns what has happened so far, from the first to the last.
+// Bins returns the bins so far, from first to last.
 func (m *Meter) Bins() []Bin {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.bins[:])
 }
 
-// Over returns for how long so far there were more calls in flight than the far
-// side does at once and lets wait.
+// Over returns for how long so far there were more calls in flight than the
+// downstream runs at once and lets wait.
 func (m *Meter) Over() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()

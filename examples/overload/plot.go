@@ -40,21 +40,21 @@ var (
 	medianLine   = draw.LineStyle{Color: violet, Width: vg.Points(1.25)}
 )
 
-// WriteSVG draws what happened over time: a column for each pass, a row for each
-// way to look at it, and each row to one scale.
+// WriteSVG draws the passes over time: a column for each pass, a row for each
+// measurement, and each row to one scale.
 func WriteSVG(w io.Writer, s Settings, passes []Pass) error {
 	c := vgsvg.New(pictureWidth, pictureHeight)
 	paint(draw.New(c), s, passes)
 	return picture.Write(w, c)
 }
 
-// An area is what a panel fills, on top of the one before.
+// An area is a filled part of a panel, on top of the one before.
 type area struct {
 	fill   color.Color
 	values []float64
 }
 
-// A panel shows one thing about one pass. What is not a number is not drawn.
+// A panel shows one measurement of one pass. It does not draw NaN.
 type panel struct {
 	s     Settings
 	of    *Summary // what the column shows, in its first panel
@@ -86,7 +86,7 @@ func (p panel) top() (top float64) {
 	return top
 }
 
-// rows are the ways to look at a pass.
+// rows are the measurements of a pass.
 var rows = [...]struct {
 	label string
 	panel func(s Settings, all []Bin) panel
@@ -152,7 +152,7 @@ func paint(c draw.Canvas, s Settings, passes []Pass) {
 	plots := make([][]*plot.Plot, len(rows))
 	for i, row := range rows {
 		plots[i] = make([]*plot.Plot, len(passes))
-		top := 1.0 // where nothing happens there is a scale nevertheless
+		top := 1.0 // an empty panel has a scale, too
 		panels := make([]panel, len(passes))
 		for j, pass := range passes {
 			panels[j] = row.panel(s, pass.Bins())
@@ -190,7 +190,7 @@ func paint(c draw.Canvas, s Settings, passes []Pass) {
 	legend(draw.Crop(c, 0, 0, 0, legendHeight-pictureHeight))
 }
 
-// heading says what a column is, and what came of it.
+// heading names a column and its result.
 func (p panel) heading(c draw.Canvas, style draw.TextStyle) {
 	style.XAlign, style.YAlign = draw.XCenter, draw.YBottom
 	at := vg.Point{X: c.Center().X, Y: c.Max.Y + vg.Points(14)}
@@ -226,7 +226,7 @@ func (t ticks) Ticks(_, top float64) []plot.Tick {
 	}
 	var all []plot.Tick
 	for v := 0.0; v <= top; v += step {
-		label := " " // without any there would be no tick
+		label := " " // without any label there would be no tick
 		if !t.bare {
 			label = thousands(int(math.Round(v)))
 		}
@@ -301,8 +301,8 @@ func (p panel) Plot(c draw.Canvas, pl *plot.Plot) {
 	}
 }
 
-// steps are the points of a line that has these values, each for as long as a
-// bin is.
+// steps are the points of a line that has each of these values for the length of
+// one bin.
 func steps(values []float64, x func(int) vg.Length, y func(float64) vg.Length) (points []vg.Point) {
 	for i, v := range values {
 		if i == 0 || v != values[i-1] {

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/term"
 )
 
-// Watch tells people how far the story is, until the returned function is
-// called: in one line that is written anew on a terminal, in a line for each ten
-// seconds elsewhere.
+// Watch shows how far the story is, until the returned function is called: in one
+// line that is rewritten on a terminal, in a line for each ten seconds
+// elsewhere.
 func Watch(w io.Writer, s Settings, passes []Pass) (stop func()) {
 	f, ok := w.(*os.File)
 	terminal := ok && term.IsTerminal(int(f.Fd()))
@@ -38,7 +38,7 @@ func Watch(w io.Writer, s Settings, passes []Pass) (stop func()) {
 		} else {
 			line += "\n"
 		}
-		_, _ = io.WriteString(w, line) // progress that nobody sees stops nothing
+		_, _ = io.WriteString(w, line) // failing to show progress stops nothing
 	}
 	var wg sync.WaitGroup
 	stopped := make(chan struct{})

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// A Report is what became of the operations with each limiter.
+// A Report is the result of the operations with each limiter.
 type Report struct {
 	Capacity int       `json:"capacity"` // operations that the downstream could have done
 	Limiters []Summary `json:"limiters"`
 }
 
-// A Summary is what one client came to.
+// A Summary is the result of one client.
 type Summary struct {
 	Limiter         string  `json:"limiter"`
 	Offered         int     `json:"offered"`          // operations
@@ -25,12 +25,12 @@ type Summary struct {
 	Refused         int     `json:"refused"`          // of these, with a 429
 	Failed          int     `json:"failed"`           // of these, while it was down
 	Goodput         float64 `json:"goodput"`          // operations done, as a share of what the downstream could have done
-	P50             float64 `json:"p50_ms"`           // how long calls took that succeeded
+	P50             float64 `json:"p50_ms"`           // how long successful calls took
 	P99             float64 `json:"p99_ms"`           //
-	OverloadSeconds float64 `json:"overload_seconds"` // for how long more calls were in flight than it does and lets wait
+	OverloadSeconds float64 `json:"overload_seconds"` // for how long more calls were in flight than it runs and lets wait
 }
 
-// NewReport adds up what the passes have come to.
+// NewReport sums up the results of the passes.
 func NewReport(s Settings, passes []Pass) Report {
 	could := 0.0
 	for _, p := range story {

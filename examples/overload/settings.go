@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Settings are what the flags say.
+// Settings are the values of the flags.
 type Settings struct {
 	Length   time.Duration // of the story
-	Capacity int           // calls that the downstream does at once at its best
+	Capacity int           // calls that the downstream runs at once at its best
 	Load     float64       // operations that are offered, as a multiple of what it does at its best
 	Fixed    int           // the fixed limit
 	Seed     uint64        // of arrivals and of how long calls take
@@ -26,10 +26,10 @@ type Settings struct {
 // best.
 const service = 100 * time.Millisecond
 
-// Best is how many calls a second the downstream does at its best.
+// Best is the rate of calls a second that the downstream reaches at its best.
 func (s Settings) Best() float64 { return float64(s.Capacity) / service.Seconds() }
 
-// maxArrivals bounds what is kept in memory.
+// maxArrivals bounds the memory used.
 const maxArrivals = 1_000_000
 
 // Arrivals are the times at which operations are offered: at random, and the
@@ -44,11 +44,11 @@ func (s Settings) Arrivals() []time.Duration {
 	return all
 }
 
-// ParseFlags reads the command line. The error names the flag that is wrong.
+// ParseFlags reads the command line. The error names the invalid flag.
 func ParseFlags(args []string, usage io.Writer) (Settings, error) {
 	var s Settings
 	f := flag.NewFlagSet("overload", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // whoever gets the error prints it
+	f.SetOutput(io.Discard) // the caller prints the error
 	f.DurationVar(&s.Length, "length", 2*time.Minute, "how long the story is, in virtual time, 1m to 1h")
 	f.IntVar(&s.Capacity, "capacity", 20, "`calls` that the downstream does at once at its best, 2 to 1,000;\neach takes 100 ms")
 	f.Float64Var(&s.Load, "load", 1.1, "operations that are offered, as a `multiple` of what it does at its best, 0.1 to 10")

@@ -8,10 +8,10 @@ import (
 	"testing/synctest"
 )
 
-// inVirtualTime ends the program with what f returns. Within f it is midnight, at
-// the beginning of the year 2000, and time goes on as soon as every goroutine
-// waits for it. Nothing has to be known of that elsewhere, least of all by the
-// limiters; without it the same story would take as long as it says.
+// inVirtualTime ends the program with the exit code that f returns. Within f time
+// starts at midnight, at the beginning of the year 2000, and advances as soon as every
+// goroutine waits for it. No other code, least of all the limiters, depends on that;
+// without it the same story would take its full length.
 func inVirtualTime(f func(ctx context.Context) (code int)) {
 	os.Args = os.Args[:1] // the flags have been read
 	testing.Init()

@@ -15,7 +15,7 @@ import (
 )
 
 // demo plays a story with queues in memory: an outage fills the dead-letter queue,
-// and when it is over the letters that it has left there go back.
+// and when it is over its letters are redriven.
 func (p program) demo(ctx context.Context) (err error) {
 	say := func(text string) { _, _ = fmt.Fprintf(p.out, "\n== %s\n", text) }
 	orders, err := memqueue.New(memqueue.Config{})

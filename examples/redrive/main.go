@@ -1,5 +1,5 @@
-// Redrive shows what is in a dead-letter queue of Amazon SQS, and why, and sends
-// it back, at a rate that the consumer can take.
+// Redrive lists the messages in an Amazon SQS dead-letter queue with their reasons,
+// and sends them back, at a rate that the consumer can handle.
 //
 //	go run ./examples/redrive -demo
 //	go run ./examples/redrive list -dead-letter-url ...
@@ -30,15 +30,15 @@ func main() {
 	os.Exit(p.run(ctx, os.Args[1:]))
 }
 
-// A program is a run of one.
+// A program is one run of the command.
 type program struct {
 	connect  func(context.Context) (*sqs.Client, error)
-	out      io.Writer // what was asked for
+	out      io.Writer // requested output
 	progress io.Writer // everything else
 }
 
-// run runs a command and returns the exit code: 1 if it did not do all that it
-// was asked for, 2 for a command line that is wrong.
+// run runs a command and returns the exit code: 1 if the command did not do all of
+// its work, 2 for an invalid command line.
 func (p program) run(ctx context.Context, args []string) int {
 	s, err := ParseFlags(args)
 	switch {
@@ -69,7 +69,7 @@ func (p program) run(ctx context.Context, args []string) int {
 	return 0
 }
 
-// landing says what a reading or a redrive does before it ends.
+// landing describes how a list or a redrive ends after an interrupt.
 func landing() string {
 	return "interrupted: waiting up to 30s for each call under way, and returning the letters in hand"
 }
@@ -101,7 +101,7 @@ func (p program) listOf(ctx context.Context, q queues, s Settings) error {
 
 var errNotFound = errors.New("no letter has that id: it may be hidden for a while, in the hands of somebody else")
 
-// show prints all that there is to a letter.
+// show prints one letter in full.
 func (p program) show(ctx context.Context, s Settings) error {
 	q, err := p.open(ctx, s)
 	if err != nil {
@@ -119,7 +119,7 @@ func (p program) show(ctx context.Context, s Settings) error {
 	return fmt.Errorf("show %s: %w", s.IDs[0], errNotFound)
 }
 
-// redrive sends letters back, and prints what came of it.
+// redrive sends letters back, and prints the result.
 func (p program) redrive(ctx context.Context, s Settings) error {
 	q, err := p.open(ctx, s)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A printer writes what a command has found, for people or as JSON.
+// A printer writes a command's results, for people or as JSON.
 type printer struct {
 	w       io.Writer
 	json    bool
@@ -28,7 +28,7 @@ func newPrinter(w io.Writer, json bool) *printer {
 	return &printer{w: w, json: json, reasons: make(map[string]int)}
 }
 
-// letterJSON is a letter as it is printed.
+// letterJSON is a letter as printed.
 type letterJSON struct {
 	ID         string    `json:"id"`
 	OriginalID string    `json:"original_id,omitempty"`
@@ -44,7 +44,7 @@ type letterJSON struct {
 	// Of show only.
 	Attributes map[string]string `json:"attributes,omitempty"`
 	Body       *string           `json:"body,omitempty"`
-	Binary     []byte            `json:"binary_body,omitempty"` // in place of a body that is no text
+	Binary     []byte            `json:"binary_body,omitempty"` // instead of a body that is not text
 }
 
 func asJSON(l deadletter.Letter) letterJSON {
@@ -82,7 +82,7 @@ func (p *printer) line(l deadletter.Letter) error {
 	return err
 }
 
-// end prints how many there were.
+// end prints the number of letters.
 func (p *printer) end() error {
 	if p.json {
 		return nil
@@ -101,7 +101,7 @@ func (p *printer) end() error {
 	return err
 }
 
-// whole prints a letter with all that there is to it.
+// whole prints a letter in full.
 func (p *printer) whole(l deadletter.Letter) error {
 	attributes := maps.Clone(l.Message.Attributes)
 	delete(attributes, retry.DeadLetterAttribute)
@@ -213,7 +213,7 @@ func dash(s string) string {
 	return s
 }
 
-// oneLine returns the beginning of a text, as it may be shown.
+// oneLine returns the beginning of a text, safe to print.
 func oneLine(s string) string {
 	r := []rune(terminal.Line(strings.Join(strings.Fields(s), " ")))
 	if len(r) > 100 {

@@ -15,17 +15,17 @@ import (
 	"github.com/rampmeter/rampmeter/queue/deadletter"
 )
 
-// Progress tells people how far a redrive is: with a bar on a terminal, with a
+// Progress shows how far a redrive is: with a bar on a terminal, with a
 // line each second elsewhere.
 type Progress struct {
-	mu   sync.Mutex // guards all below, and what is written
+	mu   sync.Mutex // guards all below, and the writes
 	w    io.Writer
 	bar  *progressbar.ProgressBar // nil: no terminal
 	last time.Time                // when the last line was written
 }
 
-// NewProgress returns progress that is written to w, of total letters; 0: nobody
-// knows.
+// NewProgress returns a Progress that writes to w, for total letters; 0: the total is
+// unknown.
 func NewProgress(w io.Writer, total int) *Progress {
 	p := &Progress{w: w, last: time.Now()}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
@@ -46,7 +46,7 @@ func NewProgress(w io.Writer, total int) *Progress {
 	return p
 }
 
-// Show tells how far it is.
+// Show shows how far it is.
 func (p *Progress) Show(s deadletter.Summary) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,12 +79,12 @@ func (p *Progress) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Logger returns a logger for what can't wait for the summary.
+// Logger returns a logger for events that can't wait for the summary.
 func (p *Progress) Logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(p, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// Stop takes the bar away.
+// Stop removes the bar.
 func (p *Progress) Stop() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
 
-// queues are those of a command.
+// queues are the queues of a command.
 type queues struct {
 	client *sqs.Client
 	dead   queue.Source
@@ -25,7 +25,7 @@ type queues struct {
 	size   func(ctx context.Context) int // of dead, approximately; 0: unknown
 }
 
-// connect returns a client as the SDK's environment variables and files say.
+// connect returns a client configured by the SDK's environment variables and files.
 func connect(ctx context.Context) (*sqs.Client, error) {
 	aws, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
@@ -41,7 +41,7 @@ func (p program) open(ctx context.Context, s Settings) (queues, error) {
 		return queues{}, err
 	}
 	q := queues{client: client}
-	quiet := sqsqueue.Config{Logger: slog.New(slog.DiscardHandler)} // it would tell of short waits, which are meant
+	quiet := sqsqueue.Config{Logger: slog.New(slog.DiscardHandler)} // it would log short waits, which are intended
 	if q.dead, err = sqsqueue.New(q.client, s.DeadLetterURL, quiet); err != nil {
 		return q, fmt.Errorf("-dead-letter-url: %w", err)
 	}
@@ -61,7 +61,7 @@ func (p program) open(ctx context.Context, s Settings) (queues, error) {
 	return q, nil
 }
 
-// size asks how many visible messages a queue holds.
+// size returns the number of visible messages in a queue.
 func size(ctx context.Context, client *sqs.Client, url string) int {
 	const name = types.QueueAttributeNameApproximateNumberOfMessages
 	out, err := client.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{QueueUrl: &url, AttributeNames: []types.QueueAttributeName{name}})
@@ -75,7 +75,7 @@ func size(ctx context.Context, client *sqs.Client, url string) int {
 	return n
 }
 
-// source asks which queue has the dead-letter queue in its redrive policy.
+// source returns the queue that names the dead-letter queue in its redrive policy.
 func source(ctx context.Context, client *sqs.Client, dead string) (string, error) {
 	out, err := client.ListDeadLetterSourceQueues(ctx, &sqs.ListDeadLetterSourceQueuesInput{QueueUrl: &dead})
 	switch {
@@ -89,7 +89,7 @@ func source(ctx context.Context, client *sqs.Client, dead string) (string, error
 	return out.QueueUrls[0], nil
 }
 
-// native has the service move the messages.
+// native lets the service move the messages.
 func (p program) native(ctx context.Context, q queues, s Settings) error {
 	progress := NewProgress(p.progress, 0)
 	defer interrupt.Say(ctx, progress, func() string {

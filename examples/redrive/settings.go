@@ -13,7 +13,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue/deadletter"
 )
 
-// Settings are what the command line says.
+// Settings are the values of the command line.
 type Settings struct {
 	Command string // list, show, redrive, or "" for the demo
 	IDs     []string
@@ -33,12 +33,12 @@ type Settings struct {
 
 var errNoCommand = errors.New("no command")
 
-// none is what -reason calls letters without a record.
+// none is -reason's name for letters without a record.
 const none = "none"
 
 func flags(s *Settings, demo *bool) *flag.FlagSet {
 	f := flag.NewFlagSet("redrive", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // whoever gets the error prints it
+	f.SetOutput(io.Discard) // the caller prints the error
 	f.BoolVar(demo, "demo", false, "play a story with queues in memory; no command, no other flags")
 	f.StringVar(&s.DeadLetterURL, "dead-letter-url", os.Getenv("DEAD_LETTER_URL"), "`URL` of the dead-letter queue, or $DEAD_LETTER_URL; credentials, region and\nendpoint are as the AWS SDK finds them: AWS_REGION, AWS_PROFILE, ...")
 	f.StringVar(&s.QueueURL, "queue-url", os.Getenv("QUEUE_URL"), "`URL` of the queue that gets the messages, or $QUEUE_URL (default: the queue\nwhose redrive policy names the dead-letter queue, if there is just one)")
@@ -59,7 +59,7 @@ func flags(s *Settings, demo *bool) *flag.FlagSet {
 	return f
 }
 
-// words returns a flag's function for a list.
+// words returns the function of a flag that takes a list.
 func words(to *[]string) func(string) error {
 	return func(v string) error {
 		for word := range strings.SplitSeq(v, ",") {
@@ -75,7 +75,7 @@ func words(to *[]string) func(string) error {
 	}
 }
 
-// Usage tells how the program is used.
+// Usage prints how to use the program.
 func Usage(w io.Writer) {
 	_, _ = fmt.Fprint(w, `Shows what is in a dead-letter queue of Amazon SQS, and why, and sends it back.
 
@@ -101,13 +101,13 @@ Flags:
 	f.PrintDefaults()
 }
 
-// ParseFlags reads the command line. The error names what is wrong.
+// ParseFlags reads the command line. The error names the invalid part.
 func ParseFlags(args []string) (Settings, error) {
 	var s Settings
 	var demo bool
 	f := flags(&s, &demo)
 	var words []string
-	for rest := args; ; { // flags may stand behind words
+	for rest := args; ; { // flags may follow words
 		if err := f.Parse(rest); err != nil {
 			return s, err
 		}
@@ -169,7 +169,7 @@ func ParseFlags(args []string) (Settings, error) {
 	return s, nil
 }
 
-// config is what the settings say to package deadletter.
+// config converts the settings for package deadletter.
 func (s Settings) config() deadletter.Config {
 	cfg := deadletter.Config{
 		Filter: deadletter.Filter{IDs: s.IDs, Reasons: s.Reasons, Sources: s.Sources, Error: s.Error},
@@ -177,7 +177,7 @@ func (s Settings) config() deadletter.Config {
 		Lease:  s.Lease,
 	}
 	if len(s.IDs) > 0 && s.Max == 0 {
-		cfg.Max = len(s.IDs) // when they are found there is nothing to look for
+		cfg.Max = len(s.IDs) // when they are found, the search ends
 	}
 	now := time.Now()
 	if s.MinAge > 0 {

@@ -1,4 +1,4 @@
-// Package interrupt ends the example programs: in order on the first SIGINT or
+// Package interrupt ends the example programs: gracefully on the first SIGINT or
 // SIGTERM, at once on the second.
 package interrupt
 
@@ -24,9 +24,9 @@ func Context() (ctx context.Context, stop context.CancelFunc) {
 	return ctx, restore
 }
 
-// Say writes a line to w when ctx ends: what the program waits for then, and that
-// it need not. Call done once, when that is over; nothing is written after it, nor
-// if ctx has ended before Say.
+// Say writes a line to w when ctx ends: what the program then waits for, and how to
+// end it at once. Call done once the wait is over; nothing is written after it, nor
+// if ctx ended before Say.
 func Say(ctx context.Context, w io.Writer, what func() string) (done func()) {
 	if ctx.Err() != nil {
 		return func() {}

@@ -16,9 +16,9 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Write writes what was drawn as SVG that looks the same wherever it is shown: where
-// there is no Liberation Sans, another font gets as much room for each text as that
-// would have.
+// Write writes the drawing as SVG that looks the same on every system: without
+// Liberation Sans, another font gets as much room for each text as that would
+// have.
 func Write(w io.Writer, c *vgsvg.Canvas) error {
 	var b bytes.Buffer
 	if _, err := c.WriteTo(&b); err != nil {
@@ -28,7 +28,7 @@ func Write(w io.Writer, c *vgsvg.Canvas) error {
 	return err
 }
 
-// text is a text as vgsvg writes it: its attributes, its weight and size, and itself.
+// text matches a text as vgsvg writes it: its attributes, weight, size and content.
 var text = regexp.MustCompile(`<text ([^>]*font-weight:(\w+);[^>]*font-size:([\d.]+)px[^>]*)>([^<]*)</text>`)
 
 func fit(svg []byte) []byte {

@@ -1,8 +1,7 @@
 // Package infra holds the checks of the example's template.yaml: that its
-// numbers keep the promises they make each other, that roles and queue policies
-// allow what is needed and nothing else, and that the gateway answers what it
-// should. Every check is shown to fail on copies of the template that are broken
-// on purpose.
+// numbers are consistent, that roles and queue policies allow what is needed and
+// nothing else, and that the gateway gives the intended answers. Tests prove that
+// every check fails on copies of the template that are broken on purpose.
 //
 //	go test ./examples/lambda/infra
 //
@@ -15,5 +14,5 @@
 //	ln -s /usr/share/java/{velocity,commons-lang,commons-collections3}.jar tools/
 //	RAMPMETER_TEMPLATE_TOOLS=$PWD/tools go test ./examples/lambda/infra
 //
-// they run too.
+// they run, too.
 package infra

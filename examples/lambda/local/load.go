@@ -10,25 +10,25 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// A Load is what is sent to the queue.
+// A Load is the orders sent to the queue.
 type Load struct {
 	Messages []*queue.Message
 	Valid    map[string]order.Order
-	Poison   map[string]string // order id to the reason for which it must be given up
+	Poison   map[string]string // order id to the reason for which it must be dead-lettered
 	Stock    map[string]int    // of the API, before
 }
 
-// soldOut is what the API knows and has none of.
+// soldOut is a SKU that the API knows and has none of.
 const soldOut = "LAST-ONE"
 
-// NewLoad makes the orders: every twentieth is sent twice, as a customer does
-// whose connection broke, and five can never succeed.
+// NewLoad makes the orders: every twentieth is sent twice, as if the customer's
+// connection broke, and five can never succeed.
 func NewLoad(s Settings) (Load, error) {
 	rnd := rand.New(rand.NewPCG(s.Seed, 0))
 	l := Load{Valid: make(map[string]order.Order), Stock: map[string]int{soldOut: 0}}
 	skus := []string{"SOCK-42", "SHIRT-M", "SHIRT-L", "CAP-1", "SCARF-7", "GLOVE-9", "BELT-3", "COAT-48"}
 	for _, sku := range skus {
-		l.Stock[sku] = s.Orders * order.MaxQuantity // none is ever out of stock
+		l.Stock[sku] = s.Orders * order.MaxQuantity // nothing is ever out of stock
 	}
 	add := func(id, sku string, quantity int) (*queue.Message, error) {
 		m, err := order.NewMessage(order.Order{ID: id, SKU: sku, Quantity: quantity, Customer: fmt.Sprintf("customer-%d", 1+rnd.IntN(s.Orders))})
@@ -74,7 +74,7 @@ func NewLoad(s Settings) (Load, error) {
 	return l, nil
 }
 
-// Left is what the API must have of each SKU in the end.
+// Left is the stock of each SKU that the API must have in the end.
 func (l Load) Left() map[string]int {
 	left := make(map[string]int, len(l.Stock))
 	for sku, n := range l.Stock {

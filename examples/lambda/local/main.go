@@ -2,17 +2,16 @@
 
 // Local runs the whole order flow on this machine: a queue and its dead-letter
 // queue, the compiled function with a Lambda that invokes it, the table, and
-// an inventory API that answers 429 beyond its limits. Orders go in, and what
-// came of them is counted: in the table, in the dead-letter queue, and by the
-// API itself.
+// an inventory API that answers 429 beyond its limits. It sends orders and counts
+// the results: in the table, in the dead-letter queue, and at the API.
 //
 //	go run ./examples/lambda/local
 //	go run ./examples/lambda/local -functions 2 -kills 20
 //	go run ./examples/lambda/local -json
 //	go run ./examples/lambda/local -help
 //
-// It exits with 1 when an order is lost, stored twice or given up without
-// cause, or when a limit was not kept.
+// It exits with 1 when an order is lost, stored twice or dead-lettered without
+// cause, or when a limit was exceeded.
 package main
 
 import (
@@ -29,7 +28,7 @@ import (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-// run returns the exit code: 2 for flags that are wrong.
+// run returns the exit code: 2 for invalid flags.
 func run(args []string) int {
 	ctx, stop := interrupt.Context()
 	defer stop()
@@ -49,9 +48,9 @@ func run(args []string) int {
 	return 0
 }
 
-// Run starts everything, plays the orders, writes the report to out and ends
-// what it started. Progress, and what the function logs if that is asked for,
-// goes to progress. The error also tells which promise was not kept.
+// Run starts everything, plays the orders, writes the report to out and stops
+// everything it started. Progress, and the function's log if requested, goes to
+// progress. The error also names a broken promise.
 func Run(ctx context.Context, s Settings, out, progress io.Writer) error {
 	r, err := Play(ctx, s, progress)
 	if err != nil {

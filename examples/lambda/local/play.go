@@ -22,11 +22,11 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// countLimit is how long it may take to count what came of the orders.
+// countLimit is how long counting the results may take.
 const countLimit = time.Minute
 
 // Play starts everything, puts the orders on the queue, waits until it is empty,
-// and counts what came of them. When ctx ends, it counts nevertheless.
+// and counts the results, even when ctx ends early.
 func Play(ctx context.Context, set Settings, progress io.Writer) (Report, error) {
 	log := &Progress{w: progress}
 	load, err := NewLoad(set)
@@ -75,7 +75,7 @@ func Play(ctx context.Context, set Settings, progress io.Writer) (Report, error)
 		return Report{}, err
 	}
 
-	// It has taken what was under way with it.
+	// ctx may have ended, and the calls in flight with it.
 	count, cancel := context.WithTimeout(context.WithoutCancel(ctx), countLimit)
 	defer cancel()
 	r := Report{
@@ -88,7 +88,7 @@ func Play(ctx context.Context, set Settings, progress io.Writer) (Report, error)
 	return r, nil
 }
 
-// untilEmpty waits until nothing is in the queue.
+// untilEmpty waits until the queue is empty.
 func (s *Stack) untilEmpty(ctx context.Context) error {
 	// Once could be chance: the figures are approximate.
 	for seen := 0; seen < 3; {
@@ -108,14 +108,14 @@ func (s *Stack) untilEmpty(ctx context.Context) error {
 	return nil
 }
 
-// count fills in what is found in the end.
+// count fills in the final counts.
 func (r *Report) count(ctx context.Context, s *Stack, load Load) error {
 	letters, err := s.deadLetters(ctx)
 	if err != nil {
 		return err
 	}
 	// A process that is killed between the hand-off and the delete leaves two
-	// copies, which the same order's id and reason tell.
+	// copies, with the same order id and reason.
 	r.DeadLetters = slices.CompactFunc(letters, func(a, b DeadLetter) bool { return a.ID == b.ID && a.Reason == b.Reason })
 	dead := make(map[string]bool)
 	for _, d := range r.DeadLetters {
@@ -141,12 +141,12 @@ func (r *Report) count(ctx context.Context, s *Stack, load Load) error {
 			missing++
 		}
 	}
-	r.Lost = max(0, missing-r.Left) // what is left is not lost
+	r.Lost = max(0, missing-r.Left) // what is left in the queue is not lost
 	items, err := s.items(ctx)
 	if err != nil {
 		return err
 	}
-	r.StoredWrong += items - r.Stored - r.StoredWrong // what nobody ordered
+	r.StoredWrong += items - r.Stored - r.StoredWrong // items that nobody ordered
 
 	stats := s.API.Stats()
 	r.Requests, r.Rejected429 = stats.Requests, stats.RejectedByRate+stats.RejectedByConcurrency
@@ -193,8 +193,8 @@ func (s *Stack) deadLetters(ctx context.Context) ([]DeadLetter, error) {
 	}
 }
 
-// A killer kills a function process while the API works on a request of one:
-// each time that another so many have come.
+// A killer kills a function process while the API works on one of its requests,
+// once per fixed number of requests.
 type killer struct {
 	kills    int
 	every    int64 // requests
@@ -202,7 +202,7 @@ type killer struct {
 	done     atomic.Int64
 	due      chan struct{}
 	over     chan struct{} // closed by stop
-	ended    chan struct{} // closed when nothing is killed any more
+	ended    chan struct{} // closed when nothing more is killed
 }
 
 func newKiller(set Settings) *killer {
@@ -213,7 +213,7 @@ func newKiller(set Settings) *killer {
 	return k
 }
 
-// watch has the API tell of its requests.
+// watch lets the API report its requests.
 func (k *killer) watch(cfg inventorytest.Config) inventorytest.Config {
 	if k.kills == 0 {
 		return cfg
@@ -221,15 +221,15 @@ func (k *killer) watch(cfg inventorytest.Config) inventorytest.Config {
 	latency := cfg.Latency
 	cfg.LatencyFunc = func(*http.Request) time.Duration {
 		if n := k.requests.Add(1); n%k.every == 0 && n/k.every <= int64(k.kills) {
-			k.due <- struct{}{} // there is room for all
+			k.due <- struct{}{} // it has room for all
 		}
 		return latency
 	}
 	return cfg
 }
 
-// run kills, with kill, which reports whether there was one to be killed, until
-// stop is called.
+// run kills until stop is called. It calls kill, which reports whether there was a
+// process to kill.
 func (k *killer) run(kill func() bool) {
 	go func() {
 		defer close(k.ended)
@@ -246,7 +246,7 @@ func (k *killer) run(kill func() bool) {
 	}()
 }
 
-// stop returns when nothing is killed any more.
+// stop returns when nothing more is killed.
 func (k *killer) stop() {
 	close(k.over)
 	<-k.ended

@@ -11,7 +11,7 @@ import (
 	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
-// Progress tells people what is being done, a line each. Its methods may be
+// Progress reports the program's steps, a line each. Its methods may be
 // called concurrently.
 type Progress struct {
 	mu sync.Mutex // guards w: one line at a time
@@ -22,10 +22,10 @@ type Progress struct {
 func (p *Progress) Say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, _ = fmt.Fprintf(p.w, format+"\n", args...) // nobody is there to be told that nobody is there
+	_, _ = fmt.Fprintf(p.w, format+"\n", args...) // there is no other place to report it
 }
 
-// Write writes what somebody else says.
+// Write writes the output of other processes.
 func (p *Progress) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

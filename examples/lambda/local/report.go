@@ -11,12 +11,12 @@ import (
 	"github.com/rampmeter/rampmeter/internal/terminal"
 )
 
-// A Report is what became of the orders.
+// A Report is the result of the orders.
 type Report struct {
 	Orders       int          `json:"orders"`        // valid ones; how many there are in the table in the end:
 	Stored       int          `json:"stored"`        // as they were sent
 	StoredWrong  int          `json:"stored_wrong"`  // otherwise
-	Lost         int          `json:"lost"`          // neither stored, nor given up, nor in the queue
+	Lost         int          `json:"lost"`          // neither stored, nor dead-lettered, nor in the queue
 	Poison       int          `json:"poison"`        // orders that can never succeed
 	DeadLetters  []DeadLetter `json:"dead_letters"`  // what is in the dead-letter queue
 	GivenUpWrong int          `json:"wrongly_dead"`  // of them: valid orders, and those without their right reason
@@ -25,10 +25,10 @@ type Report struct {
 	Requests     int  `json:"requests"`       // this and the following as the API counts
 	Rejected429  int  `json:"rejected_429"`   // over a limit
 	OverRate     int  `json:"max_over_rate"`  // above burst + rate*t, over all windows
-	InFlight     int  `json:"peak_in_flight"` // worked on at once
+	InFlight     int  `json:"peak_in_flight"` // handled concurrently
 	AppliedOnce  int  `json:"applied_once"`   // orders for which stock was taken
 	AppliedTwice int  `json:"applied_twice"`
-	StockRight   bool `json:"stock_right"` // what is left is what there was less what was ordered
+	StockRight   bool `json:"stock_right"` // the remaining stock is the initial stock less the orders
 
 	Functions   int     `json:"peak_functions"` // processes at once
 	ColdStarts  int     `json:"cold_starts"`
@@ -45,7 +45,7 @@ type Report struct {
 	limits Settings
 }
 
-// A DeadLetter is an order that was given up, as it says itself.
+// A DeadLetter is an order in the dead-letter queue, with its own record.
 type DeadLetter struct {
 	ID       string `json:"id"`
 	Reason   string `json:"reason"`
@@ -53,7 +53,7 @@ type DeadLetter struct {
 	Attempts int    `json:"attempts"`
 }
 
-// Broken tells which promises were not kept.
+// Broken returns the promises that were broken.
 func (r Report) Broken() []string {
 	var broken []string
 	check := func(kept bool, format string, args ...any) {
@@ -69,7 +69,7 @@ func (r Report) Broken() []string {
 	check(r.OverRate == 0, "%d requests over the API's rate", r.OverRate)
 	check(r.InFlight <= r.limits.Functions, "%d requests at once, %d are allowed", r.InFlight, r.limits.Functions)
 	if r.Interrupted {
-		return broken // what follows is for a run that came to its end
+		return broken // the rest needs a complete run
 	}
 	check(r.Stored == r.Orders, "%d of %d orders are stored", r.Stored, r.Orders)
 	check(len(r.DeadLetters) == r.Poison, "%d dead letters for %d poison orders", len(r.DeadLetters), r.Poison)
@@ -91,7 +91,7 @@ func (r Report) WriteJSON(w io.Writer) error {
 // WriteTable writes the report for people.
 func (r Report) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name, format string, args ...any) { _, _ = fmt.Fprintf(t, name+"\t"+format+"\n", args...) } // Flush tells
+	row := func(name, format string, args ...any) { _, _ = fmt.Fprintf(t, name+"\t"+format+"\n", args...) } // Flush reports it
 	row("orders stored", "%d of %d, %d lost", r.Stored, r.Orders, r.Lost)
 	row("stock taken", "for %d orders once, for %d twice", r.AppliedOnce, r.AppliedTwice)
 	row("dead letters", "%d for %d poison orders", len(r.DeadLetters), r.Poison)

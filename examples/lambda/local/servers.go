@@ -20,15 +20,15 @@ import (
 	"time"
 )
 
-// The servers that others wrote, from npm. They are kept in the user's cache
-// directory for the next run.
+// The servers from npm. They are kept in the user's cache directory for the next
+// run.
 var packages = []string{"fauxqs@1.9.2", "dynalite@4.0.0"}
 
 //go:embed servers.mjs
 var serversScript []byte
 
-// install returns a directory with the packages and the script that starts
-// them, which it makes if it is not there.
+// install returns a directory with the packages and the script that starts them,
+// and creates it if it does not exist.
 func install(ctx context.Context, log *Progress) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -49,7 +49,7 @@ func install(ctx context.Context, log *Progress) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = os.RemoveAll(fresh) }() // it is not there any more if all went well
+	defer func() { _ = os.RemoveAll(fresh) }() // it no longer exists if all went well
 	npm := exec.CommandContext(ctx, "npm", append([]string{
 		"install", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "--prefix", fresh,
 	}, packages...)...)
@@ -60,7 +60,7 @@ func install(ctx context.Context, log *Progress) (string, error) {
 		return "", err
 	}
 	if err := os.Rename(fresh, dir); err != nil {
-		if _, statErr := os.Stat(script); statErr != nil { // nobody else was first
+		if _, statErr := os.Stat(script); statErr != nil { // no other process was first
 			return "", err
 		}
 	}
@@ -72,12 +72,12 @@ func lastLine(out []byte) string {
 	return lines[len(lines)-1]
 }
 
-// startServer starts one of the servers in dir, as a process that ends when
-// stop is called, or with this one however that ends.
+// startServer starts one of the servers in dir, as a process that ends when stop is
+// called, or when this process ends for any reason.
 func startServer(ctx context.Context, dir, what string) (url string, stop func(), err error) {
 	cmd := exec.Command("node", "servers.mjs", what)
 	cmd.Dir = dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-C is not meant for it: it is needed to the end
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // ctrl-C must not end it: it is needed until the end
 	var failure strings.Builder
 	cmd.Stderr = &failure
 	in, err := cmd.StdinPipe()
@@ -98,7 +98,7 @@ func startServer(ctx context.Context, dir, what string) (url string, stop func()
 		late := time.AfterFunc(5*time.Second, func() { _ = cmd.Process.Kill() })
 		defer late.Stop()
 		_, _ = io.Copy(io.Discard, out)
-		_ = cmd.Wait() // how it ended is of no interest
+		_ = cmd.Wait() // its exit status does not matter
 	}
 	if !kill() || err != nil {
 		stop()
@@ -107,8 +107,8 @@ func startServer(ctx context.Context, dir, what string) (url string, stop func()
 	return strings.TrimSpace(line), stop, nil
 }
 
-// serveSecret is as much of Secrets Manager as the function calls: whatever
-// secret it asks for has the given value.
+// serveSecret implements the part of Secrets Manager that the function calls: every
+// secret has the given value.
 func serveSecret(value string) (url string, stop func(), err error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -123,7 +123,7 @@ func serveSecret(value string) (url string, stop func(), err error) {
 			return
 		}
 		w.Header().Set("Content-Type", "application/x-amz-json-1.1")
-		_ = json.NewEncoder(w).Encode(map[string]string{"Name": in.ID, "SecretString": value}) // its error is that the client has gone
+		_ = json.NewEncoder(w).Encode(map[string]string{"Name": in.ID, "SecretString": value}) // it fails only when the client has gone
 	})}
 	done := make(chan struct{})
 	go func() {
@@ -131,7 +131,7 @@ func serveSecret(value string) (url string, stop func(), err error) {
 		_ = server.Serve(ln) // until it is closed, as its error says
 	}()
 	return "http://" + ln.Addr().String(), func() {
-		_ = server.Close() // nobody calls any more
+		_ = server.Close() // no caller is left
 		<-done
 	}, nil
 }

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Settings are what the flags say.
+// Settings are the values of the flags.
 type Settings struct {
 	Orders    int           // valid orders
 	Functions int           // function processes at once, at most
@@ -21,13 +21,13 @@ type Settings struct {
 	Latency   time.Duration // of the API
 	Kills     int           // of a function process in mid-batch
 	Seed      uint64        // of the orders
-	SQS       string        // endpoint of a server, "" to start one
+	SQS       string        // endpoint of a server; "" starts one
 	DynamoDB  string
 	JSON      bool
 	Logs      bool // of the function
 }
 
-// What the template of the stack says, and is the same here.
+// Values of the stack's template that apply here as well.
 const (
 	batchSize       = 5
 	functionTimeout = 90 * time.Second
@@ -36,13 +36,13 @@ const (
 	maxAttempts     = 20
 )
 
-// killedTimeouts are the function's and the visibility timeout where processes
-// are killed, whose batches come back when the latter is over.
+// killedTimeouts are the function's timeout and the visibility timeout in runs that
+// kill processes; a killed process's batch is delivered again when the latter ends.
 const killedTimeouts = 3 * time.Second
 
-// APIBurst is how many requests the API takes at once after a pause. Each
-// function may start one at once, and the network may bunch that with the one
-// before; it can't with two, because a function waits for its answers.
+// APIBurst is the burst that the API allows after a pause. Each function may start
+// one request at once, and the network may bunch it with the one before; it can't
+// bunch it with two, because a function waits for its answers.
 func (s Settings) APIBurst() int { return 2 * s.Functions }
 
 // Timeouts are the function's timeout and the queue's visibility timeout.
@@ -53,11 +53,11 @@ func (s Settings) Timeouts() (function, visible time.Duration) {
 	return functionTimeout, visibility
 }
 
-// ParseFlags reads the command line. The error names the flag that is wrong.
+// ParseFlags reads the command line. The error names the invalid flag.
 func ParseFlags(args []string, usage io.Writer) (Settings, error) {
 	var s Settings
 	f := flag.NewFlagSet("local", flag.ContinueOnError)
-	f.SetOutput(io.Discard) // whoever gets the error prints it
+	f.SetOutput(io.Discard) // the caller prints the error
 	f.IntVar(&s.Orders, "orders", 500, "valid `orders`, 20 to 100,000; every twentieth is sent twice, and five poison ones come on top")
 	f.IntVar(&s.Functions, "functions", 10, "function `processes` at once, at most, 1 to 100")
 	f.Float64Var(&s.Rate, "rate", 150, "`requests` a second that the inventory API allows, 1 to 100,000")

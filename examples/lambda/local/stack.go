@@ -29,10 +29,10 @@ const (
 	token  = "local-inventory-token" //nolint:gosec // of the API in this process
 )
 
-// function is the package that is compiled and run.
+// function is the package to compile and run.
 const function = "github.com/rampmeter/rampmeter/examples/lambda"
 
-// A Stack is what the template would make, on this machine.
+// A Stack is the template's stack on this machine.
 type Stack struct {
 	SQS        *sqs.Client
 	QueueURL   string
@@ -47,7 +47,7 @@ type Stack struct {
 	close []func() // in reverse
 }
 
-// Close ends and removes everything that NewStack has made.
+// Close stops and removes everything that NewStack created.
 func (s *Stack) Close() {
 	for i := len(s.close) - 1; i >= 0; i-- {
 		s.close[i]()
@@ -58,7 +58,7 @@ func (s *Stack) Close() {
 func (s *Stack) onClose(f func()) { s.close = append(s.close, f) }
 
 // NewStack starts everything. The API has the given stock, and calls each for
-// every request that it works on.
+// every request that it handles.
 func NewStack(ctx context.Context, set Settings, stock map[string]int, log *Progress, api func(inventorytest.Config) inventorytest.Config) (_ *Stack, err error) {
 	s := &Stack{}
 	defer func() {
@@ -91,7 +91,7 @@ func NewStack(ctx context.Context, set Settings, stock map[string]int, log *Prog
 	if err != nil {
 		return nil, err
 	}
-	s.onClose(func() { _ = s.API.Close() }) // nobody calls it any more
+	s.onClose(func() { _ = s.API.Close() }) // no caller is left
 
 	binary, err := s.build(ctx, log)
 	if err != nil {
@@ -130,8 +130,8 @@ func NewStack(ctx context.Context, set Settings, stock map[string]int, log *Prog
 	return s, err
 }
 
-// servers returns the endpoints of SQS and DynamoDB, and starts those that the
-// settings don't have.
+// servers returns the endpoints of SQS and DynamoDB, and starts the servers that the
+// settings don't name.
 func (s *Stack) servers(ctx context.Context, set Settings, log *Progress) (sqsURL, dynamoURL string, err error) {
 	sqsURL, dynamoURL = set.SQS, set.DynamoDB
 	if sqsURL != "" && dynamoURL != "" {
@@ -221,7 +221,7 @@ func (s *Stack) build(ctx context.Context, log *Progress) (binary string, err er
 	if err != nil {
 		return "", err
 	}
-	s.onClose(func() { _ = os.RemoveAll(dir) }) // the system clears what stays
+	s.onClose(func() { _ = os.RemoveAll(dir) }) // the system removes leftovers
 	log.Say("compiling the function")
 	binary = filepath.Join(dir, "bootstrap")
 	if out, err := exec.CommandContext(ctx, "go", "build", "-tags", "lambda.norpc", "-o", binary, function).CombinedOutput(); err != nil {
@@ -230,7 +230,7 @@ func (s *Stack) build(ctx context.Context, log *Progress) (binary string, err er
 	return binary, nil
 }
 
-// backlog is how many messages are in the queue, waiting and hidden ones.
+// backlog is the number of messages in the queue, visible and hidden.
 func (s *Stack) backlog(ctx context.Context) (int, error) {
 	out, err := s.SQS.GetQueueAttributes(ctx, &sqs.GetQueueAttributesInput{
 		QueueUrl: &s.QueueURL,

@@ -1,4 +1,4 @@
-// Package secret keeps an API's token at hand that AWS Secrets Manager holds.
+// Package secret caches an API's token from AWS Secrets Manager.
 //
 //	token, err := secret.New(secretsmanager.NewFromConfig(cfg), "inventory-token", secret.Config{})
 //	...
@@ -8,12 +8,12 @@
 //		Retry:       secret.Retry(inventory.ErrUnauthorized),
 //	}.WithTransport(token.Transport))
 //
-// The token is fetched when it is first asked for and again when it is five
-// minutes old, by one caller for all that ask at the same time. While Secrets
-// Manager does not answer, the last token goes on being used. A token that the
-// API answers with 401 is fetched again at once, so that a rotation costs one
-// refused request and no message.
+// The token is fetched on first use and again when it is five minutes old;
+// concurrent callers share one fetch. While Secrets Manager does not answer, the
+// last token stays in use. When the API answers a token with 401, the token is
+// fetched again at once, so that a rotation costs one refused request and no
+// message.
 //
-// The token is the secret's string, without white space round it. It is in no
-// error and no log.
+// The token is the secret's string, without surrounding white space. It appears in
+// no error and no log.
 package secret

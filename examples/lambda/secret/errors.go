@@ -32,8 +32,8 @@ func (e *fetchError) Is(target error) bool { return target == e.class }
 const advice = "see that the secret exists in this region, that these credentials may call secretsmanager:GetSecretValue on it, " +
 	"and kms:Decrypt if it has a key of its own"
 
-// explain says what an error of the SDK means to limiters. What Secrets Manager
-// refuses is for someone to put right; everything else passes.
+// explain classifies an error of the SDK for limiters. When Secrets Manager refuses a
+// request, someone must act; all other errors are transient.
 func explain(id string, err error) *fetchError {
 	service := awserr.Service{Name: "Secrets Manager", Denied: advice, Key: advice}
 	m, known := service.Of(err)

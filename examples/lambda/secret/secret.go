@@ -26,7 +26,7 @@ const (
 	timeout = 3 * time.Second
 )
 
-// API is what a [Token] calls of the SDK. A *secretsmanager.Client is one.
+// API is the part of the SDK that a [Token] calls. A *secretsmanager.Client is one.
 type API interface {
 	GetSecretValue(context.Context, *secretsmanager.GetSecretValueInput, ...func(*secretsmanager.Options)) (*secretsmanager.GetSecretValueOutput, error)
 }
@@ -35,8 +35,8 @@ var _ API = (*secretsmanager.Client)(nil)
 
 // Config configures a [Token]. The zero Config works.
 type Config struct {
-	// Logger is told when the last token is kept because there is no newer one
-	// to be had. Default slog.Default().
+	// Logger gets a line when the last token is kept because no newer one is
+	// available. Default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -50,15 +50,15 @@ type Token struct {
 	mu      sync.Mutex // guards all below
 	value   string     // the last good one; "" before the first
 	due     time.Time  // when it is to be fetched again
-	refused bool       // the API does not take value
+	refused bool       // the API refuses value
 	flight  *flight    // the fetch under way, nil if there is none
 }
 
-// A flight is one fetch, for all who wait for it. Its fields are set before
+// A flight is one fetch, shared by all callers that wait for it. Its fields are set before
 // done is closed.
 type flight struct {
 	done      chan struct{}
-	err       error // why nobody gets a token
+	err       error // why there is no token
 	abandoned bool  // it ended with the context of the caller that made it
 }
 
@@ -77,10 +77,10 @@ func New(client API, id string, cfg Config) (*Token, error) {
 	return &Token{client: client, id: id, log: cfg.Logger}, nil
 }
 
-// Get returns the token, which it fetches if need be. It fails when there
-// never was one, and when the last one was refused and there is no other; the
-// error says what that means to limiters. After such a refusal the next Get
-// returns the refused token again, since it may be the API that was wrong.
+// Get returns the token, and fetches it if necessary. It fails when no token was
+// ever fetched, and when the last one was refused and there is no other; limiters
+// can classify the error. After such a refusal the next Get returns the refused
+// token again, since the API may have been wrong.
 func (t *Token) Get(ctx context.Context) (string, error) {
 	for {
 		t.mu.Lock()
@@ -108,9 +108,9 @@ func (t *Token) Get(ctx context.Context) (string, error) {
 	}
 }
 
-// Refuse says that the API does not take a token that Get returned, so the
-// next Get fetches it again. A token that has been replaced meanwhile is none
-// of its business.
+// Refuse reports that the API refused a token that Get returned, so the next Get
+// fetches it again. It ignores a token that has been replaced in the
+// meantime.
 func (t *Token) Refuse(value string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -173,9 +173,8 @@ func (t *Token) ask(ctx context.Context) (string, error) {
 	return strings.TrimSpace(*out.SecretString), nil
 }
 
-// Transport returns a transport that watches the answers of next: a 401
-// refuses the bearer token that the request came with. It makes no request of
-// its own.
+// Transport returns a transport that inspects the responses of next: a 401 calls
+// Refuse with the request's bearer token. It makes no request of its own.
 func (t *Token) Transport(next http.RoundTripper) http.RoundTripper { return &transport{t, next} }
 
 type transport struct {
@@ -193,10 +192,10 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// Retry returns the policy of a client that makes its request a second time,
-// at once, when the first failed with unauthorized: by then the token is
-// fetched again, and where there is no other the second request is not made.
-// Nothing else is repeated.
+// Retry returns the policy of a client that sends its request a second time,
+// at once, when the first failed with unauthorized. The token is fetched again for
+// it; if there is no other token, the second request is not sent. Nothing else is
+// retried.
 func Retry(unauthorized error) *retry.Policy {
 	return &retry.Policy{
 		MaxAttempts: 2, BaseDelay: time.Millisecond, MaxDelay: time.Millisecond,

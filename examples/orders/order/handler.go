@@ -16,10 +16,10 @@ type Fulfiller struct {
 	Store     Store
 }
 
-// Fulfil may be called again for the same order, after any failure, by
-// anybody: the order's id is the idempotency key, so the API reserves once,
-// and the store keeps one. Its errors say what they mean themselves, to
-// retry, to limiters and to the consumer, so they are only passed on.
+// Fulfil may be called again for the same order, after any failure and from any
+// process: the order's id is the idempotency key, so the API reserves once,
+// and the store keeps one. Its errors already classify themselves for retry,
+// for limiters and for the consumer, so it passes them on unchanged.
 func (f Fulfiller) Fulfil(ctx context.Context, o Order) error {
 	if err := o.Validate(); err != nil {
 		return err
@@ -33,20 +33,19 @@ func (f Fulfiller) Fulfil(ctx context.Context, o Order) error {
 	return f.Store.Put(ctx, o)
 }
 
-// Handler returns the handler of the queue's messages. It knows nothing of
-// where it runs: it is the same under a consumer and in a Lambda function that
-// is given its messages.
+// Handler returns the handler of the queue's messages. It does not depend on its
+// host: it is the same under a consumer and in a Lambda function.
 func (f Fulfiller) Handler() queue.Handler {
 	return queue.Decode(json.Unmarshal, func(ctx context.Context, _ *queue.Message, o Order) error {
 		return f.Fulfil(ctx, o)
 	})
 }
 
-// IDAttribute carries the order's id beside the body, for people and tools
-// that look at a message whose body they can't read.
+// IDAttribute carries the order's id in addition to the body, for people and tools
+// that can't read the body of a message.
 const IDAttribute = "order-id"
 
-// NewMessage makes an order a message, its attribute [IDAttribute] included.
+// NewMessage converts an order into a message with the attribute [IDAttribute].
 func NewMessage(o Order) (*queue.Message, error) {
 	body, err := json.Marshal(o)
 	if err != nil {

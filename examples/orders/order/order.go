@@ -1,5 +1,5 @@
-// Package order is the work on one order, as the order service of the examples
-// does it under any host: [Parse] at the front door, [NewMessage] into the
+// Package order is the work on one order that the examples' order service does
+// under any host: [Parse] at the front door, [NewMessage] into the
 // queue, and a [Fulfiller] behind it.
 package order
 
@@ -19,9 +19,9 @@ import (
 // An Order is what a customer sends to the front door, what travels through
 // the queue, and what is stored.
 type Order struct {
-	// ID is chosen by whoever sends the order, so that sending it again is not
-	// another order: 1 to 64 printable ASCII characters without spaces. It is
-	// the idempotency key towards the inventory API, too.
+	// ID is chosen by the sender, so that sending an order again does not create
+	// another: 1 to 64 printable ASCII characters without spaces. It is
+	// the idempotency key for the inventory API, too.
 	ID string `json:"id"`
 	// SKU is what is ordered: 1 to 64 printable ASCII characters without spaces.
 	SKU string `json:"sku"`
@@ -40,9 +40,9 @@ const (
 )
 
 // A FieldError says which field of an order is wrong, and how. It is
-// permanent: the order will not get better by waiting.
+// permanent: a retry does not help.
 type FieldError struct {
-	Field   string // the JSON name, or "body" when it is no order at all
+	Field   string // the JSON name, or "body" when it is not an order
 	Problem string
 }
 
@@ -52,7 +52,7 @@ func (e *FieldError) Error() string { return "order: " + e.Field + " " + e.Probl
 // Is reports whether target is [retry.ErrPermanent].
 func (e *FieldError) Is(target error) bool { return target == retry.ErrPermanent }
 
-// Reason is what a dead-letter record says.
+// Reason is the reason in a dead-letter record.
 func (e *FieldError) Reason() string { return "invalid" }
 
 // Parse decodes and validates an order. The error is a [*FieldError].
@@ -70,8 +70,8 @@ func Parse(body []byte) (Order, error) {
 
 // UnmarshalJSON implements [json.Unmarshaler]. It is strict where
 // encoding/json is lenient, because two readers of a lenient format read two
-// different orders: a field that is unknown, repeated or spelled in other
-// letters is refused. The error is a [*FieldError].
+// different orders: it refuses fields that are unknown, repeated or spelled in
+// another case. The error is a [*FieldError].
 func (o *Order) UnmarshalJSON(data []byte) error {
 	if !utf8.Valid(data) {
 		return &FieldError{"body", "is not UTF-8"}
@@ -136,7 +136,7 @@ func (o Order) Validate() error {
 	return nil
 }
 
-// isWord reports whether s can be an id everywhere an order goes: in headers,
+// isWord reports whether s can be an id wherever an order is sent: in headers,
 // attributes, keys and logs.
 func isWord(s string) bool {
 	return s != "" && len(s) <= maxWord && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
@@ -149,7 +149,7 @@ func wordError(field, value string) error {
 	return &FieldError{field, fmt.Sprintf("must be 1 to %d printable ASCII characters without spaces", maxWord)}
 }
 
-// short makes a name that somebody else chose fit for an error.
+// short shortens an untrusted name so that it fits in an error.
 func short(name string) string {
 	if len(name) > maxWord {
 		return fmt.Sprintf("%.*q…", maxWord, name)

@@ -13,8 +13,8 @@ import (
 type Store interface {
 	// Put stores an order under its id. A queue delivers at least once, so
 	// storing the same order again is success and changes nothing; another
-	// order under the same id is a [*ConflictError]. What passes by itself
-	// (throttling, a lost connection) is any other error.
+	// order under the same id is a [*ConflictError]. Transient failures
+	// (throttling, a lost connection) are any other error.
 	Put(ctx context.Context, o Order) error
 	// Get returns the order with that id, and whether there is one.
 	Get(ctx context.Context, id string) (o Order, ok bool, err error)
@@ -32,14 +32,14 @@ func (e *ConflictError) Error() string {
 // Is reports whether target is [retry.ErrPermanent].
 func (e *ConflictError) Is(target error) bool { return target == retry.ErrPermanent }
 
-// Reason is what a dead-letter record says.
+// Reason is the reason in a dead-letter record.
 func (e *ConflictError) Reason() string { return "conflict" }
 
 // A MemoryStore is a Store that lives as long as the program.
 type MemoryStore struct {
 	mu      sync.Mutex // guards what follows
 	orders  map[string]Order
-	repeats int // puts of an order that was there already
+	repeats int // puts of an order that was already stored
 }
 
 var _ Store = (*MemoryStore)(nil)
@@ -77,7 +77,7 @@ func (s *MemoryStore) Get(ctx context.Context, id string) (Order, bool, error) {
 	return o, ok, nil
 }
 
-// Stored returns how many orders there are, and how often one came again.
+// Stored returns the number of orders, and the number of repeated puts.
 func (s *MemoryStore) Stored() (orders, repeats int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

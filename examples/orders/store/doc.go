@@ -17,14 +17,14 @@
 // # Errors
 //
 // A [order.ConflictError] is permanent: the table has another order under the
-// id. What else goes wrong says what it means to limiters: throttling is
+// id. All other errors have a class for limiters: throttling is
 // limiter.ErrOverload; a server's failure, a broken connection and a timeout
 // are limiter.ErrUnavailable; a missing table, a table with another key,
 // missing permissions and credentials are limiter.ErrMisconfigured. After any
 // of these the order may have been stored or not, and Put may be called again.
 //
 // A request is made once: the SDK's own retries are off, whatever the client's
-// settings. Whoever calls Put tries again, as a queue's consumer does, and two
-// retries, one within the other, multiply their attempts, while the limits
-// learn late of the trouble or not at all.
+// settings. The caller of Put retries, as a queue's consumer does. Two nested
+// retries would multiply their attempts, and the limits would learn of an outage
+// late or not at all.
 package store

@@ -12,7 +12,7 @@ import (
 // A tableError is a request that DynamoDB did not answer with success.
 type tableError struct {
 	op, id, table string
-	class         error  // one of limiter's, nil if it says nothing of the table
+	class         error  // one of limiter's, nil if it says nothing about the table
 	advice        string // what to do about it, where that is known
 	err           error
 }
@@ -29,7 +29,7 @@ func (e *tableError) Unwrap() error { return e.err }
 
 func (e *tableError) Is(target error) bool { return e.class != nil && target == e.class }
 
-// explain says what an error of the SDK means.
+// explain classifies an error of the SDK.
 func (t *Table) explain(op, id string, err error) error {
 	e := &tableError{op: op, id: id, table: t.name, err: err}
 	var exists *types.ConditionalCheckFailedException

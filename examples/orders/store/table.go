@@ -23,10 +23,10 @@ const (
 )
 
 // timeout is how long one request may take. DynamoDB answers within
-// milliseconds; what takes longer hangs.
+// milliseconds; a slower request hangs.
 const timeout = 5 * time.Second
 
-// API is what a [Table] calls of the SDK. A *dynamodb.Client is one.
+// API is the part of the SDK that a [Table] calls. A *dynamodb.Client is one.
 type API interface {
 	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
 	GetItem(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
@@ -56,13 +56,13 @@ func New(client API, name string) (*Table, error) {
 }
 
 // Put stores an order unless the table has one under its id. If that is the
-// same order, Put succeeds and changes nothing, so that attributes which others
-// have added to the item since stay as they are. If it is another, the error is
+// same order, Put succeeds and changes nothing, so attributes that other programs
+// have added to the item since are kept. If it is another, the error is
 // an [*order.ConflictError]. For all other errors see the package
 // documentation.
 //
-// A new order costs one write. One that is there already costs a failed write,
-// and also a read where the server does not tell what it has, as real DynamoDB
+// A new order costs one write. An order that is already stored costs a failed
+// write, and also a read if the server does not return the item, as real DynamoDB
 // does.
 func (t *Table) Put(ctx context.Context, o order.Order) error {
 	_, err := call(ctx, t, "put", o.ID, t.client.PutItem, &dynamodb.PutItemInput{
@@ -133,8 +133,8 @@ func item(o order.Order) map[string]types.AttributeValue {
 
 func text(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
 
-// parse returns what an item has of an order. What is missing, or of another
-// type, is a zero field, which no valid order has.
+// parse returns the order in an item. A field that is missing, or of another
+// type, is zero, which no valid order has.
 func parse(item map[string]types.AttributeValue) order.Order {
 	word := func(name string) string {
 		if s, ok := item[name].(*types.AttributeValueMemberS); ok {
