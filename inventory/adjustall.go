@@ -19,18 +19,18 @@ type Adjustments struct {
 	// Lines are 1 to 100, of different SKUs.
 	Lines []Line
 
-	// Reference says what for, in the API's books. Required.
+	// Reference names the purpose in the API's records. Required.
 	Reference string
 
-	// IdempotencyKey makes it safe to ask again, as that of an [Adjustment] does.
-	// It is 1 to 240 characters of printable ASCII without spaces. It stands
-	// for these lines: repeat it with the same ones, in any order. The requests'
-	// keys are made of it: it and "/0", "/1" and so on, and these and "/undo".
-	// Required.
+	// IdempotencyKey makes repeated calls safe, like that of an [Adjustment]. It is
+	// 1 to 240 characters of printable ASCII without spaces. It identifies these
+	// lines: repeat it with the same lines, in any order. The requests' keys are
+	// this key with "/0", "/1" and so on, and those with "/undo". Required.
 	IdempotencyKey string
 }
 
-// A Line is one of several changes. Delta is by how much: negative takes. Not 0.
+// A Line is one of several changes. Delta is the change: a negative one takes stock.
+// Not 0.
 type Line struct {
 	SKU   string `json:"sku"`
 	Delta int    `json:"delta"`
@@ -46,35 +46,34 @@ const (
 // levels in the order of the lines.
 //
 // With Config.Transactions that is one request, which the API applies as a
-// whole or not at all. Without, each line is an adjustment of its own: those
-// that take first, each kind in the order of the SKUs, so that orders that
-// want the same goods meet at the first of them. When the API refuses one, for
-// example with [ErrOutOfStock], those before it are undone, the last one first,
-// and its refusal is returned: nothing is left of the order.
+// whole or not at all. Without it, each line is a separate adjustment: lines that
+// take stock first, then those that add it, each in the order of the SKUs, so that
+// orders for the same goods conflict at the first of them. When the API refuses a
+// line, for example with [ErrOutOfStock], AdjustAll undoes the lines before it, the
+// last one first, and returns the refusal: nothing of the order remains.
 //
-// Anything else that goes wrong (throttling, an outage, the end of ctx) undoes
-// nothing, because it will pass, and what was undone can't be done again under
-// the same key. The order is then between all and nothing, which a
-// [*PartialError] says. Call AdjustAll again with the same Adjustments until it
-// returns nil or an error that is not worth a retry; a message that is
-// delivered again does just that. It begins with the first line, and each line
-// is a request again.
+// Any other failure (throttling, an outage, the end of ctx) undoes nothing, because
+// it is transient, and an undone line can't be applied again under the same key. The
+// order is then partly applied, and the error is a [*PartialError]. Call AdjustAll
+// again with the same Adjustments until it returns nil or an error that is not worth
+// a retry; a redelivered message does just that. The new call begins with the first
+// line, and sends each line again.
 //
 // # After a crash
 //
-// The next call with the same Adjustments brings the order to its end from
-// wherever it was: lines that were adjusted are answered again and not adjusted
-// again; a refusal is answered again, and what had not been undone by then is
-// undone now. That holds for any crash, for lost answers, and for two calls at
-// once. It rests on the API's keeping to its answers, refusals included, for
-// longer than anybody repeats an order. If nobody repeats it, what was adjusted
-// stays so, in part; only Transactions help against that. Others can see the
-// lines one by one either way, and goods that are undone were out of stock for
-// them meanwhile.
+// The next call with the same Adjustments completes the order from any state: the
+// API repeats its answers for lines that were adjusted and does not adjust them
+// again; it repeats a refusal, and lines that had not been undone are undone now.
+// That holds for any crash, for lost answers, and for two concurrent calls. It
+// depends on the API to repeat its answers, including refusals, for longer than any
+// caller repeats an order. If no caller repeats it, the order stays partly applied;
+// only Transactions prevent that. Other clients can see the lines one by one either
+// way, and goods of lines that are later undone are out of stock for them in the
+// meantime.
 //
-// The error is [ErrConflict] if the key stands for something else, as far as
-// the API can tell. Nothing is undone then: it may be another order's. Lines
-// that can't be adjusted are [ErrInvalid] without a request.
+// The error is [ErrConflict] if the key identifies something else, as far as the API
+// knows. Nothing is undone then: it may belong to another order. Malformed lines are
+// [ErrInvalid] without a request.
 func (c *Client) AdjustAll(ctx context.Context, a Adjustments) ([]Level, error) {
 	if problem := a.check(); problem != "" {
 		return nil, (&call{op: opAll}).invalid(problem)
@@ -99,9 +98,9 @@ func (c *Client) AdjustAll(ctx context.Context, a Adjustments) ([]Level, error) 
 	return levels, nil
 }
 
-// places returns the order in which the lines are adjusted, whatever theirs
-// is. The undoing of a line that takes gives, which nobody refuses, so these
-// come first.
+// places returns the order in which the lines are adjusted, independent of their own
+// order. Lines that take stock come first: to undo one adds stock, which the API
+// does not refuse.
 func (a Adjustments) places() []int {
 	places := make([]int, len(a.Lines))
 	for i := range places {
@@ -121,7 +120,7 @@ func (a Adjustments) places() []int {
 }
 
 // transact makes the adjustments in one request. Its key is that of the first
-// line, so that an order that was begun line by line is refused.
+// line, so that the API refuses an order that was begun line by line.
 func (c *Client) transact(ctx context.Context, a Adjustments) ([]Level, error) {
 	r := &call{op: opAll, method: http.MethodPost, path: "/v1/transactions", key: lineKey(a.IdempotencyKey, 0)}
 	r.body, _ = json.Marshal(struct { // strings and numbers: it can't fail
@@ -237,8 +236,8 @@ func (c *Client) undo(ctx context.Context, a Adjustments, n int, refusal error) 
 	return refusal
 }
 
-// partial returns err, of call r for a line, as a [PartialError] if anything of
-// the order is or may be applied.
+// partial returns err, of call r for a line, as a [PartialError] if any part of the
+// order is or may be applied.
 func partial(a Adjustments, applied []Line, r *call, line Line, refusal, err error) error {
 	e := &PartialError{Key: a.IdempotencyKey, Applied: applied, Refusal: refusal, Err: err}
 	if r.inDoubt {
@@ -251,17 +250,17 @@ func partial(a Adjustments, applied []Line, r *call, line Line, refusal, err err
 	return e
 }
 
-// A PartialError is an order that AdjustAll left between all and nothing. The
-// same call again takes it from there. It tells what this call was told: one
-// before it may have come further, both in adjusting and in undoing.
+// A PartialError is an order that AdjustAll left partly applied. The same call again
+// continues it. It reports the answers to this call: an earlier call may have
+// progressed further, both in adjusting and in undoing.
 //
-// It means what Err means: errors.Is and errors.As see that, and not Refusal,
-// since a refused order is not done with before it is undone.
+// It has the meaning of Err: errors.Is and errors.As see Err, and not Refusal, since
+// a refused order is not finished before it is undone.
 //
-// If Err is worth no retry, it stays so until somebody acts. That takes an API
-// that refuses to undo, goods that were given and are no more there to be taken
-// back, another order under the same key, or a refusal that is not the API's
-// own, a proxy's perhaps.
+// If Err is not worth a retry, the order stays as it is until someone acts. Possible
+// causes are an API that refuses to undo, stock that was added and can no longer be
+// taken back, another order under the same key, or a refusal that does not come from
+// the API itself but from a proxy, for example.
 type PartialError struct {
 	// Key is the order's idempotency key.
 	Key string
@@ -270,13 +269,13 @@ type PartialError struct {
 	// InDoubt is the line whose request, to apply or to undo it, got no answer;
 	// empty if there is none.
 	InDoubt []Line
-	// Refusal is why the order was being undone; nil if it was not.
+	// Refusal is why AdjustAll was undoing the order; nil if it was not.
 	Refusal error
-	// Err is why it could not go on.
+	// Err is why it could not continue.
 	Err error
 }
 
-// Error tells which lines are what.
+// Error lists the lines by their state.
 func (e *PartialError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "inventory: "+opAll+" %q: ", cut(e.Key, maxWord))
@@ -294,7 +293,7 @@ func (e *PartialError) Error() string {
 	return b.String()
 }
 
-// tell appends the first few of some lines.
+// tell appends the first few of the lines.
 func tell(b *strings.Builder, what string, lines []Line) {
 	const few = 5
 	if len(lines) == 0 {
@@ -309,7 +308,7 @@ func tell(b *strings.Builder, what string, lines []Line) {
 	}
 }
 
-// Reason is "partial": for a dead-letter record, what is left is more than why.
+// Reason is "partial": a dead-letter record needs the state more than the cause.
 func (e *PartialError) Reason() string { return "partial" }
 
 // Unwrap returns Err.

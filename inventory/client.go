@@ -32,14 +32,14 @@ const (
 	maxHeader      = 64 << 10  // bytes of a response's header
 	maxMessage     = 512       // bytes of an error's message
 	maxWord        = 64        // bytes of an error's code and request id
-	redaction      = "[token]" // stands for the token in texts that others wrote
+	redaction      = "[token]" // replaces the token in untrusted texts
 )
 
-// Config says where the API is and how to call it.
+// Config sets the API's address and how to call it.
 type Config struct {
-	// BaseURL is where the API is: http or https, a host, and a path if it
-	// needs one. It must not have a user, a query or a fragment. Over http, the
-	// token can be read by everyone on the way. Required.
+	// BaseURL is the API's address: http or https, a host, and a path if it
+	// needs one. It must not have a user, a query or a fragment. Over http,
+	// everyone on the network path can read the token. Required.
 	BaseURL string
 
 	// Token is sent as a bearer token. One of Token and TokenSource is required.
@@ -47,11 +47,11 @@ type Config struct {
 
 	// TokenSource returns the token, for tokens that change. It is called for
 	// each request, concurrently, within Timeout, and should cache. Its error
-	// ends the call and is what the limiter hears.
+	// ends the call and is reported to the limiter.
 	TokenSource func(ctx context.Context) (string, error)
 
 	// Timeout is how long one HTTP request may take, from its start to the
-	// last byte of the response. The wait for the limiter is not in it. It must
+	// last byte of the response. It does not include the wait for the limiter. It must
 	// not be negative. Default 10 s.
 	Timeout time.Duration
 
@@ -60,8 +60,8 @@ type Config struct {
 	// is ten times a page of 1,000 levels with SKUs of 20 bytes.
 	MaxBody int64
 
-	// Limiter is acquired for each HTTP request, and told of each response what
-	// its header and its error say. Default: no limit.
+	// Limiter is acquired for each HTTP request, and learns from the header and the
+	// error of each response. Default: no limit.
 	Limiter limiter.Limiter
 
 	// Retry says how failed requests are repeated within a call. Under a
@@ -81,21 +81,21 @@ type Config struct {
 	// Transport makes the requests, and must not follow redirects. Default: one
 	// like http.DefaultTransport that keeps as many idle connections as were in
 	// use at once, and reads 64 KiB of a response's header at most. See
-	// [Config.WithTransport] to put something round it.
+	// [Config.WithTransport] to wrap it.
 	Transport http.RoundTripper
 
 	hooks []func(http.RoundTripper) http.RoundTripper
 }
 
-// WithTransport returns a copy of cfg with something round its Transport, or
-// round the default one: a trace, a signature, a header of yours.
+// WithTransport returns a copy of cfg that wraps its Transport, or the default one,
+// with a trace, a signature or a header for example.
 //
 //	cfg = cfg.WithTransport(func(base http.RoundTripper) http.RoundTripper {
 //		return otelhttp.NewTransport(base)
 //	})
 //
-// What wrap returns sees each request that has a permit, its token included,
-// and is called concurrently. It must make one request of one, and end it when
+// The result of wrap gets each request that has a permit, including its token, and
+// is called concurrently. It must send one request for each, and end it when
 // the request's context ends. Of several, the last added is outermost. New
 // fails if wrap is nil or returns nil.
 func (cfg Config) WithTransport(wrap func(base http.RoundTripper) http.RoundTripper) Config {
@@ -116,8 +116,8 @@ type Client struct {
 	hooked       http.RoundTripper // makes the requests
 }
 
-// New returns a client for the API at cfg.BaseURL. The error names the field
-// that is wrong. Nothing is sent.
+// New returns a client for the API at cfg.BaseURL. The error names the invalid
+// field. New sends nothing.
 func New(cfg Config) (*Client, error) {
 	c := &Client{
 		token:        cfg.TokenSource,
@@ -183,16 +183,15 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// CloseIdleConnections closes connections that no call uses now, if the
-// transport knows how to.
+// CloseIdleConnections closes idle connections, if the transport supports it.
 func (c *Client) CloseIdleConnections() {
 	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}
 }
 
-// parseBase checks a base URL. Its errors don't quote it: what is in the wrong
-// place may be a secret.
+// parseBase checks a base URL. Its errors don't quote it, since a misplaced part may
+// be a secret.
 func parseBase(base string) (string, error) {
 	u, err := url.Parse(base)
 	switch {
@@ -237,12 +236,12 @@ type call struct {
 	ifMatch string
 	ifNone  string // If-None-Match, for which a 304 is a success
 
-	// decode takes what was answered with 200, or 304 if ifNone is set. It must
-	// not depend on having been called before.
+	// decode reads the body of a 200, or of a 304 if ifNone is set. It must not
+	// depend on an earlier call.
 	decode func(res *http.Response, body []byte) error
 
-	// inDoubt: a request may have reached the API, and no answer told what
-	// became of it.
+	// inDoubt: a request may have reached the API, and no answer reported its
+	// result.
 	inDoubt bool
 }
 
@@ -255,12 +254,12 @@ func (r *call) invalid(message string) error {
 func (c *Client) do(ctx context.Context, r *call) error {
 	attempt := func(ctx context.Context) error { return c.attempt(ctx, r) }
 	if c.retry.MaxAttempts == 1 {
-		return attempt(ctx) // with no retry's words round the error
+		return attempt(ctx) // without the wrapping error of a retry
 	}
 	return retry.Do(ctx, c.retry, attempt)
 }
 
-// attempt sends the call once, when the limiter lets it.
+// attempt sends the call once, when the limiter admits it.
 func (c *Client) attempt(ctx context.Context, r *call) error {
 	if ctx.Err() != nil {
 		return r.ended(ctx)
@@ -289,8 +288,8 @@ func (c *Client) attempt(ctx context.Context, r *call) error {
 	return err
 }
 
-// ended returns the error of a call whose caller's context has ended. The
-// context's own error is in it beside the cause.
+// ended returns the error of a call whose caller's context has ended. It wraps both
+// the context's own error and the cause.
 func (r *call) ended(ctx context.Context) error {
 	cause, err := context.Cause(ctx), ctx.Err()
 	if errors.Is(cause, err) {
@@ -335,10 +334,10 @@ func (c *Client) send(ctx context.Context, r *call, permit limiter.Permit) error
 		}
 		return c.failure(ctx, timed, r, &Error{Err: err}, token)
 	}
-	if res.Body == nil { // only a transport that is not of net/http
+	if res.Body == nil { // only a transport from outside net/http
 		res.Body = http.NoBody
 	}
-	defer func() { _ = res.Body.Close() }() // it was read as far as anyone wants to
+	defer func() { _ = res.Body.Close() }() // it was read as far as needed
 	permit.Observe(res.Header)
 	failure := &Error{
 		Status:    res.StatusCode,
@@ -369,8 +368,8 @@ func (c *Client) send(ctx context.Context, r *call, permit limiter.Permit) error
 	return c.failure(ctx, timed, r, failure, token)
 }
 
-// after returns how long the response asks to be left alone: by its Retry-After, or
-// by when a quota that is used up has something again.
+// after returns how long the response asks the client to wait: by its Retry-After,
+// or by the reset of an exhausted quota.
 func after(res *http.Response) time.Duration {
 	now := time.Now()
 	d, ok := quota.RetryAfter(res.Header, now)
@@ -380,22 +379,22 @@ func after(res *http.Response) time.Duration {
 	return d
 }
 
-// parseProblem returns what a response without success says, as far as it is in
-// the API's format.
+// parseProblem returns the problem in an error response, as far as it is in the
+// API's format.
 func parseProblem(body []byte, token string) (code, message string) {
 	var problem struct{ Code, Title, Detail string }
 	if json.Unmarshal(body, &problem) != nil || problem.Code == "" {
 		return "", ""
 	}
 	code, message = problem.Code, cmp.Or(problem.Detail, problem.Title)
-	if !known(code) { // what decides must not be changed by a token that is part of it
+	if !known(code) { // redaction must not change the code that decides
 		code = clean(code, maxWord, token)
 	}
 	return code, clean(message, maxMessage, token)
 }
 
-// refusedRedirect tells where a redirect leads, but for its path and query,
-// which may hold secrets.
+// refusedRedirect returns the target of a redirect without its path and query, which
+// may hold secrets.
 func refusedRedirect(from *url.URL, location, token string) error {
 	to, err := from.Parse(location)
 	switch {
@@ -432,7 +431,7 @@ func (c *Client) request(ctx context.Context, r *call, token string) (*http.Requ
 	return req, nil
 }
 
-// failure completes the error of a request, unless it failed because the
+// failure completes the error of a request, unless the request failed because the
 // caller's context ended.
 func (c *Client) failure(ctx, timed context.Context, r *call, e *Error, token string) error {
 	if e.Err != nil && ctx.Err() != nil {
@@ -441,7 +440,7 @@ func (c *Client) failure(ctx, timed context.Context, r *call, e *Error, token st
 	if e.Err != nil && timed.Err() != nil {
 		e.Err = fmt.Errorf("no answer within %v: %w", c.timeout, context.DeadlineExceeded)
 	}
-	if e.Err != nil { // net/http's quote what came instead of a response, in full
+	if e.Err != nil { // errors of net/http quote invalid responses in full
 		if text := e.Err.Error(); len(text) > maxMessage || strings.Contains(text, token) {
 			e.Err = &redacted{text: clean(text, maxMessage, token), err: e.Err}
 		}
@@ -478,7 +477,7 @@ func known(code string) bool {
 	return false
 }
 
-// clean makes what somebody else wrote fit for an error's text.
+// clean makes untrusted text fit for an error's text.
 func clean(s string, limit int, token string) string {
 	s = strings.ReplaceAll(s, token, redaction)
 	return cut(strings.Map(func(r rune) rune {

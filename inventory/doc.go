@@ -1,5 +1,5 @@
-// Package inventory is the client of a third-party inventory API that limits
-// how fast it may be called.
+// Package inventory is the client of a third-party, rate-limited inventory
+// API.
 //
 //	limit, err := limiter.All(concurrency, rate)
 //	...
@@ -18,14 +18,14 @@
 //
 // [Client.Level] and [Client.Levels] read, [Client.Adjust] changes one level,
 // [Client.AdjustAll] those of an order with several lines, all or none. The API
-// is described in openapi.yaml beside this package. Package inventorytest
-// serves it, limits included, for tests. Nothing here is generated from either.
+// is described in openapi.yaml in this directory. Package inventorytest serves it,
+// including its limits, for tests. Neither is used to generate code.
 //
 // # Errors
 //
-// What the API answered, or that it did not, is an [*Error]. It says for
-// whoever handles it, without knowing this package, what to do about it, so
-// that a message handler just returns it:
+// A failed call, with or without an answer, returns an [*Error]. Package retry and
+// the limiters classify it without knowing this package, so a message handler can
+// just return it:
 //
 //	                                    inventory                        retry         limiter
 //	404, code not_found                 ErrNotFound                      ErrPermanent
@@ -43,69 +43,67 @@
 //	TLS, unknown host, 3xx, a 404       ErrUnavailable                                 ErrMisconfigured
 //	that is not the API's
 //
-// An [*Error] has RetryAfter, and Timeout for 503, 504 and no answer in time,
-// which is what adaptive limiters go by. ErrChanged is not permanent: whoever
-// handles the message again reads the level again. What AdjustAll leaves half
-// done is a [*PartialError] round what stopped it.
+// An [*Error] has RetryAfter, and Timeout for 503, 504 and no answer in time, which
+// adaptive limiters use. ErrChanged is not permanent: the next run of the handler
+// reads the level again. When AdjustAll leaves an order half done, it returns a
+// [*PartialError] that wraps the failure.
 //
 // A 404 means that there is no such SKU only if the API's own error code says
-// so. Without it the 404 is a proxy's or that of a wrong BaseURL, and nothing
-// that a message could be blamed for.
+// so. Otherwise the 404 comes from a proxy or a wrong BaseURL, and is not the
+// message's fault.
 //
-// The end of the caller's context is no [*Error] but the context's error and
-// its cause: it says nothing about the API, and the limiter learns nothing from it.
-// The end of Config.Timeout is one.
+// When the caller's context ends, the error is the context's error with its cause
+// and not an [*Error]: it says nothing about the API, and the limiter learns nothing
+// from it. The end of Config.Timeout is an [*Error].
 //
 // Neither the token nor the request's query is ever in the text of an error.
 //
 // # Limits
 //
 // Each HTTP request takes one permit of Config.Limiter and releases it with
-// the call's error after the response was read. Before that the limiter is told
-// the response's header ([limiter.Permit.Observe]), for what it says of quotas.
-// A request is sent once for its permit: redirects are not followed, and a request
-// that may have been processed is not sent again by the transport when its
-// connection breaks. One that the API says it has not processed (HTTP/2 GOAWAY,
-// REFUSED_STREAM), or that the transport had not begun to write, is.
+// the call's error after the response was read. Before that the limiter gets the
+// response's header ([limiter.Permit.Observe]), which may report quotas. Each permit
+// covers one request: the client does not follow redirects, and the transport does
+// not resend a request that may have been processed when its connection breaks. It
+// does resend a request that the API reports as not processed (HTTP/2 GOAWAY,
+// REFUSED_STREAM), or that it had not begun to write.
 //
-// A 429 with a Retry-After therefore stops all who share a limiter that obeys
-// it (an Adaptive, an AdaptiveRate): what was in flight still arrives, and then
+// A 429 with a Retry-After therefore stops all clients that share a limiter that
+// obeys it (an Adaptive, an AdaptiveRate): requests in flight still arrive, and then
 // nothing for that long.
 //
-// One limiter, one place: under a consumer, a limiter given to the client must
-// not be acquired round the handler as well. It goes into the consumer's Gate.
+// Acquire each limiter once: under a consumer, a limiter that the client acquires
+// must not be acquired for the handler as well. Set it as the consumer's Gate.
 //
 // # Retries
 //
-// Retries are off by default, because a queue's consumer repeats what fails
-// and two loops multiply. Whoever calls the client without a queue sets
+// Retries are off by default, because a queue's consumer retries failed messages
+// and two nested loops multiply. To use the client without a queue, set
 // Config.Retry.
 //
 // # Idempotency
 //
 // Adjustments have a key, which the caller chooses, so that the same order can
-// be sent again whenever in doubt: after a lost answer, a crash, a second
-// delivery. The API answers what it answered the first time, refusals included.
+// be sent again when its result is unknown: after a lost answer, a crash, a second
+// delivery. The API repeats its first answer, even if that was a refusal.
 //
 // # What the server may do
 //
-// The answer is not trusted. A request ends after Config.Timeout, however
-// slowly bytes come. Of its body no more is read than Config.MaxBody after
-// decompression, of its header no more than 64 KiB; beside these, memory is
-// bounded by some copies of them. A Retry-After is believed up to a day. Levels
-// must be of the SKU that was asked for, or in order. What is not as it should
-// be is an error, never a zero level.
+// The client does not trust responses. A request ends after Config.Timeout, however
+// slowly bytes arrive. The client reads at most Config.MaxBody of a body, after
+// decompression, and 64 KiB of a header; all other memory is bounded by a few copies
+// of these. A Retry-After is obeyed up to a day. Levels must be of the requested
+// SKU, or in order. An invalid response is an error, never a zero level.
 //
-// The token goes to the host of BaseURL and nowhere else: a redirect, to
-// wherever, is an error that names where to. A Config.Transport, what
-// [Config.WithTransport] adds, and a proxy from the environment for a BaseURL
-// with http see it.
+// The token goes only to the host of BaseURL: any redirect is an error that names
+// the target. A Config.Transport, the wrappers of [Config.WithTransport], and, for a
+// BaseURL with http, a proxy from the environment see the token.
 //
 // # Connections
 //
 // A response's body is read to its end, so that its connection serves the next
-// request; one beyond MaxBody costs it. The default transport keeps as many
-// idle connections, for 90 seconds, as there were requests at once.
+// request; a body beyond MaxBody closes the connection. The default transport keeps
+// as many idle connections, for 90 seconds, as there were concurrent requests.
 //
 // # Concurrency
 //

@@ -13,8 +13,8 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// What the API said, for errors.Is. The package documentation tells which
-// response is which.
+// The API's failures, for errors.Is. The package documentation lists which response
+// is which.
 var (
 	ErrNotFound     = errors.New("inventory: not found")
 	ErrConflict     = errors.New("inventory: conflict")
@@ -38,29 +38,29 @@ const (
 	CodeUnavailable  = "unavailable"
 )
 
-// An Error is a call that the API did not answer with success. It answers
-// errors.Is for the errors of this package, for retry.ErrPermanent, and for
-// those of package limiter; the package documentation has the table. It is
-// made of its fields alone, so tests can make their own.
+// An Error is a failed call of the API. It supports errors.Is for the errors of this
+// package, for retry.ErrPermanent, and for those of package limiter; the package
+// documentation has the table. It has no hidden state, so tests can make their
+// own.
 type Error struct {
 	// Op is the call: "level", "levels", "adjust" or "adjust all".
 	Op string
-	// SKU is what it was about, if it was about one.
+	// SKU is the call's SKU, if it concerned one.
 	SKU string
 	// Status is the response's, 0 if there was none.
 	Status int
-	// Code and Message are what the API says, empty where it said nothing in
-	// its own format. They are cut to 64 and 512 bytes.
+	// Code and Message are the API's, empty where the response was not in its own
+	// format. They are cut to 64 and 512 bytes.
 	Code, Message string
-	// RequestID is how the API's operators find the request, if it told.
+	// RequestID identifies the request for the API's operators, if the API sent one.
 	RequestID string
-	// After is how long the API asked to be left alone. 0: it did not.
+	// After is how long the API asked the client to wait. 0: it did not.
 	After time.Duration
-	// Err is why there is no response, or no usable one. Nil if there is.
+	// Err is why there is no usable response. Nil if there is one.
 	Err error
 }
 
-// Error tells all that is known, and no secrets.
+// Error includes every known detail, and no secrets.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString("inventory: " + subject(e.Op, e.SKU))
@@ -95,8 +95,8 @@ func subject(op, sku string) string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Is reports whether target is what this error means to this package, to
-// retry, or to limiters.
+// Is reports whether target is this error's class in this package, in retry, or in
+// limiter.
 func (e *Error) Is(target error) bool {
 	kind := e.kind()
 	switch target {
@@ -116,7 +116,7 @@ func (e *Error) RetryAfter() time.Duration {
 	return e.After
 }
 
-// Timeout reports whether the API had no room or took too long: 503, 504, or no
+// Timeout reports whether the API had no capacity or took too long: 503, 504, or no
 // answer in time. A [limiter.Adaptive] counts that.
 func (e *Error) Timeout() bool {
 	var timeout interface{ Timeout() bool }
@@ -124,8 +124,8 @@ func (e *Error) Timeout() bool {
 		errors.As(e.Err, &timeout) && timeout.Timeout()
 }
 
-// final reports whether this is the API's own word on one request, which it
-// keeps to when the request is repeated with its idempotency key.
+// final reports whether this is the API's own answer to one request, which it
+// repeats when the request is sent again with its idempotency key.
 func (e *Error) final() bool {
 	switch e.kind() {
 	case ErrNotFound, ErrConflict, ErrOutOfStock, ErrChanged, ErrInvalid:
@@ -134,8 +134,8 @@ func (e *Error) final() bool {
 	return false
 }
 
-// Reason says in one word what is wrong, for a dead-letter record: the Code
-// constant that fits.
+// Reason returns the reason for a dead-letter record in one word: the matching Code
+// constant.
 func (e *Error) Reason() string {
 	switch e.kind() {
 	case ErrNotFound:
@@ -157,7 +157,7 @@ func (e *Error) Reason() string {
 }
 
 // kind returns which of the package's errors this is. The status comes first:
-// a code only tells apart what may be wrong with one request.
+// a code only distinguishes errors of one request.
 func (e *Error) kind() error {
 	switch {
 	case e.Status == http.StatusForbidden && e.After > 0: // how some APIs and gateways say 429
@@ -166,7 +166,7 @@ func (e *Error) kind() error {
 		return ErrUnauthorized
 	case e.Status == http.StatusTooManyRequests:
 		return ErrThrottled
-	case e.Err != nil: // without all of the answer, nobody knows what it says
+	case e.Err != nil: // an incomplete answer has no known meaning
 		return ErrUnavailable
 	case e.Status == 0 && e.Code == CodeInvalid: // refused before it was sent
 		return ErrInvalid
@@ -218,12 +218,12 @@ func (e *Error) verdict() error {
 	return nil
 }
 
-// misconfigured reports whether err comes from a name or a TLS set-up that has
-// to be changed by someone.
+// misconfigured reports whether err comes from a host name or a TLS setup that
+// someone has to change.
 func misconfigured(err error) bool {
 	var (
-		header tls.RecordHeaderError // what answers does not speak TLS
-		alert  tls.AlertError        // it refused our side of the handshake
+		header tls.RecordHeaderError // the server does not speak TLS
+		alert  tls.AlertError        // the server refused our handshake
 	)
 	return limiter.Classify(err) == limiter.ErrMisconfigured || errors.As(err, &header) || errors.As(err, &alert)
 }

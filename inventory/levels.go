@@ -13,14 +13,15 @@ import (
 	"unicode/utf8"
 )
 
-// A Level is how many of a SKU there are.
+// A Level is the stock of a SKU.
 type Level struct {
 	SKU       string `json:"sku"`
 	Available int    `json:"available"`
 
-	// ETag names this state of the level, in the quotes that HTTP has round it;
-	// another state has another one. [Client.Refresh] and Adjustment.IfMatch use
-	// it. It has 256 bytes at most, and is empty if the API told none.
+	// ETag identifies this state of the level, including the quotes of the HTTP
+	// header; another state has another ETag. [Client.Refresh] and
+	// Adjustment.IfMatch use it. It has 256 bytes at most, and is empty if the API
+	// sent none.
 	ETag string `json:"etag,omitempty"`
 }
 
@@ -58,16 +59,16 @@ func isETag(s string) bool {
 
 const weak = "W/" // begins the tags of levels that are the same but for details
 
-// Level returns how many of a SKU there are; [ErrNotFound] if the API does not
-// know it. A SKU that can't be one is [ErrInvalid] without a request.
+// Level returns the stock of a SKU; [ErrNotFound] if the API does not know it. A
+// malformed SKU is [ErrInvalid] without a request.
 func (c *Client) Level(ctx context.Context, sku string) (Level, error) {
 	return c.Refresh(ctx, Level{SKU: sku})
 }
 
-// Refresh is [Client.Level] for who has a level of the SKU already: it returns
-// known if that is still true. By its ETag the API can tell without looking it
-// up, and many APIs don't count such a request. Without an ETag it is the same
-// as Level.
+// Refresh is [Client.Level] for callers that already have a level of the SKU: it
+// returns known if that is still current. The ETag lets the API answer without a
+// lookup, and many APIs don't count such a request. Without an ETag, Refresh is the
+// same as Level.
 func (c *Client) Refresh(ctx context.Context, known Level) (Level, error) {
 	r := &call{
 		op: "level", sku: known.SKU, method: http.MethodGet, path: "/v1/levels/" + url.PathEscape(known.SKU),
@@ -82,8 +83,8 @@ func (c *Client) Refresh(ctx context.Context, known Level) (Level, error) {
 	return c.level(ctx, r, known)
 }
 
-// level makes a call that is answered with the level of its SKU, or that it is
-// the known one.
+// level makes a call whose answer is the level of its SKU, or that known is
+// current.
 func (c *Client) level(ctx context.Context, r *call, known Level) (Level, error) {
 	var level Level
 	r.decode = func(res *http.Response, body []byte) error {
@@ -122,9 +123,9 @@ func checkSKU(sku string) string {
 	return ""
 }
 
-// LevelsOptions say how to list levels.
+// LevelsOptions are options for listing levels.
 type LevelsOptions struct {
-	// PageSize is how many levels come with one request, 1 to 1,000. Default
+	// PageSize is how many levels one request returns, 1 to 1,000. Default
 	// 100.
 	PageSize int
 }
@@ -135,10 +136,10 @@ const (
 	maxCursor       = 2048 // bytes
 )
 
-// Levels returns all SKUs' levels, in the order of the SKUs' bytes. It makes a
-// request for each page when the loop gets there, and holds one page. An error
-// is the last thing it yields. Each loop over it starts anew. What is changed
-// meanwhile is listed as it was or as it is.
+// Levels returns the levels of all SKUs, in byte order of the SKUs. It requests each
+// page when the loop reaches it, and holds one page. An error is the last value it
+// yields. Each loop over it starts from the beginning. A level that changes during
+// the loop is listed as it was or as it is.
 func (c *Client) Levels(ctx context.Context, opts LevelsOptions) iter.Seq2[Level, error] {
 	size := opts.PageSize
 	if size == 0 {
@@ -175,7 +176,7 @@ type page struct {
 	Next   string  `json:"next_cursor"`
 }
 
-// page returns the page at a cursor, whose SKUs come after last.
+// page returns the page at a cursor; its SKUs must come after last.
 func (c *Client) page(ctx context.Context, size int, cursor, last string) (page, error) {
 	query := url.Values{"limit": {strconv.Itoa(size)}}
 	if cursor != "" {
@@ -198,7 +199,7 @@ func (c *Client) page(ctx context.Context, size int, cursor, last string) (page,
 				return fmt.Errorf("its next_cursor has more than %d bytes", maxCursor)
 			}
 			after := last
-			for _, level := range p.Levels { // or cursors may lead round in a circle
+			for _, level := range p.Levels { // or cursors may lead in a circle
 				if level.SKU <= after {
 					return errors.New("its levels are not in the order of their SKUs")
 				}

@@ -14,8 +14,7 @@ import (
 	"time"
 )
 
-// ServeHTTP implements [http.Handler]. Where the connection is to be dropped it
-// panics with [http.ErrAbortHandler], which net/http and [Server.Transport]
+// ServeHTTP implements [http.Handler]. To drop the connection it panics with [http.ErrAbortHandler], which net/http and [Server.Transport]
 // understand.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := s.arrive(r)
@@ -45,15 +44,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status = seen.status
 }
 
-// tellQuota tells of the quota as it is when the request is answered, the
-// request itself counted.
+// tellQuota reports the quota at the time of the answer, including this
+// request.
 func (s *Server) tellQuota(h http.Header) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.quota.tell(h, s.cfg.QuotaHeaders, time.Since(s.started))
 }
 
-// An admission is what was decided about a request when it arrived.
+// An admission is the decision about a request on its arrival.
 type admission struct {
 	known      bool
 	number     int     // from 1
@@ -61,7 +60,7 @@ type admission struct {
 	losesReply bool
 }
 
-// arrive records a request and decides about it.
+// arrive records a request and decides whether to admit it.
 func (s *Server) arrive(r *http.Request) admission {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +83,7 @@ func (s *Server) arrive(r *http.Request) admission {
 		a.refused = answerOf(refusal(http.StatusUnauthorized, "unauthorized", "the token is missing or wrong"))
 		return a
 	}
-	// A request that finds no place takes no token.
+	// A request that finds no slot takes no token.
 	if s.cfg.Concurrency > 0 && s.record.inFlight >= s.cfg.Concurrency {
 		s.record.stats.RejectedByConcurrency++
 		a.refused = answerOf(throttled(time.Second, "too many requests at once"))
@@ -125,7 +124,7 @@ func (s *Server) outage(now time.Duration) *Outage {
 }
 
 // refuses returns the answer that an outage gives to all requests, or nil if
-// it lets them in.
+// it admits them.
 func (o *Outage) refuses(now time.Duration) *answer {
 	switch o.Fault {
 	case Refuse:
@@ -151,8 +150,8 @@ func (s *Server) authorized(r *http.Request) bool {
 		subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+s.cfg.Token)) == 1
 }
 
-// work takes as long as the work on a request does, whether or not the client
-// is still there: a server does not stop because a client lost patience.
+// work takes as long as the work on a request, even if the client has gone: a server
+// does not stop when a client stops waiting.
 func (s *Server) work(r *http.Request) {
 	d := s.cfg.Latency
 	if s.cfg.LatencyFunc != nil {
@@ -242,7 +241,7 @@ type adjustment struct {
 	Reference string `json:"reference"`
 }
 
-// A purpose is what adjustments are counted by, to find those made twice.
+// A purpose is the key by which adjustments are counted, to find duplicates.
 type purpose struct {
 	reference, sku string
 	takes          bool
@@ -313,8 +312,8 @@ func decode(w http.ResponseWriter, r *http.Request, v any) *answer {
 	return nil
 }
 
-// once does what a request asks for, or finds that it was done before. do is
-// called with s.mu held. Requests for the same are the same word for word.
+// once carries out a request, or finds that it was carried out before. It calls do
+// with s.mu held. Repeated requests are identical byte for byte.
 func (s *Server) once(r *http.Request, do func() answer, same string) answer {
 	key := r.Header.Get("Idempotency-Key")
 	if key == "" || len(key) > 255 {
@@ -365,8 +364,8 @@ type answer struct {
 	body     any
 	after    time.Duration // Retry-After
 	etag     string
-	location string // Content-Location: what the ETag is of
-	to       string // what it answers, if it is kept for an idempotency key
+	location string // Content-Location: the resource of the ETag
+	to       string // the request, if the answer is kept for an idempotency key
 }
 
 type level struct {
@@ -414,7 +413,7 @@ func write(w http.ResponseWriter, a answer) {
 		h.Set("Content-Location", a.location)
 	}
 	w.WriteHeader(a.status)
-	_ = json.NewEncoder(w).Encode(a.body) // its error is that the client has gone
+	_ = json.NewEncoder(w).Encode(a.body) // it fails only when the client has gone
 }
 
 // A statusWriter remembers the status.
@@ -428,7 +427,7 @@ func (w *statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// nowhere is where a reply goes that is lost.
+// nowhere discards a reply that is to be lost.
 type nowhere struct{ header http.Header }
 
 func (w *nowhere) Header() http.Header         { return w.header }

@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// Config says what the server has and what it allows. The zero Config is an
-// API without stock, token or limits.
+// Config sets the server's stock and limits. The zero Config is an API without
+// stock, token or limits.
 type Config struct {
-	// Token is the bearer token that requests must bring. Default: any or none
-	// will do.
+	// Token is the bearer token that requests must send. Default: any or
+	// none.
 	Token string
 
-	// Stock is how many of each SKU there are. Others are not found.
+	// Stock is the stock of each SKU. Other SKUs are not found.
 	Stock map[string]int
 
 	// Rate is how many requests a second are admitted, in the long run. It must
@@ -31,7 +31,7 @@ type Config struct {
 	// must not be negative. Default 1.
 	Burst int
 
-	// Concurrency is how many requests are worked on at once. It must not be
+	// Concurrency is how many requests are handled at once. It must not be
 	// negative. Default 0: no limit.
 	Concurrency int
 
@@ -39,7 +39,7 @@ type Config struct {
 	// negative. Default 0.
 	Latency time.Duration
 
-	// LatencyFunc returns the latency of a request, in place of Latency.
+	// LatencyFunc returns the latency of a request, instead of Latency.
 	// Called concurrently. Its negative results are 0.
 	LatencyFunc func(*http.Request) time.Duration
 
@@ -47,27 +47,27 @@ type Config struct {
 	// It needs a Window, and must not be negative. Default 0: no quota.
 	Quota int
 
-	// Window is how long a Quota is for: whole seconds, since headers tell it
-	// so. Default 0: there is no Quota.
+	// Window is the length of a Quota's window: whole seconds, the unit of the
+	// headers. Default 0: there is no Quota.
 	Window time.Duration
 
-	// QuotaHeaders is how responses tell of the Quota. Default: not at all.
+	// QuotaHeaders is how responses report the Quota. Default: not at all.
 	QuotaHeaders QuotaHeaders
 
-	// Transactions has the server take several adjustments at once, all or none
-	// of them. Default: there is no such path.
+	// Transactions makes the server accept several adjustments in one request, all or
+	// none of them. Default: there is no such path.
 	Transactions bool
 
-	// Outages are when what goes wrong, by the time since New. Where two
-	// overlap, the first in the list counts.
+	// Outages are the outages, by the time since New. Where two overlap, the first
+	// in the list applies.
 	Outages []Outage
 
-	// NoIdempotency makes the server ignore idempotency keys, to see what
-	// becomes of clients then.
+	// NoIdempotency makes the server ignore idempotency keys, to test clients
+	// without them.
 	NoIdempotency bool
 
-	// KeepArrivals is how many arrivals [Server.Arrivals] can tell. Negative:
-	// none. Default 1,048,576, which takes 16 MiB once so many have arrived.
+	// KeepArrivals is how many arrivals [Server.Arrivals] can return. Negative:
+	// none. Default 1,048,576, which take 16 MiB.
 	KeepArrivals int
 }
 
@@ -77,23 +77,23 @@ const defaultKeepArrivals = 1 << 20
 type Outage struct {
 	// From and To bound it, From included, as times since New.
 	From, To time.Duration
-	// Fault is what happens to requests.
+	// Fault is how requests fail.
 	Fault Fault
 	// RetryAfter, if positive, is sent with 429 and 503, in seconds rounded up.
-	// A 429 without one says what is left of the outage.
+	// A 429 without one reports the rest of the outage.
 	RetryAfter time.Duration
 }
 
-// A Fault is what happens to requests during an [Outage].
+// A Fault is how requests fail during an [Outage].
 type Fault int
 
 // The faults.
 const (
 	Refuse      Fault = iota + 1 // the connection is dropped without an answer
 	Unavailable                  // 503
-	Revoked                      // 401: the token is no longer good
+	Revoked                      // 401: the token is no longer valid
 	Throttle                     // 429 with a Retry-After
-	LoseReply                    // admitted and worked on, but the connection is dropped before the answer
+	LoseReply                    // admitted and handled, but the connection is dropped before the answer
 )
 
 var faultNames = [...]string{Refuse: "refuse", Unavailable: "unavailable", Revoked: "revoked", Throttle: "throttle", LoseReply: "lose reply"}
@@ -106,10 +106,10 @@ func (f Fault) String() string {
 	return faultNames[f]
 }
 
-// QuotaHeaders are ways to tell of a quota in the header of a response.
+// QuotaHeaders are ways to report a quota in the header of a response.
 type QuotaHeaders int
 
-// The ways. Resets are told in seconds from now, rounded up.
+// The ways. Resets are in seconds from now, rounded up.
 const (
 	NoHeaders    QuotaHeaders = iota
 	DraftHeaders              // RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers-10
@@ -181,7 +181,7 @@ type Server struct {
 }
 
 // New returns a server that is not listening yet; see [Server.Start] and
-// [Server.Transport]. The error names the field that is wrong.
+// [Server.Transport]. The error names the invalid field.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -235,8 +235,8 @@ func (s *Server) Start() (url string, err error) {
 }
 
 // Close stops listening, cuts latencies short, and returns when no request is
-// being served any more. Requests that arrive later are not answered. Closing
-// again does nothing.
+// being served. Requests that arrive later are not answered. Closing again does
+// nothing.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	srv, again := s.http, s.isClosed
@@ -254,9 +254,9 @@ func (s *Server) Close() error {
 	return err
 }
 
-// Break begins an outage now, in place of what Config.Outages say, until
-// [Server.Mend]. The outage's From and To are ignored. It panics if there is
-// no such fault.
+// Break begins an outage now, which replaces Config.Outages until
+// [Server.Mend]. The outage's From and To are ignored. It panics if the
+// fault is unknown.
 func (s *Server) Break(o Outage) {
 	if o.Fault < Refuse || o.Fault > LoseReply {
 		panic(fmt.Sprintf("inventorytest: Break: there is no %v", o.Fault))
@@ -273,14 +273,14 @@ func (s *Server) Mend() {
 	s.broken = nil
 }
 
-// Stock returns how many of each SKU there are now.
+// Stock returns the present stock of each SKU.
 func (s *Server) Stock() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return maps.Clone(s.stock)
 }
 
-// Stats returns what the server saw since New.
+// Stats returns the counts since New.
 func (s *Server) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -297,7 +297,7 @@ func (s *Server) Stats() Stats {
 }
 
 // Arrivals returns when requests arrived and how they were answered, in the
-// order of their arrival, as far as Config.KeepArrivals goes.
+// order of their arrival, up to Config.KeepArrivals of them.
 func (s *Server) Arrivals() []Arrival {
 	s.mu.Lock()
 	defer s.mu.Unlock()

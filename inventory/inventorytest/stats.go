@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// Stats is what a [Server] saw since [New].
+// Stats are the counts of a [Server] since [New].
 type Stats struct {
-	// Requests is how many arrived, Admitted how many of them were worked on.
+	// Requests is how many arrived, Admitted how many of them were handled.
 	Requests int `json:"requests"`
 	Admitted int `json:"admitted"`
 	// RejectedByRate, RejectedByQuota and RejectedByConcurrency were answered 429
-	// because of the limits, FailedByOutage were not let in by an outage.
+	// because of the limits; an outage refused FailedByOutage.
 	RejectedByRate        int `json:"rejected_by_rate"`
 	RejectedByQuota       int `json:"rejected_by_quota"`
 	RejectedByConcurrency int `json:"rejected_by_concurrency"`
 	FailedByOutage        int `json:"failed_by_outage"`
 
-	// PeakInFlight is how many requests were being worked on at once at most.
-	// PeakOpen counts those that were being turned away, too.
+	// PeakInFlight is the largest number of requests handled at once. PeakOpen
+	// also counts those that were being refused.
 	PeakInFlight int `json:"peak_in_flight"`
 	PeakOpen     int `json:"peak_open"`
 
@@ -36,9 +36,9 @@ type Stats struct {
 	PeakRate int `json:"peak_rate"`
 
 	// AppliedOnce and AppliedTwice are how many references had one adjustment
-	// of a SKU applied, and more than one. To take and to give are apart: what
-	// is given back is not taken twice. Replayed is how many requests were
-	// answered from an earlier answer.
+	// of a SKU applied, and more than one. Taking and returning stock count
+	// separately: stock that is returned was not taken twice. Replayed is how many
+	// requests were answered from an earlier answer.
 	AppliedOnce  int `json:"applied_once"`
 	AppliedTwice int `json:"applied_twice"`
 	Replayed     int `json:"replayed"`
@@ -48,14 +48,14 @@ type Stats struct {
 	Status map[int]int `json:"status"`
 }
 
-// An Arrival is a request as [Server.Arrivals] tells of it.
+// An Arrival is a request as [Server.Arrivals] reports it.
 type Arrival struct {
 	At     time.Duration // since New
 	Status int           // 0 if it is not finished, or its connection was dropped
 }
 
-// A record is what Stats and Arrivals are made of. It is guarded by the
-// server's mutex.
+// A record holds the data of Stats and Arrivals. It is guarded by the server's
+// mutex.
 type record struct {
 	stats              Stats
 	open, inFlight     int
@@ -136,7 +136,7 @@ type bucket struct {
 	last                time.Duration
 }
 
-// take takes a token, or tells when there will be one.
+// take takes a token, or returns when there will be one.
 func (b *bucket) take(now time.Duration) (ok bool, wait time.Duration) {
 	if b.rate == 0 {
 		return true, 0
@@ -159,7 +159,7 @@ type quota struct {
 	number time.Duration // of the window that used is about
 }
 
-// take takes one of the window's, or tells when the next one begins.
+// take takes a request of the window, or returns when the next window begins.
 func (q *quota) take(now time.Duration) (ok bool, wait time.Duration) {
 	if q.size == 0 {
 		return true, 0
@@ -172,8 +172,8 @@ func (q *quota) take(now time.Duration) (ok bool, wait time.Duration) {
 	return true, 0
 }
 
-// left returns how many requests are left in the window, and how long it goes
-// on.
+// left returns how many requests are left in the window, and how long the window
+// still lasts.
 func (q *quota) left(now time.Duration) (left int, within time.Duration) {
 	if number := now / q.window; number != q.number {
 		q.number, q.used = number, 0
@@ -181,7 +181,7 @@ func (q *quota) left(now time.Duration) (left int, within time.Duration) {
 	return q.size - q.used, (q.number+1)*q.window - now
 }
 
-// tell writes what there is to know into a response's header.
+// tell writes the quota into a response's header.
 func (q *quota) tell(h http.Header, how QuotaHeaders, now time.Duration) {
 	if how == NoHeaders {
 		return

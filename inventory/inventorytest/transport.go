@@ -10,10 +10,10 @@ import (
 )
 
 // Transport returns a round tripper whose requests the server handles in this
-// process, whatever their host: no sockets, and nothing that keeps a synctest
-// bubble's time from passing. A dropped connection is a *[net.OpError]. As on
-// a network, a request whose context ends is given up by the client alone: the
-// server goes on with it, in a goroutine that ends when it has.
+// process, whatever their host: without sockets, so that time in a synctest bubble
+// can advance. A dropped connection is a *[net.OpError]. As on a network, only the
+// client abandons a request whose context ends: the server continues to handle it,
+// in a goroutine that ends when it is done.
 func (s *Server) Transport() http.RoundTripper { return transport{s} }
 
 type transport struct{ s *Server }
