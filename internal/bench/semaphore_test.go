@@ -1,5 +1,5 @@
-// Package bench_test compares rampmeter's limiters with those of others. It is
-// a module of its own, so that the others are no dependency of rampmeter.
+// Package bench_test compares rampmeter's limiters with other libraries'. It is in a
+// separate module, so that those are not dependencies of rampmeter.
 package bench_test
 
 import (
@@ -15,10 +15,10 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// crowds are the numbers of goroutines that share a semaphore of places.
+// crowds are the numbers of goroutines, and of slots that they share.
 var crowds = []struct{ goroutines, places int }{
 	{1, 1},   // uncontended
-	{64, 64}, // contended, but nobody waits for a place
+	{64, 64}, // contended, but no goroutine waits for a slot
 	{64, 10}, // most wait
 }
 
@@ -56,7 +56,7 @@ func BenchmarkSemaphoreXSync(b *testing.B) {
 	}
 }
 
-// BenchmarkSemaphoreHeld… yield while they hold their place, so that the others
+// BenchmarkSemaphoreHeld… yield while they hold their slot, so that the others
 // really wait.
 
 func BenchmarkSemaphoreHeldRampmeter(b *testing.B) {

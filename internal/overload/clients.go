@@ -11,12 +11,12 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// hardCap stands above every limiter that has one.
+// hardCap is the cap of every limiter that supports one.
 const hardCap = 1000
 
-// contenders are the limiters that are compared, as their documentation has
-// them: with their defaults, but for the hard cap and for a least limit of 1,
-// which all of them get that have one.
+// contenders are the compared limiters, set up as their documentation shows: with
+// their defaults, except for the hard cap and a minimum limit of 1 where they support
+// them.
 var contenders = []struct {
 	name string
 	make func(farside.Config) farside.Client
@@ -72,7 +72,7 @@ func (f failsafe) Try() (end func(refused bool), ok bool) {
 	p, ok := f.TryAcquirePermit()
 	return func(refused bool) {
 		if refused {
-			p.Drop() // it has no other word for it
+			p.Drop() // its API has no other way to report it
 		} else {
 			p.Record()
 		}
@@ -84,7 +84,7 @@ type platinummonkey struct {
 	limiter *platinum.DefaultLimiter
 }
 
-// newPlatinum puts the limit into the library's limiter, with its default
+// newPlatinum wraps the limit in the library's limiter, with its default
 // window.
 func newPlatinum(l core.Limit) platinummonkey {
 	const second, threshold, samples = 1e9, 1e5, 100

@@ -1,13 +1,13 @@
-// Overload compares rampmeter's adaptive limiter with those of others before
-// one simulated downstream, and prints a table of what comes of it:
+// Overload compares rampmeter's adaptive limiter with other libraries' in front of
+// one simulated downstream, and prints a table of the results:
 //
 //	go run ./internal/overload
 //
-// The downstream does so many operations at once, in 100 ms on average,
-// distributed exponentially, for a caller that always has more to do. It lets
-// none wait, as many as it does at once, or any number; what is beyond it
-// refuses in 20 ms, and the caller comes again at once. Its capacity is steady, or the given one, half of it, the
-// given one again and twice as much for three minutes each.
+// The downstream runs as many operations at once as its capacity allows, in 100 ms
+// on average, distributed exponentially, for a caller that always has more to do. It
+// lets none wait, as many as it runs at once, or any number; it refuses further ones
+// in 20 ms, and the caller retries at once. Its capacity is steady, or is the given
+// one, half of it, the given one again and twice as much, for three minutes each.
 //
 // It runs in the virtual time of testing/synctest, twelve minutes for each cell,
 // which takes a few minutes in all: most of them go into refusals.
@@ -31,7 +31,7 @@ var background = context.Background()
 // length is how long each simulation of the table runs, in virtual time.
 const length = 12 * time.Minute
 
-// A scene is a downstream.
+// A scene is one kind of downstream.
 type scene struct {
 	name     string
 	queue    float64

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The comparison in brief: every limiter has its row in every scene, and ours
-// has found the capacity.
+// A short comparison: every limiter has its row in every scene, and ours finds the
+// capacity.
 func TestTable(t *testing.T) {
 	some := []scene{
 		{"refuses, 10", 0, []int{10}},

@@ -16,14 +16,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A scenario is a limit, and a fleet that works within it.
+// A scenario is a limit and a fleet that shares it.
 type scenario struct {
 	Name, Title string
 	Rate, Burst int
 	Processes   int
 	Workers     int           // in each process, that start one message after the other
 	Latency     time.Duration // of the network to Redis, there and back
-	Demand      float64       // messages a second that come, evenly, to each process; 0: there is always one
+	Demand      float64       // messages a second that arrive, evenly, at each process; 0: there is always one
 }
 
 func scenarios() []scenario {
@@ -35,7 +35,7 @@ func scenarios() []scenario {
 	}
 }
 
-// A bench measures.
+// A bench runs the measurements.
 type bench struct {
 	addr     string
 	rounds   int
@@ -43,12 +43,12 @@ type bench struct {
 	progress io.Writer
 }
 
-// warmUp is how long a run goes before it is measured: every process has
-// joined and knows its share then.
+// warmUp is how long a run lasts before it is measured: by then every process has
+// joined and knows its share.
 const warmUp = 3 * time.Second
 
-// run runs every contender in every scenario, one next to the other and every
-// second time in the reverse order.
+// run runs every contender in every scenario, one after the other and every second
+// time in reverse order.
 func (b bench) run(ctx context.Context, scenarios []scenario) (report, error) {
 	r := report{
 		Date: time.Now(), Go: runtime.Version(), System: runtime.GOOS + "/" + runtime.GOARCH, CPUs: runtime.NumCPU(),
@@ -79,7 +79,7 @@ func (b bench) run(ctx context.Context, scenarios []scenario) (report, error) {
 	return r, nil
 }
 
-// figures are those of one run.
+// figures are the figures of one run.
 type figures struct {
 	Rate     float64       `json:"starts_per_second"`
 	Calls    float64       `json:"calls_per_start"`
@@ -172,7 +172,7 @@ func (s scenario) work(ctx context.Context, p process, began time.Time, worker i
 		asked := time.Now()
 		if err = p.acquire(ctx); err != nil {
 			if ctx.Err() != nil {
-				err = nil // that is why
+				err = nil // that is the cause
 			}
 			return starts, err
 		}
@@ -190,9 +190,9 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// overRate returns by how many the starts were above burst + rate*t at most,
-// over all windows. The worst window that ends with a start is that which ends
-// with the start before, or begins now.
+// overRate returns the largest number of starts above burst + rate*t over all
+// windows. The worst window that ends with a start extends the worst window that
+// ended with the start before, or begins with this start.
 func overRate(starts []start, rate, burst float64) int {
 	var level, peak float64
 	for i, s := range starts {

@@ -16,13 +16,13 @@ const (
 	naive     = "redis_rate, a call per message"
 )
 
-// A process is the part of one process in a shared limit.
+// A process is one process that shares a limit.
 type process struct {
 	acquire func(ctx context.Context) error
 	close   func(ctx context.Context) error
 }
 
-// A contender makes the part of one process.
+// A contender makes the limiter of one process.
 type contender struct {
 	name string
 	join func(client *redis.Client, key string, rate, burst int) (process, error)
@@ -62,8 +62,8 @@ func contenders() []contender {
 	}
 }
 
-// A wire is what lies between a process and Redis: it counts the calls, and
-// makes each take longer.
+// A wire stands between a process and Redis: it counts the calls, and delays
+// each.
 type wire struct {
 	calls   *atomic.Int64
 	latency time.Duration
@@ -90,8 +90,8 @@ func (w wire) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessP
 	}
 }
 
-// own tells whether the commands are those with which the client itself begins
-// a connection.
+// own reports whether the client itself sends the commands when it opens a
+// connection.
 func own(cmds []redis.Cmder) bool {
 	switch cmds[0].Name() {
 	case "hello", "client", "auth", "select":

@@ -1,6 +1,6 @@
 // Redis compares two ways for a fleet to share a limit of starts a second
-// through Redis: rampmeter's redislimiter, and go-redis/redis_rate as one uses
-// it at first, with a call for each message and another one when it was
+// through Redis: rampmeter's redislimiter, and go-redis/redis_rate in its simplest
+// use, with a call for each message and another one when it was
 // refused.
 //
 //	go run ./internal/bench/redis
@@ -28,14 +28,14 @@ import (
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run returns the exit code: 2 for flags that are wrong.
+// run returns the exit code: 2 for invalid flags.
 func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second ctrl-C ends the program at once
 
 	fs := flag.NewFlagSet("redis", flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // whoever gets the error prints it
+	fs.SetOutput(io.Discard) // the caller prints the error
 	addr := fs.String("redis", "", "`host:port` of a Redis server (default: one that is started, redis-server must be installed)")
 	rounds := fs.Int("rounds", 5, "how often each limiter runs in each scenario, next to the other")
 	quick := fs.Bool("quick", false, "one round, and short ones: shows that everything works, and no more")

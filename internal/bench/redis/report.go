@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A report is everything that was measured.
+// A report is the result of all measurements.
 type report struct {
 	Date      time.Time `json:"date"`
 	Go        string    `json:"go"`
@@ -18,7 +18,7 @@ type report struct {
 	Scenarios []result  `json:"scenarios"`
 }
 
-// A result is a scenario, and what it came to.
+// A result is a scenario and its figures.
 type result struct {
 	scenario
 	Limiters []limiterRuns `json:"limiters"`
@@ -29,7 +29,7 @@ type limiterRuns struct {
 	Runs []figures `json:"runs"`
 }
 
-// median is that of one figure of all runs.
+// median is the median of one figure over all runs.
 func (l limiterRuns) median(figure func(figures) float64) float64 {
 	var v []float64
 	for _, f := range l.Runs {
@@ -39,7 +39,7 @@ func (l limiterRuns) median(figure func(figures) float64) float64 {
 	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
-// markdown is the report as tables.
+// markdown returns the report as tables.
 func (r report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s %s, %d CPUs, runs of %v s, medians of %d.\n", r.Date.Format(time.DateOnly), r.Go, r.System, r.CPUs, r.Seconds, r.Rounds)

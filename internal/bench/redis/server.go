@@ -12,7 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A server is Redis, ours or not.
+// A server is a Redis server, started by this program or not.
 type server struct {
 	addr string
 	dir  string
@@ -66,7 +66,7 @@ func (s *server) close() error {
 	var err error
 	if s.cmd != nil {
 		err = s.cmd.Process.Kill()
-		_ = s.cmd.Wait() // that it was killed
+		_ = s.cmd.Wait() // it was killed
 	}
 	if s.dir != "" {
 		err = errors.Join(err, os.RemoveAll(s.dir))

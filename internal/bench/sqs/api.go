@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// An apiSpec is how an API behaves.
+// An apiSpec describes how an API behaves.
 type apiSpec struct {
 	Rate       float64       // requests a second; 0: any number
 	Burst      int           // of them at once
-	RetryAfter time.Duration // of a refusal, in whole seconds; 0: it says nothing
-	Noise      float64       // share of the requests that are refused, whatever the rate
+	RetryAfter time.Duration // of a refusal, in whole seconds; 0: none
+	Noise      float64       // share of the requests that are refused at any rate
 	Down, Up   time.Duration // down from then, and until then, after the first request
 }
 
-// An api is an HTTP server that takes 15 to 25 ms for a request, refuses with 429
-// what is too much, and counts. Each client says in a header which one it is.
+// An api is an HTTP server that takes 15 to 25 ms for a request, refuses excess
+// requests with 429, and counts. Each client names itself in a header.
 type api struct {
 	spec   apiSpec
 	server http.Server
@@ -36,10 +36,10 @@ type api struct {
 	paused  map[string]time.Time // by client, until when it was asked to wait
 	seconds []second
 	inPause int
-	met     []time.Duration // requests that met an API that was down, after the first one
+	met     []time.Duration // requests to an API that was down, after the first one
 }
 
-// A second is what an API did in one.
+// A second has the counts of one second.
 type second struct {
 	Accepted int `json:"accepted"`
 	Refused  int `json:"refused"`
@@ -50,11 +50,11 @@ const (
 	clientHeader = "Bench-Client"
 	apiLeast     = 15 * time.Millisecond // that a request takes
 	apiMost      = 25 * time.Millisecond
-	// A request that had left when a pause was asked for may still arrive.
+	// A request that was sent before a pause began may still arrive.
 	underWay = 100 * time.Millisecond
 )
 
-// startAPI starts an API, which ends with close.
+// startAPI starts an API; close stops it.
 func startAPI(ctx context.Context, spec apiSpec, seed uint64) (*api, error) {
 	a := &api{spec: spec, random: rand.New(rand.NewPCG(seed, 0)), tokens: float64(spec.Burst), paused: make(map[string]time.Time)}
 	var listen net.ListenConfig
@@ -81,7 +81,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 }
 
-// take decides about a request, and counts it.
+// take decides whether to accept a request, and counts it.
 func (a *api) take(client string, now time.Time) (takes time.Duration, status int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -117,7 +117,7 @@ func (a *api) take(client string, now time.Time) (takes time.Duration, status in
 	return apiLeast + time.Duration(a.random.Float64()*float64(apiMost-apiLeast)), http.StatusOK
 }
 
-// counted returns the whole seconds, and how many requests came in a pause.
+// counted returns the whole seconds, and how many requests arrived in a pause.
 func (a *api) counted() (seconds []second, inPause int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

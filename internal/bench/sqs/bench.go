@@ -18,7 +18,7 @@ import (
 type bench struct {
 	pairs    int
 	secure   bool // over TLS
-	idle     int  // connections that the HTTP clients keep; 0: as the SDK does
+	idle     int  // idle connections that the HTTP clients keep; 0: the SDK's default
 	profiles string
 	progress *progress
 }
@@ -58,9 +58,9 @@ func (b *bench) run(ctx context.Context, chosen []scenario) (rep report, err err
 	return rep, nil
 }
 
-// interleaved runs the consumers one after the other, again and again, so that
-// what the machine does beside this meets all of them. Every other time the
-// order is the reverse, so that no one has always the same before it.
+// interleaved runs the consumers one after the other, repeatedly, so that other load
+// on the machine affects all of them. Every second time the order is reversed, so
+// that no consumer always follows the same one.
 func (b *bench) interleaved(ctx context.Context, r remote, s scenario) (result, error) {
 	res := newResult(s)
 	for pair := range b.pairs {
@@ -80,8 +80,8 @@ func (b *bench) interleaved(ctx context.Context, r remote, s scenario) (result, 
 	return res, nil
 }
 
-// together runs all consumers at the same time, each on a queue of its own.
-// There is enough of the machine for all: their handlers sleep.
+// together runs all consumers at the same time, each on its own queue. The machine
+// is fast enough for all of them: their handlers sleep.
 func (b *bench) together(ctx context.Context, r remote, s scenario) (result, error) {
 	res := newResult(s)
 	b.progress.tell("all consumers at once")
@@ -101,8 +101,8 @@ func (b *bench) together(ctx context.Context, r remote, s scenario) (result, err
 	return res, errors.Join(errs...)
 }
 
-// A progress says what is going on: on a terminal in one line that is written
-// over and over, elsewhere in a line for each scenario.
+// A progress shows the progress: on a terminal in one line that is rewritten,
+// elsewhere in a line for each scenario.
 type progress struct {
 	w        io.Writer
 	terminal bool

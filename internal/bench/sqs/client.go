@@ -13,9 +13,9 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 )
 
-// awsConfig is the SDK's configuration, the same for all consumers and with its
-// defaults, the retries and the HTTP client included. That client keeps ten idle
-// connections for a host, unless -idle says otherwise.
+// awsConfig returns the SDK's configuration, the same for all consumers, with the
+// SDK's defaults, including its retries and HTTP client. That client keeps ten idle
+// connections per host, unless -idle says otherwise.
 func awsConfig(t task) aws.Config {
 	return aws.Config{
 		BaseEndpoint: &t.endpoint,
@@ -35,7 +35,7 @@ func awsConfig(t task) aws.Config {
 	}
 }
 
-// clientName is what the tables say of it.
+// clientName describes the client in the tables.
 func clientName(idle int, secure bool) string {
 	name := "the SDK's own with its defaults, which keeps 10 idle connections"
 	if idle > 0 {
@@ -47,12 +47,12 @@ func clientName(idle int, secure bool) string {
 	return name + ", without TLS"
 }
 
-// withoutWriteTo hides from net/http that a request's body could write itself.
-// The SDK closes the body as soon as the reply's header has come; a body that
-// is just being written by WriteTo then says io.EOF, and net/http closes the
-// connection under the reply. A server as fast as this one loses about one
-// receive in a thousand so, and its messages until their visibility ends.
-// rampmeter does this by itself; without it the others could not be compared.
+// withoutWriteTo hides the WriteTo method of request bodies from net/http. The SDK
+// closes the body as soon as the reply's header has arrived; a body that WriteTo is
+// still writing then returns io.EOF, and net/http closes the connection before the
+// reply is read. With a server as fast as this one, that loses about one receive in
+// a thousand, and its messages until their visibility timeout ends. rampmeter does
+// this by itself; without it the others could not be compared.
 func withoutWriteTo(cfg aws.Config) aws.Config {
 	cfg.HTTPClient = plainBodies{cfg.HTTPClient}
 	return cfg

@@ -17,30 +17,30 @@ import (
 
 const partConsume = "consume"
 
-// A task is what a consumer is to do.
+// A task is the work of a consumer.
 type task struct {
 	endpoint    string // of the service
 	certificate string // of the service, in PEM; "": it speaks no TLS
 	queueURL    string
-	idle        int           // connections that the HTTP client keeps; 0: as the SDK does
+	idle        int           // idle connections that the HTTP client keeps; 0: the SDK's default
 	concurrency int           // handlers at once
 	visibility  time.Duration // also the queue's own
 	wait        time.Duration // of a long poll
 	handle      func(ctx context.Context, body []byte) error
 }
 
-// A library is a way to consume a queue. run does so until ctx ends; it may end
+// A library is a way to consume a queue. run consumes it until ctx ends; it may end
 // sooner only with an error.
 type library struct {
 	name string
 	run  func(ctx context.Context, t task) error
 }
 
-// The libraries' names, as the tables have them.
+// The names of the libraries in the tables.
 const (
 	rampmeter     = "rampmeter"
 	handWritten   = "hand-written loop"
-	loopAgain     = "hand-written loop, again" // how much the machine makes of nothing
+	loopAgain     = "hand-written loop, again" // shows the noise of the machine
 	slotsFirst    = "hand-written loop, slots first"
 	goCloud       = "gocloud.dev"
 	watermillAWS  = "watermill-aws"
@@ -59,24 +59,24 @@ func libraries() []library {
 	}
 }
 
-// A handledAll is what a consumer's process says when it has handled every
+// A handledAll is what a consumer's process writes when it has handled every
 // message once.
 type handledAll struct {
 	Rate   float64       // messages a second, in the steady state
 	CPU    time.Duration // user and system time of the process for each message, in the steady state
 	Busy   float64       // handlers that ran, on average, in the steady state
 	Allocs float64       // objects on the heap for each message, in the steady state
-	Memory int64         // the most bytes that were resident until the end of the steady state
+	Memory int64         // peak resident bytes until the end of the steady state
 }
 
-// A consumed is what it says at its end.
+// A consumed is what it writes at its end.
 type consumed struct {
 	Runs  int // of the handler
 	Twice int // messages for which it ran more than once
 }
 
-// consume is a consumer's process. It writes a handledAll when all is handled
-// and a consumed at the end, which comes with the end of its standard input.
+// consume is a consumer's process. It writes a handledAll when all messages are
+// handled, and a consumed when its standard input ends and it exits.
 func consume(ctx context.Context, args []string, stdin io.Reader, stdout, _ io.Writer) error {
 	fs := flag.NewFlagSet(partConsume, flag.ContinueOnError)
 	name := fs.String("library", "", "name of the consumer")
@@ -136,8 +136,8 @@ func consume(ctx context.Context, args []string, stdin io.Reader, stdout, _ io.W
 			return err
 		}
 	case <-ctx.Done():
-		// The queue is empty by now. What a library does to end well, such as to
-		// wait for its long poll, is not measured here.
+		// The queue is empty by now. A library's clean shutdown, such as the wait for
+		// its long poll, is not measured here.
 	}
 	if err := tally.err(); err != nil {
 		return err
@@ -145,7 +145,7 @@ func consume(ctx context.Context, args []string, stdin io.Reader, stdout, _ io.W
 	return out.Encode(tally.consumed())
 }
 
-// early is the error of a consumer that has ended, unless it was to end.
+// early is the error of a consumer that ended too soon, or nil.
 func early(ctx context.Context, err error) error {
 	select {
 	case <-ctx.Done():

@@ -26,18 +26,18 @@ import (
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
 
-// A downstream is an API, and what its consumers know of it.
+// A downstream is an API, and its consumers' knowledge of it.
 type downstream struct {
 	Name, Title string
 	api         apiSpec
-	processes   int     // consumers, none of which knows of the others; 0: one
-	known       float64 // the rate that they are set to; 0: they know of none
+	processes   int     // consumers that are independent of each other; 0: one
+	known       float64 // the rate that they are set to; 0: unknown to them
 	burst       int     // with it
 }
 
 const (
 	downstreamSlots = 10
-	// A process of the loop that knows of no rate: as many as its workers make.
+	// A process of the loop that knows no rate is limited only by its workers.
 	callsAlone = "calls without a limit"
 )
 
@@ -54,7 +54,7 @@ func downstreams(span time.Duration) []downstream {
 	}
 }
 
-// A clientRun is what one kind of client made of a downstream.
+// A clientRun is the run of one kind of client against a downstream.
 type clientRun struct {
 	Share        float64  `json:"share_of_what_it_gives"` // in the second half
 	FirstHalf    float64  `json:"share_in_the_first_half"`
@@ -67,18 +67,18 @@ type clientRun struct {
 	beforeOutage float64
 }
 
-// A downstreamRun is what came of one.
+// A downstreamRun is the result of one downstream.
 type downstreamRun struct {
 	Name    string               `json:"name"`
 	Title   string               `json:"title"`
 	Clients map[string]clientRun `json:"clients"`
 }
 
-// compareDownstreams runs each downstream before rampmeter and before the loop, all
-// of them at the same time, for they wait more than they work.
+// compareDownstreams runs rampmeter and the loop against each downstream, all at the
+// same time, since they wait more than they work.
 func compareDownstreams(ctx context.Context, span time.Duration, asJSON bool, picture string, progress *progress, stdout io.Writer) error {
 	defer progress.end()
-	slog.SetDefault(slog.New(slog.DiscardHandler)) // the loop logs each call that the end interrupts
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // the loop logs each call that is interrupted at the end
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	server, remote, err := startServer(ctx, false)
@@ -131,7 +131,7 @@ func compareDownstreams(ctx context.Context, span time.Duration, asJSON bool, pi
 	if err := server.stop(nil); err != nil {
 		return err
 	}
-	for _, r := range runs { // what calls that nothing holds up come to is what there is
+	for _, r := range runs { // the throughput of unrestricted calls is the capacity
 		if alone, ok := r.Clients[callsAlone]; ok {
 			for name, c := range r.Clients {
 				c.Share, c.FirstHalf = share(c.Share, alone.Share), share(c.FirstHalf, alone.FirstHalf)
@@ -166,7 +166,7 @@ func share(of, whole float64) float64 {
 	return of / whole
 }
 
-// run has one kind of client consume a queue before the API for so long.
+// run lets one kind of client consume a queue in front of the API for that long.
 func (d downstream) run(ctx context.Context, r remote, client string, span time.Duration) (clientRun, error) {
 	a, err := startAPI(ctx, d.api, 1)
 	if err != nil {
@@ -243,8 +243,8 @@ func (d downstream) rampmeter(ctx context.Context, t task, c caller) error {
 	return nil
 }
 
-// loopHandler is what one writes around a call: a rate.Limiter if the rate is
-// known, and another try after the Retry-After, or after a jittered backoff.
+// loopHandler is the usual code around a call: a rate.Limiter if the rate is
+// known, and a retry after the Retry-After, or after a jittered backoff.
 func (d downstream) loopHandler(until context.Context, c caller) func(context.Context, []byte) error {
 	limit := rate.NewLimiter(rate.Inf, 0)
 	if d.known > 0 {
@@ -307,7 +307,7 @@ func (c caller) call(ctx context.Context) (*http.Response, error) {
 
 var apiClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}
 
-// figures sums up what an API has counted.
+// figures sums up the counts of an API.
 func (d downstream) figures(a *api, span time.Duration) clientRun {
 	seconds, inPause := a.counted()
 	r := clientRun{InPause: inPause, seconds: seconds}
@@ -345,7 +345,7 @@ func (d downstream) figures(a *api, span time.Duration) clientRun {
 	return r
 }
 
-// downstreamTable is the runs in Markdown.
+// downstreamTable returns the runs in Markdown.
 func downstreamTable(runs []downstreamRun, span time.Duration) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s/%s, %d CPUs; %v, %d slots; each figure: rampmeter / the loop\n\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), span, downstreamSlots)

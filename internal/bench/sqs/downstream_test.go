@@ -57,7 +57,7 @@ func TestAPI(t *testing.T) {
 	})
 }
 
-// Each downstream is met by both clients, and the picture is drawn.
+// Both clients run against each downstream, and the picture is drawn.
 func TestDownstreams(t *testing.T) {
 	picture := filepath.Join(t.TempDir(), "a.svg")
 	var stdout, stderr bytes.Buffer

@@ -11,13 +11,12 @@ import (
 	"gocloud.dev/pubsub/awssnssqs"
 )
 
-// runGoCloud is gocloud.dev's subscription, received from as its documentation
-// shows: a semaphore bounds the handlers, and is acquired before Receive, so that
-// no message is taken out of the library for which no handler is free. Polls
-// are long (its default is short polls and pauses of 250 ms), and bodies raw, so
-// that it does not look for SNS's envelope in each. Receives and deletes of ten,
-// and up to a hundred of each at once, are its defaults; how much it receives
-// ahead, two seconds' worth, can't be set.
+// runGoCloud uses gocloud.dev's subscription as its documentation shows: a semaphore
+// bounds the handlers, and is acquired before Receive, so that Receive returns a
+// message only when a handler is free. Polls are long (its default is short polls
+// and pauses of 250 ms), and bodies raw, so that it does not look for SNS's envelope
+// in each. Receives and deletes of ten, and up to a hundred of each at once, are its
+// defaults; its look-ahead, two seconds' worth of messages, is not configurable.
 func runGoCloud(ctx context.Context, t task) error {
 	client := sqs.NewFromConfig(withoutWriteTo(awsConfig(t)))
 	sub := awssnssqs.OpenSubscription(ctx, client, t.queueURL, &awssnssqs.SubscriptionOptions{

@@ -13,30 +13,30 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// A loop is what one writes on the SDK when it is to be fast: ten receivers that
-// ask for ten messages each, workers, and deletes in batches of ten. More than
-// fifty workers get more receivers, one for five: ten can't bring more than a
-// hundred messages in a round-trip, whatever there is to work on them. It has no
-// heartbeats, limits, backoff for a message or dead letters; adding them is
-// what takes the time.
+// A loop is a fast consumer written on the SDK: ten receivers that ask for ten
+// messages each, workers, and deletes in batches of ten. More than fifty workers get
+// more receivers, one for five: ten receivers can't bring more than a hundred
+// messages in a round-trip, however many workers there are. The loop has no
+// heartbeats, limits, per-message backoff or dead letters; those are most of the work
+// of writing one.
 //
-// With slots it takes care to receive only what a worker is free for: each
-// receiver takes a free slot, and up to nine more that are free at that moment,
-// and then asks for so many messages. One can have that or the speed.
+// With slots it receives only messages for which a worker is free: each receiver
+// takes a free slot, and up to nine more that are free at that moment, and then asks
+// for that many messages. It has either that or the speed.
 type loop struct {
 	client  *sqs.Client
 	t       task
 	msgs    chan *types.Message
 	handled chan *string  // receipt handles
 	deletes chan struct{} // one for each request under way
-	slots   chan struct{} // one for each worker that is taken; nil: messages wait for workers
+	slots   chan struct{} // one for each busy worker; nil: messages wait for workers
 }
 
 const (
 	minReceivers = 10
 	workersFed   = 5                      // by one receiver, where more of them are needed
 	batchSize    = 10                     // the service's
-	deleteLinger = 200 * time.Millisecond // a delete waits so long for others
+	deleteLinger = 200 * time.Millisecond // how long a delete waits for others
 	deleteTries  = 3                      // beyond the SDK's own, for entries that fail
 	pause        = time.Second            // after the SDK has given a receive up
 )
@@ -101,7 +101,7 @@ func (l *loop) receive(ctx context.Context) {
 			select {
 			case l.msgs <- &out.Messages[i]:
 			case <-ctx.Done():
-				return // the rest comes again when its visibility ends
+				return // the rest is delivered again when its visibility timeout ends
 			}
 		}
 	}
@@ -127,7 +127,7 @@ func (l *loop) take(ctx context.Context) int {
 	return batchSize
 }
 
-// give lets go of slots.
+// give frees slots.
 func (l *loop) give(n int) {
 	if l.slots == nil {
 		return
@@ -143,13 +143,13 @@ func (l *loop) work(ctx context.Context) {
 		l.give(1)
 		if err != nil {
 			slog.Error("message failed", "id", *m.MessageId, "error", err)
-			continue // it comes again when its visibility ends
+			continue // it is delivered again when its visibility timeout ends
 		}
 		l.handled <- m.ReceiptHandle
 	}
 }
 
-// delete gathers what is handled, and deletes it in batches.
+// delete collects handled messages, and deletes them in batches.
 func (l *loop) delete() {
 	var batch []types.DeleteMessageBatchRequestEntry
 	linger := time.NewTimer(time.Hour)
@@ -190,7 +190,7 @@ func (l *loop) delete() {
 	}
 }
 
-// deleteBatch deletes a batch, and tries entries that fail again.
+// deleteBatch deletes a batch, and retries entries that fail.
 func (l *loop) deleteBatch(batch []types.DeleteMessageBatchRequestEntry) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

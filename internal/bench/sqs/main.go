@@ -3,8 +3,8 @@
 // Sqs compares the speed, the CPU time, the calls and the connections of four
 // consumers of Amazon SQS: rampmeter, a loop written by hand on the SDK,
 // gocloud.dev's awssnssqs and watermill-aws. All use the SDK's own HTTP client. The
-// server is rampmeter's fake, in a process of its own, reached over loopback HTTP;
-// so is each consumer.
+// server is rampmeter's fake, in a separate process, reached over loopback HTTP; each
+// consumer is a separate process, too.
 //
 //	go run ./internal/bench/sqs
 //	go run ./internal/bench/sqs -tls -loop
@@ -37,11 +37,11 @@ import (
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
 // run returns the exit code. The program starts itself again for the server and
-// for each consumer, with the name of the part as the first argument.
+// for each consumer, with the name of that part as the first argument.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second ctrl-C ends the program at once
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 
 	part, name := compare, "sqs"
 	if len(args) > 0 {
@@ -65,10 +65,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 }
 
-// A usageError is a flag that is wrong.
+// A usageError is an invalid flag.
 type usageError struct{ error }
 
-// parse reads flags; the error says what is wrong with them.
+// parse reads flags; the error names the invalid one.
 func parse(fs *flag.FlagSet, args []string, help io.Writer) error {
 	fs.SetOutput(io.Discard)
 	err := fs.Parse(args)
@@ -86,7 +86,7 @@ func parse(fs *flag.FlagSet, args []string, help io.Writer) error {
 	return nil
 }
 
-// compare is the part that the user starts.
+// compare is the part that users start.
 func compare(ctx context.Context, args []string, _ io.Reader, stdout, stderr io.Writer) error {
 	fs := flag.NewFlagSet("sqs", flag.ContinueOnError)
 	pairs := fs.Int("pairs", 7, "how often each consumer runs in each scenario, next to the others")

@@ -48,8 +48,8 @@ func start(ctx context.Context, args ...string) (*process, error) {
 	return p, nil
 }
 
-// stop ends the process, if it has not ended, and waits for it. What the
-// process said last is in the error.
+// stop ends the process, if it has not ended, and waits for it. The error includes
+// the last output of the process.
 func (p *process) stop(rest any) error {
 	_ = p.stdin.Close()
 	var err error
@@ -94,7 +94,7 @@ func startServer(ctx context.Context, secure bool) (*process, remote, error) {
 	return p, r, nil
 }
 
-// A figures is what one run of one consumer came to.
+// A figures has the figures of one run of one consumer.
 type figures struct {
 	Rate        float64       `json:"messages_per_second"`
 	CPU         time.Duration `json:"cpu_per_message_ns"`
@@ -104,14 +104,14 @@ type figures struct {
 	Again       int           `json:"received_again"`                    // deliveries beyond one for each message
 	MaxInFlight int           `json:"most_in_flight"`                    // messages received and not deleted
 	MaxReceives int           `json:"receives_in_flight"`                // at the peak
-	Connections *float64      `json:"new_connections_per_1000_messages"` // after the first second; nil: it was over by then
+	Connections *float64      `json:"new_connections_per_1000_messages"` // after the first second; nil: the run had ended by then
 	Allocs      float64       `json:"allocations_per_message"`
 	Memory      int64         `json:"peak_memory_bytes"`
 	Took        time.Duration `json:"took_ns"` // until the queue was empty, the start included
 }
 
-// runConsumer fills a queue and has it emptied by a consumer in a process of
-// its own. It fails when a message is not handled, or not deleted, in time.
+// runConsumer fills a queue and lets a consumer in a separate process empty it. It
+// fails when a message is not handled, or not deleted, in time.
 func runConsumer(ctx context.Context, r remote, s scenario, library string, idle int, profile string) (f figures, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.limit(), fmt.Errorf("it took longer than %v", s.limit()))
 	defer cancel()
@@ -137,7 +137,7 @@ func runConsumer(ctx context.Context, r remote, s scenario, library string, idle
 	if profile != "" {
 		args = append(args, "-profile", profile)
 	}
-	// Not ctx: at the end of the time the process is still to be asked.
+	// Not ctx: when the time is over, the process must still answer.
 	p, err := start(context.WithoutCancel(ctx), args...)
 	if err != nil {
 		return f, err
@@ -159,8 +159,8 @@ func runConsumer(ctx context.Context, r remote, s scenario, library string, idle
 		return f, p.failure(fmt.Errorf("messages were lost: not all %d were handled: %w", s.Messages, err))
 	}
 
-	// The last deletes may be waiting for others to share their call, and what was
-	// handled too late to be deleted comes again.
+	// The last deletes may be waiting for others to share their call, and messages that
+	// were handled too late to be deleted are delivered again.
 	var state queueState
 	for {
 		if state, err = q.state(ctx); err != nil {

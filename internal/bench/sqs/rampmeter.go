@@ -11,8 +11,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
 
-// runRampmeter is rampmeter with its defaults: it is told the concurrency, and
-// the visibility that the queue has.
+// runRampmeter is rampmeter with its defaults, except for the concurrency and the
+// lease, which equals the queue's visibility timeout.
 func runRampmeter(ctx context.Context, t task) error {
 	q, err := sqsqueue.New(sqs.NewFromConfig(awsConfig(t)), t.queueURL, sqsqueue.Config{Wait: t.wait})
 	if err != nil {

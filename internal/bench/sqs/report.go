@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A report is everything that was measured.
+// A report is the result of all measurements.
 type report struct {
 	Date        time.Time     `json:"date"`
 	Go          string        `json:"go"`
@@ -24,7 +24,7 @@ type report struct {
 	Results     []result      `json:"scenarios"`
 }
 
-// A result is a scenario, and what it came to.
+// A result is a scenario and its figures.
 type result struct {
 	Name        string        `json:"name"`
 	Latency     time.Duration `json:"latency_ns"`
@@ -32,25 +32,25 @@ type result struct {
 	Concurrency int           `json:"concurrency"`
 	Messages    int           `json:"messages"`
 	Libraries   []libraryRuns `json:"libraries"`
-	// Noise is what the ratios of the hand-written loop by itself came to.
+	// Noise has the ratios of the hand-written loop to itself.
 	Noise *noise `json:"noise,omitempty"`
 
 	scenario scenario
 }
 
-// A noise is what a ratio is when there is no difference.
+// A noise is the spread of a ratio between identical consumers.
 type noise struct {
 	Rate *spread `json:"rate_ratio"`
 	CPU  *spread `json:"cpu_ratio"`
 }
 
-// A libraryRuns is the runs of one consumer, and how they compare with
-// rampmeter's runs beside them.
+// A libraryRuns has the runs of one consumer, and their ratios to rampmeter's runs in
+// the same pairs.
 type libraryRuns struct {
 	Name string    `json:"name"`
 	Runs []figures `json:"runs"`
-	// RateRatio is rampmeter's rate by this one's, CPURatio the same of the CPU
-	// time for a message.
+	// RateRatio is rampmeter's rate divided by this one's, CPURatio the same for the
+	// CPU time per message.
 	RateRatio *spread `json:"rampmeter_rate_ratio,omitempty"`
 	CPURatio  *spread `json:"rampmeter_cpu_ratio,omitempty"`
 }
@@ -66,7 +66,7 @@ func newResult(s scenario) result {
 	return r
 }
 
-// add takes the next run of a consumer in.
+// add adds the next run of a consumer.
 func (r *result) add(library string, f figures) {
 	l := r.of(library)
 	l.Runs = append(l.Runs, f)
@@ -85,7 +85,7 @@ func (r *result) add(library string, f figures) {
 	}
 }
 
-// ratios are those of runs beside each other.
+// ratios returns the ratios between runs of the same pair.
 func ratios(ours, theirs []figures) (rate, cpu *spread) {
 	var rates, cpus []float64
 	for i := range min(len(ours), len(theirs)) {
@@ -103,7 +103,7 @@ func (r *result) of(library string) *libraryRuns {
 	return &r.Libraries[i]
 }
 
-// A spread is a median, and what it lies between.
+// A spread is a median with the lowest and the highest value.
 type spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
@@ -120,7 +120,7 @@ func spreadOf(values []float64) *spread {
 	return &spread{Median: (v[(n-1)/2] + v[n/2]) / 2, Min: v[0], Max: v[n-1]}
 }
 
-// cell is the spread in a table.
+// cell formats the spread for a table.
 func (s *spread) cell(format string) string {
 	if s == nil {
 		return ""
@@ -128,7 +128,7 @@ func (s *spread) cell(format string) string {
 	return fmt.Sprintf(format+" ("+format+"..."+format+")", s.Median, s.Min, s.Max)
 }
 
-// median is the median in a table.
+// median formats the median for a table.
 func (s *spread) median(format string) string {
 	if s == nil {
 		return ""
@@ -136,7 +136,7 @@ func (s *spread) median(format string) string {
 	return fmt.Sprintf(format, s.Median)
 }
 
-// over returns the spread of one figure of all runs that have it.
+// over returns the spread of one figure over all runs that have it.
 func (l *libraryRuns) over(figure func(figures) float64) *spread {
 	var values []float64
 	for _, f := range l.Runs {
@@ -162,7 +162,7 @@ func openedOf(f figures) float64 {
 	return *f.Connections
 }
 
-// markdown is the report as tables.
+// markdown returns the report as tables.
 func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s, %s %s, %d CPUs, %s, %v. Messages of %d bytes. Medians (min...max).\n",
@@ -192,13 +192,13 @@ func (r *report) markdown() string {
 	return b.String()
 }
 
-// A column is one of a table.
+// A column is a column of a table.
 type column struct {
 	title string
 	cell  func(libraryRuns) string
 }
 
-// table writes what the runs came to.
+// table writes the figures of the runs.
 func (r *result) table(b *strings.Builder) {
 	s := r.scenario
 	spread := func(title, format string, figure func(figures) float64) column {
@@ -252,7 +252,7 @@ func (r *result) table(b *strings.Builder) {
 	}
 }
 
-// bars say what rampmeter was to reach, and whether it has.
+// bars list rampmeter's targets, and whether it met them.
 func (r *result) bars() (bars []string) {
 	s := r.scenario
 	bar := func(what string, value *spread, least bool, limit float64) {
@@ -297,7 +297,7 @@ func (r *result) bars() (bars []string) {
 	return bars
 }
 
-// round returns x as it is printed.
+// round returns x rounded as it is printed.
 func round(x float64) float64 { return math.Round(x*100) / 100 }
 
 func count(n int, of string) string {

@@ -4,7 +4,7 @@ package main
 
 import "time"
 
-// A scenario is what the consumers are measured at.
+// A scenario is one workload of the comparison.
 type scenario struct {
 	Name        string
 	Title       string
@@ -15,15 +15,15 @@ type scenario struct {
 	Visibility  time.Duration
 	Libraries   []string
 
-	// OverPull scenarios are about what is received too early, and not about
-	// speed: the consumers run once, all at the same time.
+	// OverPull scenarios measure messages received too early, not speed: the
+	// consumers run once, all at the same time.
 	OverPull bool
 
-	// What rampmeter is to reach; 0: nothing.
+	// rampmeter's targets; 0: none.
 	LeastRate    float64 // of the hand-written loop's
-	Noise        bool    // LeastRate is less by what the loop differs from itself
+	Noise        bool    // LeastRate is reduced by the difference between the loop's own runs
 	MostCPU      float64 // of the hand-written loop's
-	LeastBusy    float64 // of the handlers: the rate is so much of concurrency by the time that handlers really take
+	LeastBusy    float64 // of the handlers: the rate as a share of concurrency / actual handler time
 	MostReceives float64 // in flight at the peak, of the hand-written loop's
 	MostOpened   float64 // connections per 1,000 messages, after the first second
 }
@@ -38,17 +38,17 @@ func (s scenario) ideal() float64 {
 	return float64(s.Concurrency) / s.Handler.Seconds()
 }
 
-// limit is how long a run may take before a message that has not been handled
-// counts as lost. It leaves time for a message to come again.
+// limit is how long a run may take before an unhandled message counts as lost. It
+// leaves time for a redelivery.
 func (s scenario) limit() time.Duration {
 	busy := time.Duration(float64(s.Messages) * float64(s.Handler) / float64(s.Concurrency))
 	return 2*time.Minute + 4*busy
 }
 
-// scenarios are large enough for a steady state of some seconds, or with quick
-// just large enough for a figure.
+// scenarios returns scenarios that are large enough for a steady state of some
+// seconds, or with quick just large enough for a figure.
 func scenarios(quick bool) []scenario {
-	const visibility = 30 * time.Second // the service's default
+	const visibility = 30 * time.Second // SQS's default
 	all := []scenario{
 		{
 			Name: "no-op-10", Title: "Handlers that do nothing, no latency, concurrency 10",

@@ -35,7 +35,7 @@ import (
 const partServe = "serve"
 
 // serve is the server's process. It writes a remote, and ends with its standard
-// input, so that it can't outlive who started it.
+// input, so that it can't outlive the process that started it.
 func serve(ctx context.Context, args []string, stdin io.Reader, stdout, _ io.Writer) error {
 	fs := flag.NewFlagSet(partServe, flag.ContinueOnError)
 	secure := fs.Bool("tls", false, "serve the queues over TLS")
@@ -43,7 +43,7 @@ func serve(ctx context.Context, args []string, stdin io.Reader, stdout, _ io.Wri
 		return err
 	}
 	all := newQueues()
-	// Two listeners, so that the consumers' connections are counted alone.
+	// Two listeners, so that only the consumers' connections are counted.
 	service := &http.Server{Handler: &all.service, ReadHeaderTimeout: time.Minute, ConnState: all.connection}
 	control := &http.Server{Handler: &all.control, ReadHeaderTimeout: time.Minute}
 	scheme, where := "http", remote{}
@@ -55,7 +55,7 @@ func serve(ctx context.Context, args []string, stdin io.Reader, stdout, _ io.Wri
 		scheme, where.Certificate = "https", text
 		service.TLSConfig = &tls.Config{Certificates: []tls.Certificate{certificate}}
 		service.Protocols = new(http.Protocols)
-		service.Protocols.SetHTTP1(true) // all that Amazon's speaks
+		service.Protocols.SetHTTP1(true) // Amazon's SQS speaks HTTP/1.1 only
 	}
 	var listen net.ListenConfig
 	ended := make(chan error, 2)
@@ -109,19 +109,19 @@ func selfSigned() (tls.Certificate, string, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, string(text), nil
 }
 
-// A queueSpec says what a queue is to be like and to hold.
+// A queueSpec says how to create and fill a queue.
 type queueSpec struct {
 	Messages, Size      int
 	Latency, Visibility time.Duration
 }
 
-// A queueState is what a queue holds and what was done with it so far.
+// A queueState has the content and the counts of a queue so far.
 type queueState struct {
 	Left        int // messages that are not deleted
 	Deleted     int
 	Received    int // deliveries
-	MaxInFlight int // the most messages that were received and not deleted at once
-	MaxReceives int // the most receives that were open at once
+	MaxInFlight int // peak number of messages received and not deleted
+	MaxReceives int // peak number of open receives
 	Calls       int // requests of any kind
 	Failed      int // of these, answered with an error
 
@@ -130,20 +130,20 @@ type queueState struct {
 	LateOpened, LateDeleted int
 }
 
-// queues serves fake SQS services, each with one queue and with a latency of
-// its own, and lets them be made, watched and removed over HTTP.
+// queues serves fake SQS services, each with one queue and its own latency, and
+// creates, reports and removes them over HTTP.
 type queues struct {
 	service http.ServeMux // of the queues
 	control http.ServeMux
 	opened  atomic.Int64 // connections to service
 
-	mu   sync.Mutex // guards what is below
+	mu   sync.Mutex // guards all below
 	last int
 	all  map[string]*served
 }
 
-// A served is the service of one queue, and how things stood a second after its
-// first request.
+// A served is the service of one queue, with its counts one second after the first
+// request.
 type served struct {
 	sqsfake.Server
 	first  sync.Once
@@ -224,9 +224,9 @@ func (q *queues) create(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	s.Latency = spec.Latency // from now on: nobody has called yet but fill
+	s.Latency = spec.Latency // from now on: only fill has called so far
 	s.ResetStats()
-	runtime.GC() // what is left of the filling is no part of what is measured
+	runtime.GC() // the rest of the filling is not measured
 
 	q.mu.Lock()
 	q.last++
@@ -236,7 +236,7 @@ func (q *queues) create(w http.ResponseWriter, r *http.Request) {
 	reply(w, id)
 }
 
-// fill makes the queue, with its messages.
+// fill creates the queue with its messages.
 func fill(ctx context.Context, s *sqsfake.Server, spec queueSpec) error {
 	url, err := s.CreateQueue(queueName, map[string]string{
 		"VisibilityTimeout": strconv.Itoa(int(spec.Visibility / time.Second)),
@@ -264,14 +264,14 @@ func fill(ctx context.Context, s *sqsfake.Server, spec queueSpec) error {
 
 func reply(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // a caller that has gone is told nothing
+	_ = json.NewEncoder(w).Encode(v) // a caller that has gone gets no answer
 }
 
 // A remote is the queues of another process: the URLs of the service and of its
 // control, and the service's certificate, "" without TLS.
 type remote struct{ Service, Control, Certificate string }
 
-// A remoteQueue is one of them.
+// A remoteQueue is one of those queues.
 type remoteQueue struct {
 	remote
 	id string

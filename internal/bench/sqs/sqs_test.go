@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMain lets the tests' own program be the one that is started again for the
-// server and for the consumers.
+// TestMain makes the test binary the program that is started again for the server
+// and for the consumers.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == partServe || os.Args[1] == partConsume) {
 		main()
@@ -76,8 +76,8 @@ func TestConsumers(t *testing.T) {
 	}
 }
 
-// A consumer that takes a message away is found out: the run fails, and says
-// how many are missing.
+// A run detects a consumer that loses a message: it fails, and says how many are
+// missing.
 func TestLossIsReported(t *testing.T) {
 	server, r, err := startServer(t.Context(), false)
 	require.NoError(t, err)
@@ -186,7 +186,7 @@ func TestReport(t *testing.T) {
 	}
 	r := newResult(s)
 	opened := 6.0
-	// The ratios are those of runs beside each other, whoever comes first.
+	// The ratios compare runs of the same pair, in either order.
 	r.add(rampmeter, figures{Rate: 900, CPU: 30, Calls: 0.2, Busy: 9.6, MaxReceives: 9, Connections: &opened})
 	r.add(handWritten, figures{Rate: 1000, CPU: 20, Busy: 9, MaxReceives: 4})
 	r.add(loopAgain, figures{Rate: 800, CPU: 20})

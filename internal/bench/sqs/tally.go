@@ -15,9 +15,9 @@ import (
 )
 
 // A tally is the handler of all consumers. It counts how often each message was
-// handled, and takes the time and the CPU time when a tenth and when nine tenths
-// of the messages have been: what lies between is the steady state, without the
-// start of the process and the emptying of the queue.
+// handled, and records the time and the CPU time when a tenth and when nine tenths
+// of the messages have been handled: the steady state lies in between, without the
+// start of the process and the end of the queue.
 type tally struct {
 	takes          time.Duration
 	runs           []atomic.Uint32 // by message
@@ -25,13 +25,13 @@ type tally struct {
 	strange        atomic.Int64    // messages that are not ours
 	busy           atomic.Int64    // nanoseconds in handlers
 	first, last    int64           // the steady state begins and ends with these of done
-	begin, end     instant         // written by whoever is first and last, read after all is closed
+	begin, end     instant         // written by the first and the last handler, read after all is closed
 	onBegin, onEnd func()
 	all            chan struct{} // closed when every message has been handled
 }
 
 // An instant is a time, and what the process has used until then: CPU time, time in
-// handlers, objects on the heap, and the most bytes that were resident.
+// handlers, objects on the heap, and peak resident bytes.
 type instant struct {
 	at        time.Time
 	cpu, busy time.Duration
@@ -109,7 +109,7 @@ func (t *tally) err() error {
 func (t *tally) now() instant {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // there is no reason for which it could fail
+		panic(err) // it cannot fail
 	}
 	allocs := []metrics.Sample{{Name: "/gc/heap/allocs:objects"}}
 	metrics.Read(allocs)
@@ -128,7 +128,7 @@ func (t *tally) now() instant {
 
 const digits = 8
 
-// bodyOf is the body of message i: its number, and what brings it to its size.
+// bodyOf returns the body of message i: its number, padded to the size.
 func bodyOf(i, size int) string {
 	number := fmt.Sprintf("%0*d", digits, i)
 	return number + strings.Repeat("x", max(0, size-len(number)))

@@ -14,11 +14,11 @@ import (
 )
 
 // runWatermill is watermill's router with watermill-aws's subscriber. A
-// subscription gives out one message at a time and waits for its ack, so
-// concurrency is that many handlers in the router, each with a subscription of
-// its own to the same queue. A receive asks for so many messages: its default is
-// one, ten is less calls for the price of messages that wait in hand. Deletes are
-// one by one and can't be batched.
+// subscription delivers one message at a time and waits for its ack, so the router
+// has one handler for each slot, each with its own subscription to the same queue.
+// batch is the number of messages per receive: the default is one; ten makes fewer
+// calls, but messages wait in the subscriber. Deletes are one by one and can't be
+// batched.
 func runWatermill(ctx context.Context, t task, batch int32) error {
 	logger := watermill.NopLogger{}
 	sub, err := wsqs.NewSubscriber(wsqs.SubscriberConfig{
