@@ -55,7 +55,7 @@ func TestAdjustAll(t *testing.T) {
 		require.Equal(t, 4, api.Stats().AppliedOnce)
 		require.Zero(t, api.Stats().AppliedTwice)
 
-		// Refused: nothing is left of it, now and when it is repeated.
+		// Refused: nothing of it remains, now and when it is repeated.
 		before := api.Stock()
 		for range 2 {
 			_, err = client.AdjustAll(t.Context(), order("p", line("A", -1), line("B", -4), line("C", -1), line("D", 7)))
@@ -127,7 +127,7 @@ func TestAdjustAllRefusesWithoutARequest(t *testing.T) {
 	require.ErrorIs(t, err, inventory.ErrOutOfStock, "and all keys fit")
 }
 
-// A saboteur lets requests through but for some, which fail in one way each.
+// A saboteur passes requests on, except for some, which fail in one way each.
 type saboteur struct {
 	base http.RoundTripper
 	seen int
@@ -169,9 +169,9 @@ func (s *saboteur) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// Whatever fails at any two requests, in any way, an order that is repeated
-// comes to the same end as if nothing had: all or nothing, each change made
-// once. And what is left between the calls is what the error says.
+// If any two requests fail in any way, a repeated order has the same result as
+// without failures: all or nothing, each change made once. Between the calls the
+// state is as the error says.
 func TestAdjustAllAfterACrashAnywhere(t *testing.T) {
 	const requests = 8 // 4 lines and, at the most, 3 undone and one refused
 	second := requests
@@ -183,7 +183,7 @@ func TestAdjustAllAfterACrashAnywhere(t *testing.T) {
 	for refused := -1; refused < 4; refused++ {
 		a := order("o", line("A", -1), line("B", -2), line("C", 3), line("D", 4))
 		if refused >= 0 {
-			a.Lines[refused].SKU = string("ABCD"[refused]) + "-unknown" // the same place in the order
+			a.Lines[refused].SKU = string("ABCD"[refused]) + "-unknown" // the same position in the order
 		}
 		for first := range requests {
 			for _, how := range sabotages {
@@ -240,8 +240,8 @@ func crash(stock map[string]int, a inventory.Adjustments, refused int, fail map[
 	return api.Close()
 }
 
-// truthful compares what the error of a first call says with what the API has.
-// Later calls only know how far they came themselves.
+// truthful compares the error of a first call with the API's state. Later calls only
+// know their own progress.
 func truthful(now, before map[string]int, a inventory.Adjustments, first bool, err error) error {
 	part := &inventory.PartialError{}
 	partial := errors.As(err, &part)
@@ -304,7 +304,7 @@ func TestPartialError(t *testing.T) {
 	require.False(t, errors.As(err, &part))
 	require.Equal(t, stock, api.Stock())
 
-	// What was given is gone when it is to be taken back.
+	// The added stock is gone when it must be taken back.
 	a = order("p", line("A", -1), line("B", 1), line("C", 2), line("D", 1))
 	s.seen, s.fail = 0, map[int]string{3: "429"}
 	_, err = client.AdjustAll(t.Context(), a)
@@ -322,7 +322,7 @@ func TestPartialError(t *testing.T) {
 	}
 	require.Equal(t, map[string]int{"A": 5, "B": 5, "C": 1}, api.Stock())
 
-	// Many lines are told of in short.
+	// The error abbreviates many lines.
 	many := inventory.PartialError{Key: "k", Err: errors.New("late")}
 	for i := range 100 {
 		many.Applied = append(many.Applied, line(strings.Repeat("s", 1000), i))
@@ -331,8 +331,8 @@ func TestPartialError(t *testing.T) {
 	require.ErrorContains(t, &many, "and 95 more: late")
 }
 
-// An order that was begun in one way and is repeated in the other is refused,
-// not made twice.
+// An order that was begun in one way and repeated in the other is refused, not
+// applied twice.
 func TestAdjustAllTheOtherWay(t *testing.T) {
 	for _, transactions := range []bool{false, true} {
 		api, first := newServer(t, inventorytest.Config{Transactions: true}, inventory.Config{Transactions: transactions})
@@ -344,15 +344,16 @@ func TestAdjustAllTheOtherWay(t *testing.T) {
 		require.ErrorIs(t, err, inventory.ErrConflict)
 		require.Equal(t, 9, api.Stock()["A"])
 	}
-	// An API without transactions is not to be blamed on the order.
+	// An API without transactions is not the order's fault.
 	_, client := newServer(t, inventorytest.Config{}, inventory.Config{Transactions: true})
 	_, err := client.AdjustAll(t.Context(), order("o", line("A", -1)))
 	require.ErrorIs(t, err, limiter.ErrMisconfigured)
 	require.NotErrorIs(t, err, retry.ErrPermanent)
 }
 
-// Orders that want the same goods, each delivered several times at once, over
-// a network that loses what it can: each is made once as a whole, or not.
+// Orders for the same goods, each delivered several times concurrently, over a
+// network that loses requests and answers: each is applied once as a whole, or not
+// at all.
 func TestAdjustAllUnderCompetition(t *testing.T) {
 	seed := testrun.Seed(t)
 	for _, transactions := range []bool{false, true} {

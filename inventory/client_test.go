@@ -176,7 +176,7 @@ func TestRefusedWithoutARequest(t *testing.T) {
 	require.Zero(t, api.Stats().Requests)
 }
 
-// refusing is a limiter that fails, as one in another process may.
+// refusing is a limiter that fails, as a limiter in another process may.
 type refusing struct{ limiter.Limiter }
 
 func (refusing) Acquire(context.Context) (limiter.Permit, error) {
@@ -190,7 +190,7 @@ func TestLimiterThatFails(t *testing.T) {
 	require.Zero(t, api.Stats().Requests)
 }
 
-// hearing is a limiter that notes what it is told.
+// hearing is a limiter that records the results reported to it.
 type hearing struct {
 	mu       sync.Mutex // guards what follows
 	acquired int
@@ -221,7 +221,7 @@ func (h *hearing) AbstainPermit(uint64) { h.ReleasePermit(0, errAbstained) }
 
 func (h *hearing) CancelPermit(uint64) { h.ReleasePermit(0, errors.New("cancelled")) }
 
-// errAbstained stands in heard for a permit that was returned without a verdict.
+// errAbstained represents in heard a permit that abstained.
 var errAbstained = errors.New("abstained")
 
 func (h *hearing) last(t *testing.T) error {
@@ -265,7 +265,7 @@ func TestLimiterHearsTheVerdict(t *testing.T) {
 		}
 		api.Mend()
 
-		// A caller's own end is nobody's verdict.
+		// The end of the caller's context says nothing about the API.
 		stop := errors.New("stop")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second/2, func() { cancel(stop) })
@@ -387,8 +387,8 @@ func TestWhatIsNotRepeated(t *testing.T) {
 	})
 }
 
-// A kept connection that breaks after a request was sent is not tried again
-// by the transport: one permit, one arrival.
+// The transport does not resend a request when a kept connection breaks after it was
+// sent: one permit, one arrival.
 func TestOnePermitOneRequest(t *testing.T) {
 	h := &hearing{}
 	api, client := startServer(t, inventorytest.Config{Stock: map[string]int{"A": 1000}}, inventory.Config{Limiter: h})

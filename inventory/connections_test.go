@@ -18,8 +18,8 @@ import (
 	"github.com/rampmeter/rampmeter/inventory"
 )
 
-// answering returns a network whose host answers requests with what f says,
-// connections kept.
+// answering returns a network whose host answers requests with f, and keeps
+// connections.
 func answering(f func(r *http.Request) string) *wire {
 	return &wire{serve: func(conn io.ReadWriter) {
 		for in := bufio.NewReader(conn); ; {
@@ -40,8 +40,7 @@ func sized(status, body string) string {
 
 const levelOfA = `{"sku":"A","available":1}`
 
-// One connection for calls one by one, whatever is answered, as long as it is
-// within bounds.
+// Sequential calls use one connection, for any answer within bounds.
 func TestConnectionsAreReused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := answering(func(r *http.Request) string {
@@ -74,7 +73,7 @@ func TestConnectionsAreReused(t *testing.T) {
 			}
 		}
 		require.Len(t, w.dials(), 1, "%d requests", 7*rounds)
-		// A body that is not read to its end costs its connection.
+		// A body that is not read to its end closes its connection.
 		for range rounds {
 			call("long")
 		}
@@ -82,13 +81,13 @@ func TestConnectionsAreReused(t *testing.T) {
 	})
 }
 
-// As many connections as there are calls at once, and these are kept for the
-// next ones.
+// There are as many connections as concurrent calls, and they are kept for the next
+// calls.
 func TestConnectionsUnderConcurrency(t *testing.T) {
 	for _, atOnce := range []int{10, 300} {
 		synctest.Test(t, func(t *testing.T) {
 			w := answering(func(*http.Request) string {
-				time.Sleep(time.Second) // so that all of a wave are here at once
+				time.Sleep(time.Second) // so that all calls of a wave are here at once
 				return sized("200 OK", levelOfA)
 			})
 			client := w.client(t, inventory.Config{})
@@ -125,7 +124,7 @@ func TestWithTransport(t *testing.T) {
 	}}
 	cfg := inventory.Config{BaseURL: "http://inventory.test", Token: token, Transport: bottom}
 	one := cfg.WithTransport(note("one"))
-	many := one.WithTransport(note("two")).WithTransport(note("three")) // so many that append has room to spare
+	many := one.WithTransport(note("two")).WithTransport(note("three")) // enough that append has spare capacity
 	left, right := many.WithTransport(note("left")), many.WithTransport(note("right"))
 	for _, c := range []struct {
 		cfg  inventory.Config

@@ -98,7 +98,7 @@ func TestErrorTexts(t *testing.T) {
 	}
 }
 
-// What an adaptive limiter counts as the downstream's lack of room.
+// The errors that an adaptive limiter counts as a lack of capacity.
 func TestTimeouts(t *testing.T) {
 	late := fmt.Errorf("no answer within 1s: %w", context.DeadlineExceeded)
 	for _, c := range []struct {

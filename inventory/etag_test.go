@@ -39,7 +39,7 @@ func TestRefresh(t *testing.T) {
 		require.Equal(t, again, level)
 	}
 
-	// A level that was kept as JSON is as good.
+	// A level that was stored as JSON works as well.
 	text, err := json.Marshal(again)
 	require.NoError(t, err)
 	require.JSONEq(t, `{"sku":"A","available":7,"etag":"\"1\""}`, string(text))
@@ -64,7 +64,7 @@ func TestRefresh(t *testing.T) {
 	require.Equal(t, before, api.Stats().Requests)
 }
 
-// Who takes "not modified" from a server that was not asked so knows nothing.
+// A "not modified" without a conditional request is an error.
 func TestNotModifiedWithoutBeingAsked(t *testing.T) {
 	_, client := hostile(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) }, inventory.Config{})
 	_, err := client.Level(t.Context(), "A")
@@ -94,8 +94,8 @@ func TestETagsOfResponses(t *testing.T) {
 	}
 }
 
-// Many who decide upon a level they have read: each decision is made upon the
-// level that it was meant for, though answers are lost.
+// Many callers decide on a level that they have read: each decision applies to the
+// level it was made for, although answers are lost.
 func TestIfMatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex // guards n

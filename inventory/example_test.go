@@ -70,7 +70,7 @@ func ExampleClient_AdjustAll() {
 	})
 	fmt.Println(err)
 	hats, err := client.Level(ctx, "HAT")
-	fmt.Println(hats.Available, err) // the hat was given back
+	fmt.Println(hats.Available, err) // the hat was returned to stock
 
 	levels, err := client.AdjustAll(ctx, inventory.Adjustments{
 		Lines:     []inventory.Line{{SKU: "SCARF", Delta: 10}, {SKU: "HAT", Delta: -1}},

@@ -23,7 +23,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// listen serves each connection of a port with serve, and closes it after.
+// listen serves each connection of a port with serve, and then closes it.
 func listen(t *testing.T, serve func(c net.Conn)) (addr string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -106,7 +106,7 @@ func clearHTTP2() *http.Transport {
 	return tr
 }
 
-// A GET has no body, and a POST has its length, whatever the protocol.
+// A GET has no body, and a POST has its length, in every protocol.
 func TestBodiesOnTheWire(t *testing.T) {
 	for _, proto := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		seen := make(chan string, 1)
@@ -128,7 +128,8 @@ func TestBodiesOnTheWire(t *testing.T) {
 	}
 }
 
-// What the API says it has not processed is sent again, under the same permit.
+// A request that the API reports as not processed is sent again, under the same
+// permit.
 func TestSendsAgainWhatWasNotProcessed(t *testing.T) {
 	for name, refuse := range map[string]func(c net.Conn, s uint32) bool{
 		"GOAWAY": func(c net.Conn, s uint32) bool {
@@ -174,8 +175,8 @@ func TestSendsAgainWhatWasNotProcessed(t *testing.T) {
 	}
 }
 
-// Of each answer so many bytes arrive, and then the connection is closed, reset, or
-// says nothing more. Every call ends as unavailable, its permit is returned once, and
+// A given number of bytes of each answer arrive, and then the connection is closed,
+// reset, or silent. Every call ends as unavailable, its permit is returned once, and
 // no adjustment is sent twice.
 func TestFaultsEverywhere(t *testing.T) {
 	cert := httptest.NewUnstartedServer(nil)
@@ -248,7 +249,7 @@ func TestFaultsEverywhere(t *testing.T) {
 	}
 }
 
-// The end of the caller's context is not the API's doing, the end of Timeout is.
+// The end of the caller's context is not the API's fault; the end of Timeout is.
 func TestWhoseDeadlineItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, c := range []struct {
@@ -267,7 +268,7 @@ func TestWhoseDeadlineItIs(t *testing.T) {
 	})
 }
 
-// A 403 that says when to come back is a refusal.
+// A 403 with a Retry-After or an exhausted quota is a refusal.
 func TestForbiddenForNow(t *testing.T) {
 	for header, want := range map[string]error{
 		"Retry-After: 60": limiter.ErrOverload,

@@ -23,7 +23,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// hostile returns a client of a server that is not the one it should be.
+// hostile returns a client of a malicious server.
 func hostile(t *testing.T, h http.HandlerFunc, with inventory.Config) (*httptest.Server, *inventory.Client) {
 	t.Helper()
 	srv := httptest.NewServer(h)
@@ -119,7 +119,7 @@ func TestPagesThatCannotBeUnderstood(t *testing.T) {
 			require.ErrorIs(t, err, inventory.ErrUnavailable, body)
 		}
 	}
-	// Cursors that lead round in a circle.
+	// Cursors that lead in a circle.
 	requests := 0
 	_, client := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
 		requests++
@@ -141,7 +141,7 @@ func TestPagesThatCannotBeUnderstood(t *testing.T) {
 	require.Equal(t, 3, requests)
 }
 
-// A page that is not the API's is not its word on a SKU.
+// A page that is not the API's says nothing about a SKU.
 func TestForeignNotFound(t *testing.T) {
 	_, client := hostile(t, http.NotFound, inventory.Config{})
 	_, err := client.Level(t.Context(), "A")
@@ -163,7 +163,7 @@ func TestSecretsAreNotInErrors(t *testing.T) {
 		require.NotContains(t, err.Error(), secret)
 	}
 
-	// A transport that tells all, and a query that nobody needs to know.
+	// A transport that reveals everything, and a query that must stay secret.
 	tell := fmt.Errorf("sent Authorization: Bearer %s", token)
 	client, err = inventory.New(inventory.Config{
 		BaseURL: "http://inventory.test", Token: token,
@@ -193,7 +193,7 @@ func TestSecretsAreNotInErrors(t *testing.T) {
 	require.ErrorContains(t, err, "refused")
 }
 
-// What can't be printed is replaced by something longer, and cut all the same.
+// Unprintable text is replaced by something longer, and is still cut.
 func TestTextsOfErrorsAreBounded(t *testing.T) {
 	_, client := hostile(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Request-Id", strings.Repeat("\xff", 100))
@@ -229,8 +229,8 @@ func TestCertificatesAndNames(t *testing.T) {
 	require.ErrorIs(t, err, limiter.ErrMisconfigured)
 }
 
-// What is on the wire: no body and no length for a GET, though the client gives
-// it one to keep the transport from repeating it.
+// On the wire a GET has no body and no length, although the client gives it a body so
+// that the transport does not repeat it.
 func TestRequestsOnTheWire(t *testing.T) {
 	type seen struct {
 		method, path, encoding, length, key, kind string
@@ -256,8 +256,8 @@ func TestRequestsOnTheWire(t *testing.T) {
 	}, last)
 }
 
-// Whatever is answered, the client has a level of this SKU or one error that
-// means one thing.
+// For any answer the client returns a level of this SKU, or an error with one
+// meaning.
 func FuzzResponse(f *testing.F) {
 	f.Add(200, `{"sku":"A","available":1}`, "", "", "")
 	f.Add(200, `{"sku":"A","available":1,"etag":"\"1\""}`, "", "", `W/"x"`)

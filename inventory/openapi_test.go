@@ -17,9 +17,8 @@ import (
 	"github.com/rampmeter/rampmeter/inventory/inventorytest"
 )
 
-// Every response that openapi.yaml describes is given by the server, with a
-// code of the description, and understood by the client; and there are no
-// others.
+// The server gives every response that openapi.yaml describes, with a code of the
+// description, and the client understands it; and there are no others.
 func TestDescriptionServerAndClientAgree(t *testing.T) {
 	text, err := os.ReadFile("openapi.yaml")
 	require.NoError(t, err)

@@ -21,7 +21,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A trip is what a network adds to each request, and notes.
+// A trip adds a network's delay to each request, and records it.
 type trip struct {
 	base http.RoundTripper
 
@@ -56,8 +56,8 @@ func (n *trip) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// starts returns how many requests started after from and before to, and how
-// many of them were in flight at once at most.
+// starts returns how many requests started after from and before to, and their peak
+// number in flight.
 func (n *trip) starts(from, to time.Time) (count, most int) {
 	for _, p := range n.peaks {
 		if p.at.After(from) && p.at.Before(to) {
@@ -68,9 +68,9 @@ func (n *trip) starts(from, to time.Time) (count, most int) {
 	return count, most
 }
 
-// The first 429 with a Retry-After stops everybody who shares the client's
-// limiter: what was in flight still comes, then nothing for that long, then
-// little by little; and no order is lost or made twice by it.
+// The first 429 with a Retry-After stops everyone who shares the client's limiter:
+// requests in flight still arrive, then nothing for that long, then requests ramp up;
+// and no order is lost or applied twice.
 func TestTheFirst429StopsEverybody(t *testing.T) {
 	const (
 		concurrency = 20
@@ -193,8 +193,8 @@ func TestTheFirst429StopsEverybody(t *testing.T) {
 	}
 }
 
-// What responses tell of a quota keeps the client within it, without a single
-// refusal, and uses it up.
+// The quota in the responses keeps the client within it, without a single refusal,
+// and lets it use the quota up.
 func TestQuotaHeadersAreHeeded(t *testing.T) {
 	for headers, wanted := range map[inventorytest.QuotaHeaders]bool{
 		inventorytest.DraftHeaders: true, inventorytest.XHeaders: true, inventorytest.NoHeaders: false,
@@ -229,8 +229,8 @@ func TestQuotaHeadersAreHeeded(t *testing.T) {
 	}
 }
 
-// The header of each response comes to the limiter, whatever its status and
-// what becomes of its body, once and before the permit is given back.
+// The limiter gets the header of each response, whatever its status and body, once
+// and before the permit is released.
 func TestLimiterSeesTheHeaders(t *testing.T) {
 	for _, c := range []struct {
 		status int
@@ -256,7 +256,7 @@ func TestLimiterSeesTheHeaders(t *testing.T) {
 	}
 }
 
-// An observer is a limiter that notes what it is told.
+// An observer is a limiter that records the headers reported to it.
 type observer struct {
 	hearing
 	events []string

@@ -28,8 +28,8 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A wire is a network in memory on which one host is whatever serve makes of
-// it. A client's own transport is put on it.
+// A wire is a network in memory on which serve plays one host. The client uses its
+// own transport on it.
 type wire struct {
 	serve func(conn io.ReadWriter)
 	sent  atomic.Int64 // bytes that the client took from the host
@@ -51,7 +51,7 @@ func (w *wire) dial(_ context.Context, _, addr string) (net.Conn, error) {
 	return here, nil
 }
 
-// dials returns which addresses were dialled.
+// dials returns the addresses that were dialled.
 func (w *wire) dials() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -84,7 +84,7 @@ func (w *wire) client(t *testing.T, cfg inventory.Config) *inventory.Client {
 	return client
 }
 
-// request reads a request off a connection, body included.
+// request reads a request, including its body, from a connection.
 func request(conn io.Reader) error {
 	var head []byte
 	for b := make([]byte, 1); !bytes.HasSuffix(head, []byte("\r\n\r\n")); {
@@ -121,15 +121,15 @@ func drip(w io.Writer, s string) {
 
 const ok = "HTTP/1.1 200 OK\r\n"
 
-// What a malicious server answers costs a bounded time, a bounded number of
-// bytes and a bounded memory, and is an error that means one thing.
+// A malicious server's answer costs bounded time, bytes and memory, and is an error
+// with one meaning.
 func TestMaliciousServer(t *testing.T) {
 	const (
 		body = 1<<20 + 16<<10 // MaxBody and what buffers read ahead
 		head = 64<<10 + 16<<10
 		heap = 16 << 20
 	)
-	log.SetOutput(io.Discard) // net/http tells there of what comes after the answer
+	log.SetOutput(io.Discard) // net/http logs bytes after the answer there
 	defer log.SetOutput(os.Stderr)
 	for name, c := range map[string]struct {
 		serve func(w io.ReadWriter)
@@ -266,8 +266,8 @@ func TestMaliciousServer(t *testing.T) {
 	}
 }
 
-// The same over HTTP/2, which a default transport speaks where TLS offers it,
-// and whose windows let a server send some megabytes ahead.
+// The same over HTTP/2, which a default transport uses where TLS offers it, and whose
+// windows let a server send some megabytes ahead.
 func TestMaliciousServerOverHTTP2(t *testing.T) {
 	for name, serve := range map[string]func(w http.ResponseWriter) (sent int64){
 		"endless body": func(w http.ResponseWriter) (sent int64) {
@@ -356,7 +356,7 @@ func TestRetryAfterIsBounded(t *testing.T) {
 		"":                                 -1,
 		"7":                                7 * time.Second,
 		"0.5":                              time.Second / 2,
-		"120000":                           2 * time.Minute, // milliseconds: nobody waits for 33 hours
+		"120000":                           2 * time.Minute, // milliseconds: not 33 hours
 		"31557600000000":                   -1,              // a million years
 		"1" + strings.Repeat("0", 400):     -1,
 		"Fri, 31 Dec 9999 23:59:59 GMT":    24 * time.Hour,
@@ -392,7 +392,7 @@ func TestRetryAfterIsBounded(t *testing.T) {
 	}
 }
 
-// Wherever a redirect leads, nobody there hears of it.
+// The target of a redirect gets no request.
 func TestTheTokenStaysHere(t *testing.T) {
 	locations := []string{
 		"http://evil.test/v1/levels/A", "http://inventory.test:81/v1/levels/A", "http://inventory.test.evil.test/", "https://inventory.test/",
@@ -406,7 +406,7 @@ func TestTheTokenStaysHere(t *testing.T) {
 				w := &wire{serve: func(conn io.ReadWriter) {
 					for request(conn) == nil {
 						requests++
-						// And whatever else might send a client away.
+						// And other responses that might redirect a client.
 						_, _ = fmt.Fprintf(conn, "HTTP/1.1 %d Gone\r\nLocation: %s\r\nContent-Location: %[2]s\r\nRefresh: 0; url=%[2]s\r\n"+
 							"Alt-Svc: h2=\"evil.test:443\"\r\nProxy-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n", status, to)
 					}
@@ -489,7 +489,7 @@ func TestTransportsThatReturnNothing(t *testing.T) {
 	}
 }
 
-// FuzzWire has the bytes of a whole answer, header and all.
+// FuzzWire fuzzes the bytes of a whole answer, including the header.
 func FuzzWire(f *testing.F) {
 	for _, raw := range []string{
 		ok + "Content-Length: 25\r\n\r\n{\"sku\":\"A\",\"available\":1}",
@@ -539,7 +539,7 @@ func FuzzWire(f *testing.F) {
 	})
 }
 
-// observing is a limiter that learns and never makes anybody wait.
+// observing is a limiter that learns and never blocks.
 type observing struct{ *limiter.AdaptiveRate }
 
 func (o observing) Acquire(ctx context.Context) (limiter.Permit, error) {

@@ -57,8 +57,8 @@ func send(t *testing.T, client *sqs.Client, url string, bodies ...string) {
 	}
 }
 
-// What others have written can neither command a terminal nor pass for a line of the
-// program's own.
+// Untrusted text can neither control a terminal nor imitate a line of the
+// program.
 func TestNothingForTheTerminal(t *testing.T) {
 	const text = "boom \x1b[31mred\x1b]0;title\x07 \u009b2J \x7f\r \u202etxt.exe \x9b\xff\nhello, Eve"
 	var b bytes.Buffer
@@ -89,7 +89,7 @@ func TestConsume(t *testing.T) {
 	send(t, server.Client(), guests, bodies...)
 
 	c := command(t, build(t), l.URL, "-dead-letter-url", dead, "-rate", "150")
-	c.Env = append(c.Env, "QUEUE_URL="+guests) // either way will do
+	c.Env = append(c.Env, "QUEUE_URL="+guests) // either exit is fine
 	stderr, err := c.StderrPipe()
 	require.NoError(t, err)
 	require.NoError(t, c.Start())
@@ -128,8 +128,8 @@ func TestConsume(t *testing.T) {
 }
 
 // idle starts the program on an empty queue, waits until its long poll is open,
-// sends it the signal, and returns when it has said what it waits for. end reads
-// the rest of what it says, and returns all of it and how the program ended.
+// sends it the signal, and returns when it has printed what it waits for. end reads
+// the rest of the output, and returns all of it and the program's exit.
 func idle(t *testing.T, server *sqsfake.Server, signal os.Signal) (process *os.Process, end func() (said string, err error)) {
 	t.Helper()
 	l := httptest.NewServer(server)
@@ -160,8 +160,8 @@ func idle(t *testing.T, server *sqsfake.Server, signal os.Signal) (process *os.P
 	}
 }
 
-// interrupt is what Ctrl-C sends; SIGTERM where the tests run in the background of
-// a shell, which has SIGINT ignored by all that it starts.
+// interrupt is the signal of Ctrl-C, or SIGTERM where the tests run in the background
+// of a shell, which makes its children ignore SIGINT.
 func interrupt() syscall.Signal {
 	if signal.Ignored(os.Interrupt) {
 		return syscall.SIGTERM
@@ -169,7 +169,7 @@ func interrupt() syscall.Signal {
 	return syscall.SIGINT
 }
 
-// An idle program lets its long poll land, and returns what that brings.
+// An idle program lets its long poll end, and returns the messages that it brings.
 func TestIdle(t *testing.T) {
 	var server sqsfake.Server
 	_, end := idle(t, &server, interrupt())

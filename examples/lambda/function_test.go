@@ -25,7 +25,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A table stands in for DynamoDB.
+// A table replaces DynamoDB.
 type table struct {
 	mu    sync.Mutex // guards all below
 	items map[string]bool
@@ -62,7 +62,7 @@ func (t *table) stored() int {
 	return len(t.items)
 }
 
-// A vault stands in for Secrets Manager.
+// A vault replaces Secrets Manager.
 type vault struct {
 	mu    sync.Mutex // guards all below
 	value string
@@ -84,7 +84,7 @@ func (v *vault) set(value string, err error) {
 
 const functions = 4
 
-// A world is the function with everything round it, in virtual time.
+// A world is the function and all that it depends on, in virtual time.
 type world struct {
 	sqs      *sqsfake.Server
 	queue    string // URL
@@ -95,7 +95,7 @@ type world struct {
 	api      *inventorytest.Server
 	function *lambdalocal.Function
 	mapping  *lambdalocal.Mapping
-	log      bytes.Buffer // read it when nothing runs any more
+	log      bytes.Buffer // read it when nothing more runs
 	stop     func()
 }
 
@@ -163,8 +163,8 @@ func (w *world) send(t *testing.T, n int) {
 	require.NoError(t, err)
 }
 
-// requireDone waits until the queue is empty, ends the world, and checks what
-// must be true in any case.
+// requireDone waits until the queue is empty, ends the world, and checks what must
+// always hold.
 func (w *world) requireDone(t *testing.T, n int, within time.Duration) {
 	t.Helper()
 	for start := time.Now(); len(w.sqs.Messages("orders")) > 0; time.Sleep(time.Second) {
@@ -245,7 +245,7 @@ func TestFunction_Trouble(t *testing.T) {
 				trouble.begin(w)
 				time.Sleep(10 * time.Minute)
 				trouble.end(w)
-				// What was returned is hidden for up to 15 min.
+				// Returned messages are hidden for up to 15 min.
 				w.requireDone(t, n, time.Hour)
 			})
 		})

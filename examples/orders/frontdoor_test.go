@@ -93,7 +93,7 @@ func TestFrontDoorQueues(t *testing.T) {
 	require.Equal(t, goodOrder, string(msgs[0].Body))
 	require.Equal(t, map[string]string{order.IDAttribute: "o-1"}, msgs[0].Attributes)
 
-	q.Close() // a queue that takes nothing: the customer must not be told 200
+	q.Close() // a queue that accepts nothing: the customer must not get 200
 	res, _ = post(t, d, "POST", "/orders", "application/json", goodOrder)
 	require.Equal(t, 502, res.StatusCode)
 }

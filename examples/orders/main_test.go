@@ -22,8 +22,8 @@ import (
 )
 
 // small is a story of two seconds. A tenth of its rate is above its
-// concurrency, so however a busy machine bunches the requests on their way,
-// the API never sees more than it allows.
+// concurrency, so even if a busy machine bunches the requests on their way,
+// the API never receives more than it allows.
 var small = Settings{Orders: 200, Rate: 200, Burst: 5, Concurrency: 8, Outage: 200 * time.Millisecond, Seed: 1, JSON: true}
 
 func TestRun(t *testing.T) {
@@ -72,7 +72,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// requireStory checks what a run of [small] that was not interrupted is about.
+// requireStory checks the result of an uninterrupted run of [small].
 func requireStory(t *testing.T, s Settings, q QueuedReport) {
 	t.Helper()
 	require.Equal(t, s.Orders+5, q.Accepted)
@@ -128,7 +128,7 @@ func (w trigger) Write(b []byte) (int, error) {
 
 func TestInterrupted(t *testing.T) {
 	for pass, c := range map[string]struct {
-		orders int // so many that the pass is far from its end after a second
+		orders int // enough that the pass is far from its end after a second
 		says   string
 	}{
 		"direct": {6000, `interrupted: waiting up to 15s for the requests under way; press Ctrl-C again to stop now`},
@@ -205,8 +205,8 @@ func TestParseFlags(t *testing.T) {
 	require.ErrorContains(t, Run(t.Context(), s, io.Discard, io.Discard), "-svg")
 }
 
-// What others have written can neither command a terminal nor pass for a line of the
-// report's own.
+// Untrusted text can neither control a terminal nor imitate a line of the
+// report.
 func TestNothingForTheTerminal(t *testing.T) {
 	const text = "boom \x1b[31mred\x1b]0;title\x07 \u009b2J \x7f\r \u202etxt.exe \x9b\xff\nlost  0"
 	r := Report{Queued: QueuedReport{DeadLetters: []DeadLetter{{ID: text, Reason: text, Error: text}}}}
@@ -221,7 +221,7 @@ func TestNothingForTheTerminal(t *testing.T) {
 	requireTame(t, object.String())
 }
 
-// requireTame fails if a terminal would obey, hide or turn around any of the text.
+// requireTame fails if the text can control a terminal, or hide or reorder itself.
 func requireTame(t *testing.T, text string) {
 	t.Helper()
 	require.True(t, utf8.ValidString(text), "%q", text)

@@ -54,7 +54,7 @@ func TestPlay(t *testing.T) {
 			mu.Lock()
 			at[a.ID] = time.Since(start)
 			mu.Unlock()
-			time.Sleep(time.Second) // nobody waits for somebody else's answer
+			time.Sleep(time.Second) // no customer waits for another's answer
 		})
 		for _, a := range sp.Arrivals {
 			require.Equal(t, a.At, at[a.ID], a.ID)

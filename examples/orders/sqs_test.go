@@ -22,7 +22,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// setAWS sets the SDK's environment for a server of this machine.
+// setAWS sets the SDK's environment for a server on this machine.
 func setAWS(t *testing.T, endpoint string) {
 	t.Helper()
 	for name, value := range map[string]string{
@@ -80,7 +80,7 @@ func TestRunOnSQS(t *testing.T) {
 	require.Empty(t, server.Messages("orders"))
 	require.Len(t, server.Messages("orders-dead"), 5, "dead letters stay, for people to look at")
 
-	// What another run left: an order, and the dead letters from above.
+	// Leftovers of another run: an order, and the dead letters from above.
 	client := server.Client()
 	before, err := order.NewMessage(order.Order{ID: "first-order-999999", SKU: skus[0], Quantity: 1, Customer: "c"})
 	require.NoError(t, err)
@@ -126,9 +126,9 @@ func TestSQSFails(t *testing.T) {
 		case c.Op == sqsfake.SendMessageBatch && c.Queue == "orders":
 			return sends(c)
 		case c.Op == sqsfake.ReceiveMessage:
-			return receives(c) // a reply that is lost takes a lease's time
+			return receives(c) // a lost reply delays its message for a lease
 		case c.Op == sqsfake.GetQueueAttributes, c.Op == sqsfake.GetQueueURL:
-			return sqsfake.Fault{} // a run that can't look at its queues does not begin
+			return sqsfake.Fault{} // a run that can't inspect its queues does not begin
 		}
 		return settles(c)
 	}
@@ -183,7 +183,7 @@ func TestRestOnSQS(t *testing.T) {
 		}
 		delete(ids, "other-1")
 
-		// All is there: no wait beyond the polls that find nothing more.
+		// Everything is there: no wait beyond the empty polls.
 		start := time.Now()
 		letters, left, err := q.Rest(t.Context(), ids)
 		require.NoError(t, err)
@@ -192,7 +192,7 @@ func TestRestOnSQS(t *testing.T) {
 		require.LessOrEqual(t, time.Since(start), 2*poll)
 		require.Equal(t, 5, server.Queue("orders").Visible)
 
-		// One was received by somebody who has gone, one is lost, one is given up.
+		// One was received by a client that has gone, one is lost, one is a dead letter.
 		msgs, err := q.Queue.Receive(t.Context(), queue.ReceiveOptions{Max: 10, Lease: lease})
 		require.NoError(t, err)
 		require.Len(t, msgs, 5)
@@ -222,7 +222,7 @@ func TestRestOnSQS(t *testing.T) {
 		require.LessOrEqual(t, time.Since(start), lease+10*time.Second)
 		require.Contains(t, progress.String(), "looking for 2 orders until")
 
-		// A queue that has gone can't be looked into, and that is said at once.
+		// A deleted queue can't be inspected, and the error is immediate.
 		server.Plan = sqsfake.On(sqsfake.ReceiveMessage, sqsfake.Fault{Mode: sqsfake.Refuse, Err: sqsfake.QueueDoesNotExist()})
 		start = time.Now()
 		_, _, err = q.Rest(t.Context(), ids)
@@ -250,7 +250,7 @@ func TestEndOfRunOnSQS(t *testing.T) {
 		require.Len(t, msgs, 3)
 		q.Close()
 
-		// A consumer may have nothing of a message but its ID and Receipt.
+		// A consumer may have only a message's ID and Receipt.
 		bare := func(m *queue.Message) *queue.Message { return &queue.Message{ID: m.ID, Receipt: m.Receipt} }
 		require.NoError(t, q.Ack(t.Context(), bare(msgs[0]), bare(msgs[1])))
 		require.Equal(t, 1, q.Open())
@@ -266,7 +266,7 @@ func TestEndOfRunOnSQS(t *testing.T) {
 		require.Error(t, q.Ack(t.Context(), bare(msgs[0])))
 		require.Equal(t, 1, q.Open(), "it will come again")
 
-		// It never does: somebody else deleted it.
+		// It never does: another client deleted it.
 		server.Plan = nil
 		require.NoError(t, q.Queue.Ack(t.Context(), bare(msgs[0])))
 		start, polls := time.Now(), 0
@@ -304,7 +304,7 @@ func TestQueuesThatCannotBeUsed(t *testing.T) {
 		})
 	}
 
-	// Findings do not keep it from running.
+	// Findings do not stop it from running.
 	s.Orders, s.Outage = 20, 0
 	var err error
 	s.QueueURL, err = server.CreateQueue("plain", nil)
@@ -314,7 +314,7 @@ func TestQueuesThatCannotBeUsed(t *testing.T) {
 	require.Contains(t, progress.String(), "check: "+s.QueueURL+": RedrivePolicy")
 }
 
-// The story on a server that others wrote, as a reader runs it.
+// The story on a third-party server, as a reader runs it.
 func TestLiveRun(t *testing.T) {
 	endpoint := os.Getenv("RAMPMETER_SQS_ENDPOINT")
 	if endpoint == "" {
@@ -346,7 +346,7 @@ func TestLiveRun(t *testing.T) {
 	s.QueueURL, s.DeadLetterURL, s.Run = queueURL("orders"), queueURL("dead"), "first-"
 	requireStory(t, s, play(t, t.Context(), s, t.Output()).Queued)
 
-	// Interrupted in the middle, what is left is fulfilled by the next run.
+	// After an interrupt in the middle, the next run fulfils the remaining orders.
 	s.Orders, s.Run = 900, "second-"
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
@@ -362,8 +362,8 @@ func TestLiveRun(t *testing.T) {
 	require.Positive(t, q.Earlier)
 }
 
-// A queue that takes nothing, for want of permission say, is no success: the first
-// reason is written at once, and the run fails with it.
+// A queue that accepts nothing, for lack of permission for example, is a failure: the
+// first error is written at once, and the run fails with it.
 func TestNothingIsAccepted(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault sqsfake.Fault

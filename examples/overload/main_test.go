@@ -24,7 +24,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// TestMain is the program itself, where a test has started it as such.
+// TestMain is the program itself when a test starts it as such.
 func TestMain(m *testing.M) {
 	if os.Getenv("OVERLOAD_IS_THE_PROGRAM") != "" {
 		main()
@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// settings are what the flags say, in a story that is half of the usual one for
-// -short.
+// settings are the values of the flags, in a story that is half as long as usual
+// with -short.
 func settings(t *testing.T, flags ...string) Settings {
 	t.Helper()
 	if testing.Short() {
@@ -45,7 +45,7 @@ func settings(t *testing.T, flags ...string) Settings {
 	return s
 }
 
-// What the picture tells, in virtual time.
+// The results in the picture, in virtual time.
 func TestRun(t *testing.T) {
 	s := settings(t, "-json", "-svg="+filepath.Join(t.TempDir(), "overload.svg"))
 	var out, progress bytes.Buffer
@@ -114,7 +114,7 @@ func requireXML(t *testing.T, b []byte) {
 	require.Equal(t, "svg", root)
 }
 
-// The picture in the README is what the program draws.
+// The README shows the picture that the program draws.
 func TestThePictureIsThere(t *testing.T) {
 	svg, err := os.ReadFile("overload.svg")
 	require.NoError(t, err)
@@ -181,7 +181,7 @@ func TestProgram(t *testing.T) {
 	require.NotContains(t, out, "test.")
 }
 
-// A load that is no trouble for anybody makes no trouble, and a picture.
+// A load below the capacity causes no refusals, and makes a picture.
 func TestALightLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := settings(t, "-load=0.1", "-json", "-svg="+filepath.Join(t.TempDir(), "overload.svg"))
@@ -240,8 +240,8 @@ func TestParseFlags(t *testing.T) {
 	require.ErrorContains(t, Run(t.Context(), s, io.Discard, io.Discard), "-svg")
 }
 
-// The downstream does what it says, phase by phase: so many at once, half as many
-// wait, and the rest is refused; then it is down.
+// The downstream works as described, phase by phase: it runs its capacity at once,
+// lets half as many wait, and refuses the rest; then it is down.
 func TestFarSide(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := Settings{Length: 2 * time.Minute, Capacity: 40, Load: 1, Fixed: 40, Seed: 1}
@@ -282,7 +282,7 @@ func TestFarSide(t *testing.T) {
 	})
 }
 
-// What is in service or waits when it goes down is lost.
+// Calls that run or wait when it goes down fail.
 func TestGoingDownFailsWhatIsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := NewFarSide(Settings{Length: 2 * time.Minute, Capacity: 40, Load: 1, Fixed: 40, Seed: 1})

@@ -16,8 +16,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
 
-// What the SDK's own sources of credentials fail with is theirs, and not SQS's: the
-// error names the source.
+// A failure of the SDK's sources of credentials is not attributed to SQS: the error
+// names the source.
 func TestSourcesOfCredentials(t *testing.T) {
 	sts := map[string]string{"AWS_ROLE_ARN": "arn:aws:iam::000000000000:role/r", "AWS_WEB_IDENTITY_TOKEN_FILE": "token", "AWS_ENDPOINT_URL_STS": "server"}
 	container := map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "server"}

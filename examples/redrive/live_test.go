@@ -25,7 +25,7 @@ import (
 )
 
 // The program is killed a hundred times while it redrives. Every message is in
-// one of the queues, or in both, with its reason; a last run, that is not killed,
+// one of the queues, or in both, with its reason; a last run that is not killed
 // finishes the work.
 func TestLiveKilled(t *testing.T) {
 	endpoint := os.Getenv("RAMPMETER_SQS_ENDPOINT")
@@ -114,7 +114,7 @@ func TestLiveKilled(t *testing.T) {
 		kills, took.Round(time.Second), busy, n, len(left)-both, len(there)-both, both, total+len(left))
 }
 
-// liveQueue makes a queue of its own for the test.
+// liveQueue creates a queue for the test.
 func liveQueue(t *testing.T, endpoint string) *sqsqueue.Queue {
 	t.Helper()
 	client, name := sqsfake.NewClient(endpoint), "rampmeter-"+rand.Text()

@@ -21,7 +21,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// environment is what the SDK needs for a server of this machine.
+// environment is the SDK's environment for a server on this machine.
 func environment(endpoint string) map[string]string {
 	return map[string]string{
 		"AWS_ENDPOINT_URL_SQS": endpoint, "AWS_REGION": "us-east-1",
@@ -31,7 +31,7 @@ func environment(endpoint string) map[string]string {
 	}
 }
 
-// record is that of the i-th letter.
+// record is the record of the i-th letter.
 func record(i int) retry.DeadLetter {
 	return retry.DeadLetter{
 		Reason: []string{retry.ReasonPermanent, retry.ReasonExhausted}[i%2], Error: fmt.Sprint("no stock for ", i), Attempts: i%12 + 1,
@@ -59,7 +59,7 @@ type stage struct {
 	orders, dead string
 }
 
-// onStage plays with that many letters, in virtual time.
+// onStage runs a test with that many letters, in virtual time.
 func onStage(t *testing.T, letters int, play func(s stage)) {
 	t.Helper()
 	for name, value := range environment("") {
@@ -170,7 +170,7 @@ func TestRedrive(t *testing.T) {
 	})
 }
 
-// A letter that is refused is named, and the exit code tells.
+// The program names a refused letter, and exits with 1.
 func TestRedrive_Refused(t *testing.T) {
 	onStage(t, 5, func(s stage) {
 		s.server.Plan = func(c sqsfake.Call) sqsfake.Fault {
@@ -188,7 +188,7 @@ func TestRedrive_Refused(t *testing.T) {
 	})
 }
 
-// Ctrl-C returns what is in hand, and the summary is printed.
+// Ctrl-C returns the messages in flight, and the summary is printed.
 func TestRedrive_Interrupted(t *testing.T) {
 	onStage(t, 200, func(s stage) {
 		ctx, interrupt := context.WithCancel(s.Context())
@@ -223,7 +223,7 @@ func TestNative(t *testing.T) {
 	})
 }
 
-// A server without move tasks makes the program say what does the work there.
+// On a server without move tasks the program says what to use instead.
 func TestNative_NotThere(t *testing.T) {
 	for name, refusal := range map[string]sqsfake.Error{
 		"unknown operation": {Code: "UnknownOperationException"},
@@ -247,7 +247,7 @@ func TestNative_NotThere(t *testing.T) {
 	}
 }
 
-// Letters that are left out, as the clock of this machine is slow, are no secret.
+// The program reports letters that it skips because this machine's clock is slow.
 func TestListSaysWhatItLeavesOut(t *testing.T) {
 	onStage(t, 0, func(s stage) {
 		q, err := sqsqueue.New(s.server.Client(), s.dead, sqsqueue.Config{})
@@ -277,7 +277,7 @@ func (a ahead) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Me
 	return msgs, err
 }
 
-// An interrupt has the service cancel its move.
+// An interrupt makes the service cancel its move.
 func TestNative_Interrupted(t *testing.T) {
 	onStage(t, 50, func(s stage) {
 		ctx, cancel := context.WithTimeout(s.Context(), 10*time.Second)

@@ -15,7 +15,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// requireTame fails if a terminal would obey, hide or turn around any of the text.
+// requireTame fails if the text can control a terminal, or hide or reorder itself.
 func requireTame(t *testing.T, text string) {
 	t.Helper()
 	require.True(t, utf8.ValidString(text), "%q", text)
@@ -24,7 +24,7 @@ func requireTame(t *testing.T, text string) {
 	}
 }
 
-// hostile is a letter that has the text wherever somebody else has a say.
+// hostile is a letter with the text in every field that others control.
 func hostile(text string) deadletter.Letter {
 	record := retry.DeadLetter{Reason: text, Error: text, Source: text, MessageID: text, Attempts: 1}
 	history := deadletter.History{Redrives: 1, Last: record}
@@ -34,8 +34,8 @@ func hostile(text string) deadletter.Letter {
 	}
 }
 
-// What others have written can neither command a terminal nor pass for a line of the
-// program's own.
+// Untrusted text can neither control a terminal nor imitate a line of the
+// program.
 func TestNothingForTheTerminal(t *testing.T) {
 	const text = "boom \x1b[31mred\x1b]0;title\x07 \u009b2J \x7f\r \u202etxt.exe\u2066 \x9b\xff\u2028\nreason       permanent"
 	var b strings.Builder

@@ -207,7 +207,7 @@ func TestIdempotency(t *testing.T) {
 		require.Equal(t, 409, status)
 		require.Contains(t, answer, `"code":"conflict"`)
 
-		// A refusal is an answer like another.
+		// A refusal is an answer like any other.
 		status, _ = post(t, s, "l", `{"sku":"A","delta":-4,"reference":"order-2"}`)
 		require.Equal(t, 422, status)
 		status, _ = post(t, s, "m", `{"sku":"A","delta":7,"reference":"delivery"}`)
@@ -228,8 +228,8 @@ func TestIdempotency(t *testing.T) {
 	}
 }
 
-// The figures of the record are those of its definition: all windows, counted
-// one by one.
+// The figures of the record match their definition: all windows, counted one by
+// one.
 func TestMaxOverRateIsExact(t *testing.T) {
 	seed := testrun.Seed(t)
 	r := rand.New(rand.NewPCG(seed, 0))

@@ -89,8 +89,8 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// No text of the pictures in the documentation is cut off, whatever font it is shown
-// in: each says how long it is, and ends before the picture does.
+// No text of the pictures in the documentation is cut off, in any font: each states
+// its length, and ends within the picture.
 func TestPicturesOfTheDocumentation(t *testing.T) {
 	for _, name := range []string{"../../orders/orders.svg", "../../overload/overload.svg"} {
 		svg, err := os.ReadFile(name)

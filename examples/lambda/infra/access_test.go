@@ -83,8 +83,8 @@ func list(v any) []any {
 	return []any{v}
 }
 
-// queuePolicies: they deny what comes without TLS or from another account, and
-// nothing that this account's roles, services and redrives do.
+// queuePolicies: they deny requests without TLS or from another account, and none of
+// the requests of this account's roles, services and redrives.
 func queuePolicies(text string) (found problems) {
 	s, err := deploy(text)
 	if err != nil {

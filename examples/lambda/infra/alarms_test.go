@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// alarms: each of the signals that the flow needs has one, on the resource that
-// it is meant for, and tells the topic if there is one.
+// alarms: each signal that the flow needs has an alarm, on the right resource, which
+// notifies the topic if there is one.
 func alarms(text string) (found problems) {
 	s, err := deploy(text, "AlarmTopicArn", topicARN)
 	if err != nil {
@@ -54,7 +54,7 @@ func alarms(text string) (found problems) {
 
 func zero(threshold float64) bool { return threshold == 0 }
 
-// signal says what an alarm watches: a metric, or the sum of two.
+// signal returns what an alarm watches: a metric, or the sum of two.
 func signal(a object) string {
 	metric := func(m any, statistic any) string {
 		text := fmt.Sprintf("%v of %v %v", statistic, at(m, "Namespace"), at(m, "MetricName"))

@@ -68,7 +68,7 @@ var brokenCopies = []broken{
 	{"queuePolicies", "Queues: [!Ref DeadLetterQueue]", "Queues: [!Ref OrdersQueue]"},
 	{"queuePolicies", "Queues: [!Ref OrdersQueue]\n      PolicyDocument:\n        Version: '2012-10-17'\n        Statement:\n          - Sid: OnlyTLS\n            Effect: Deny", "Queues: [!Ref OrdersQueue]\n      PolicyDocument:\n        Version: '2012-10-17'\n        Statement:\n          - Sid: OnlyTLS\n            Effect: Allow"},
 	{"queuePolicies", ordersOnly("StringNotEquals: {aws:PrincipalAccount: !Ref AWS::AccountId}\n"), ordersOnly("StringNotEqualsIfExists: {aws:PrincipalArn: none}\n")},
-	// A redrive is done by the service in our name: it may have no such key, or be the service itself.
+	// The service redrives in our name: its request may have no such key, or come from the service itself.
 	{"queuePolicies", ordersOnly(accountOnly), ordersOnly("StringNotEquals: {aws:PrincipalAccount: !Ref AWS::AccountId}\n")},
 	{"queuePolicies", ordersOnly(accountOnly), ordersOnly("StringNotEquals: {aws:PrincipalAccount: !Ref AWS::AccountId}\n              Bool: {aws:PrincipalIsAWSService: 'false'}\n")},
 	{"queuePolicies", ordersTLS("Bool"), ordersTLS("BoolIfExists")},

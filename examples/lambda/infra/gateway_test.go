@@ -17,7 +17,8 @@ func (s *stack) integration() (method, integration object) {
 	return method, integration
 }
 
-// gateway: what gets in, on which way, and what the client is told.
+// gateway: which requests are accepted, how they are passed on, and the client's
+// answers.
 func gateway(text string) (found problems) {
 	s, err := deploy(text)
 	if err != nil {
@@ -104,8 +105,8 @@ func throttling(text string) (found problems) {
 	return found
 }
 
-// model: the gateway lets in what the order's own validation does. At each bound
-// both agree, and beyond it both refuse.
+// model: the gateway accepts the same orders as the order's own validation. Both
+// accept each bound, and refuse values beyond it.
 func model(text string) (found problems) {
 	s, err := deploy(text)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/sqslambda"
 )
 
-// What one order takes at the longest, in seconds: a request to the inventory
-// API, one to the table, and what the handler's context ends before the
+// The longest time for one order, in seconds: a request to the inventory API, one to
+// the table, and the margin between the end of the handler's context and the
 // function's deadline.
 const (
 	inventoryTimeout = 10
@@ -22,7 +22,7 @@ const (
 )
 
 // visibility: Lambda needs six times the function's timeout and the window to
-// try a batch again by itself; what is less brings orders twice.
+// retry a batch by itself; a shorter timeout delivers orders twice.
 func visibility(text string) (found problems) {
 	s, err := deploy(text)
 	if err != nil {
@@ -36,8 +36,8 @@ func visibility(text string) (found problems) {
 	return found
 }
 
-// batch: a whole batch of the slowest orders fits into the timeout, or some of
-// each delivery go back untried and pay a receive for it.
+// batch: a whole batch of the slowest orders fits into the timeout; otherwise some
+// orders of each delivery are returned untried, at the cost of a receive.
 func batch(text string) (found problems) {
 	s, err := deploy(text)
 	if err != nil {
@@ -55,8 +55,8 @@ func batch(text string) (found problems) {
 	return found
 }
 
-// concurrency: the function shares the rate by the mapping's maximum, and what
-// is reserved never is below it, whatever is asked for.
+// concurrency: the function divides the rate by the mapping's maximum, and the
+// reserved concurrency is never below it, whatever the parameter.
 func concurrency(text string) (found problems) {
 	s, err := deploy(text)
 	if err != nil {
@@ -112,7 +112,7 @@ func retention(text string) (found problems) {
 }
 
 // redrive: we dead-letter first, with a reason; the queue does it only when our
-// code never gets as far.
+// code never gets that far.
 func redrive(text string) (found problems) {
 	s, err := deploy(text)
 	if err != nil {
@@ -192,7 +192,7 @@ func valueOf(spec *ast.ValueSpec, i int) (string, bool) {
 	return v, err == nil
 }
 
-// store: the orders outlive the stack and mistakes.
+// store: the orders survive the deletion of the stack, and mistakes.
 func store(text string) (found problems) {
 	s, err := deploy(text)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// accepted: a server that knows the service's rules takes the queues as they are
-// described, and the library's own check has nothing to say about them.
+// accepted: a server that enforces the service's rules accepts the queues as
+// described, and the library's own check has no findings.
 func accepted(text string) (found problems) {
 	s, err := deploy(text)
 	if err != nil {

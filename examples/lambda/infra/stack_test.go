@@ -28,8 +28,7 @@ var pseudo = map[string]any{
 	"AWS::StackName": "shop", "AWS::URLSuffix": "amazonaws.com", "AWS::NoValue": absent{},
 }
 
-// What a deployment has to say in any case, and keys and topics for those who
-// have them.
+// The parameters that every deployment needs, and optional keys and topics.
 const (
 	secretARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:inventory-token-a1B2c3"
 	keyARN    = "arn:aws:kms:eu-west-1:123456789012:key/6f9a3c1e"
@@ -42,7 +41,7 @@ var required = map[string]string{"InventoryUrl": "https://inventory.example.com"
 type absent struct{}
 
 // A stack is the template with its parameters, conditions and functions
-// resolved: maps, lists and scalars only. What only a deployment knows is
+// resolved: maps, lists and scalars only. A value that only a deployment knows is
 // written as the resource's name, or its name and attribute, in angle brackets:
 // "<OrdersQueue.Arn>".
 type stack struct {
@@ -95,7 +94,7 @@ func resolve(root object, parameters ...string) (*stack, error) {
 	return &stack{object{"Parameters": root["Parameters"], "Resources": resources, "Outputs": outputs}, root}, nil
 }
 
-// parse reads a template, with the short forms of functions made long.
+// parse reads a template, and expands the short forms of functions.
 func parse(text string) (object, error) {
 	var doc yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
@@ -390,7 +389,7 @@ func (s *stack) ofType(kind string) []string {
 	return names
 }
 
-// problems are what a check has found.
+// problems are the findings of a check.
 type problems []string
 
 // unless notes a problem if something that must be true is not.
@@ -400,7 +399,7 @@ func (p *problems) unless(ok bool, format string, args ...any) {
 	}
 }
 
-// equal notes a problem if something is not as it must be.
+// equal notes a problem if a value is not the expected one.
 func (p *problems) equal(want, got any, what string) {
 	p.unless(reflect.DeepEqual(want, got), "%s: is %s: must be %s", what, show(got), show(want))
 }

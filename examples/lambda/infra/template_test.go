@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A check says what is wrong with a template, nothing if all is well.
+// A check returns the problems of a template, if any.
 type check func(text string) problems
 
 var checks = map[string]check{
@@ -45,7 +45,7 @@ func TestTemplate(t *testing.T) {
 	}
 }
 
-// What a deployment may not say.
+// Parameters that a deployment may not use.
 func TestParameters(t *testing.T) {
 	text := template(t)
 	for name, wrong := range map[string][]string{

@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tools returns the directory that the checks which need more than Go find
-// theirs in.
+// tools returns the directory with the tools of the checks that need more than
+// Go.
 func tools(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("RAMPMETER_TEMPLATE_TOOLS")
@@ -32,8 +32,8 @@ func tools(t *testing.T) string {
 	return dir
 }
 
-// run returns what a program says, and whether it ended with that status rather
-// than with success.
+// run returns a program's output, and whether it ended with that status rather than
+// with success.
 func run(t *testing.T, status int, program string, args ...string) (output string, refused bool) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, args...)
@@ -107,7 +107,7 @@ func TestSchema(t *testing.T) {
 	}
 }
 
-// Presence and literals, by the rules of template.guard.
+// Presence and literals, according to the rules of template.guard.
 func TestGuard(t *testing.T) {
 	machine := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
 	system := map[string]string{"linux": "ubuntu", "darwin": "macos"}[runtime.GOOS]
@@ -162,7 +162,7 @@ func TestGuard(t *testing.T) {
 		{"alarms", "Threshold: 1800\n      TreatMissingData: notBreaching\n      AlarmActions: !If [HasTopic, [!Ref AlarmTopicArn], !Ref AWS::NoValue]", "Threshold: 1800\n      TreatMissingData: notBreaching"},
 	}
 	files := copies(t, template(t), all)
-	// It tells the rules that a file breaks on a line each.
+	// It prints the rules that a file breaks, a line each.
 	validate := func(file string) (string, bool) {
 		return run(t, 19, guard, "validate", "--rules", "template.guard", "--data", file, "--show-summary", "fail")
 	}
@@ -180,7 +180,7 @@ func TestGuard(t *testing.T) {
 // A rendering of one of the gateway's mapping templates.
 type rendering struct {
 	template, body, requestID string
-	text, status              string // what comes of it; "-" for no status, "failed" with an error for text
+	text, status              string // its result; "-" for no status, "failed" with an error for text
 }
 
 // A renderer is a running Render.java.
@@ -211,7 +211,7 @@ func newRenderer(t *testing.T) renderer {
 	return renderer{in, bufio.NewReader(out)}
 }
 
-// render fills in what comes of the templates.
+// render fills in the results of the templates.
 func (r renderer) render(all []rendering) error {
 	code := base64.StdEncoding
 	for i := range all {
@@ -234,8 +234,8 @@ func (r renderer) render(all []rendering) error {
 	return nil
 }
 
-// bodies are what clients may send, and would come out changed, or as other
-// parameters, of a mapping that is not careful.
+// bodies are valid bodies that a careless mapping would change, or turn into other
+// parameters.
 func bodies() []string {
 	all := []string{
 		`{"id":"o-1","sku":"SOCK-42","quantity":2,"customer":"Zoë"}`,
@@ -296,8 +296,8 @@ func (r renderer) mapping(text string) (found problems) {
 	return found
 }
 
-// answers: what the client is told holds nothing of what SQS said, and the
-// statuses tell whose fault it was.
+// answers: the client's answer contains nothing of SQS's, and its status shows whose
+// fault the error was.
 func (r renderer) answers(text string) (found problems) {
 	s, err := deploy(text)
 	if err != nil {

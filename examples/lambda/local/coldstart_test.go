@@ -15,7 +15,7 @@ import (
 
 // BenchmarkColdStart starts the compiled function, which fetches its token from
 // a server in this process, and invokes it once with nothing to do. The metric
-// ms/cold-start is from exec until it asks for its first invocation.
+// ms/cold-start is the time from exec until it requests its first invocation.
 func BenchmarkColdStart(b *testing.B) {
 	var s Stack
 	defer s.Close()

@@ -38,7 +38,7 @@ func play(t *testing.T, s Settings) Report {
 	var r Report
 	require.NoError(t, json.Unmarshal(out.Bytes(), &r))
 	t.Logf("%s", out.Bytes())
-	// Once more, and not by the program's own word.
+	// Check again, independently of the program's report.
 	require.Equal(t, s.Orders, r.Stored)
 	require.Zero(t, r.StoredWrong)
 	require.Zero(t, r.Lost)
@@ -71,8 +71,8 @@ func (w *logWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// requireReceivedOnce allows for a few replies that get lost: the SDK may drop
-// the connection under one that comes within a fraction of a millisecond.
+// requireReceivedOnce allows for a few lost replies: the SDK may drop the connection
+// of a reply that comes within a fraction of a millisecond.
 func requireReceivedOnce(t *testing.T, r Report) {
 	t.Helper()
 	require.LessOrEqual(t, r.Receives, r.Messages+r.Messages/100)
@@ -91,7 +91,7 @@ func TestLive_Orders(t *testing.T) {
 }
 
 // A thousand orders at the template's batch size, concurrency, timeouts and
-// attempts: they are received once, so none can be given up untried.
+// attempts: they are received once, so none can be dead-lettered untried.
 func TestLive_TemplateValues(t *testing.T) {
 	r := play(t, Settings{Orders: 1000, Functions: 10, Rate: 250, Latency: 20 * time.Millisecond})
 	requireReceivedOnce(t, r)
@@ -223,8 +223,8 @@ func TestParseFlags(t *testing.T) {
 	require.Equal(t, 2, run([]string{"-kills", "many"}))
 }
 
-// What others have written can neither command a terminal nor pass for a line of the
-// report's own.
+// Untrusted text can neither control a terminal nor imitate a line of the
+// report.
 func TestNothingForTheTerminal(t *testing.T) {
 	const text = "boom \x1b[31mred\x1b]0;title\x07 \u009b2J \x7f\r \u202etxt.exe \x9b\xff\nlost  0"
 	var b strings.Builder
@@ -237,7 +237,7 @@ func TestNothingForTheTerminal(t *testing.T) {
 	requireTame(t, b.String())
 }
 
-// requireTame fails if a terminal would obey, hide or turn around any of the text.
+// requireTame fails if the text can control a terminal, or hide or reorder itself.
 func requireTame(t *testing.T, text string) {
 	t.Helper()
 	require.True(t, utf8.ValidString(text), "%q", text)

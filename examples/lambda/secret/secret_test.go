@@ -26,7 +26,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// A manager stands in for Secrets Manager. A fetch takes 100 ms.
+// A manager replaces Secrets Manager. A fetch takes 100 ms.
 type manager struct {
 	mu      sync.Mutex // guards all below
 	value   *string
@@ -107,8 +107,8 @@ func TestFiveMinutes(t *testing.T) {
 	})
 }
 
-// All who ask at the same time wait for one fetch, the first one and those
-// after a refusal and at the end of the five minutes.
+// Concurrent callers wait for one fetch: at first, after a refusal, and after five
+// minutes.
 func TestSingleFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager("first")
@@ -137,7 +137,7 @@ func TestSingleFlight(t *testing.T) {
 	})
 }
 
-// A fetch that ends with its caller's context is made again by another caller.
+// When a fetch ends with its caller's context, another caller repeats it.
 func TestCallerGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager("first")
@@ -163,8 +163,8 @@ func TestCallerGivesUp(t *testing.T) {
 	})
 }
 
-// The last good token is used as long as Secrets Manager has none to give,
-// and it is asked for again every 30 s.
+// The last good token is used as long as Secrets Manager returns none, and is fetched
+// again every 30 s.
 func TestOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -185,7 +185,7 @@ func TestOutage(t *testing.T) {
 	})
 }
 
-// Secrets Manager that does not answer costs three seconds.
+// A Secrets Manager that does not answer costs three seconds.
 func TestHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager("first")
@@ -207,7 +207,7 @@ func TestRefused(t *testing.T) {
 		requireToken(t, token, "first")
 		require.Equal(t, 1, m.count(), "a token that is not in use any more")
 
-		// There is no other: the call ends, later ones try again with what there is.
+		// There is no other: the call fails, and later ones try the refused token again.
 		token.Refuse("first")
 		var wg sync.WaitGroup
 		for range 10 {
@@ -265,8 +265,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// A rotation costs one refused request for each that was on its way; a token
-// that is revoked for good is not sent twice.
+// A rotation costs one refused request for each request in flight; a token that is
+// permanently revoked is not sent twice.
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager("new")
@@ -316,7 +316,7 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// The SDK's client, its own retries included, on a Secrets Manager in memory.
+// The SDK's client, including its retries, on a Secrets Manager in memory.
 func TestClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answers := []int{http.StatusServiceUnavailable, http.StatusOK}

@@ -45,8 +45,8 @@ func TestMemoryStore(t *testing.T) {
 	require.ErrorIs(t, err, why)
 }
 
-// A forgetfulStore fails once after it has stored an order, as a store does
-// whose reply is lost.
+// A forgetfulStore fails once after it has stored an order, like a store whose reply
+// is lost.
 type forgetfulStore struct {
 	*order.MemoryStore
 	failed bool

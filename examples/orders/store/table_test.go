@@ -74,8 +74,8 @@ func TestNew(t *testing.T) {
 	require.EqualError(t, err, "store: New: name is empty: must be a table's name or ARN")
 }
 
-// What each failure means to limiters, for both calls. One request is made,
-// however the client is set up to retry.
+// The class of each failure for limiters, for both calls. One request is made,
+// whatever retries the client is configured for.
 func TestErrors(t *testing.T) {
 	broken := func(err error) server { return func(*http.Request) (*http.Response, error) { return nil, err } }
 	cases := map[string]struct {
@@ -149,7 +149,7 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
-// Our own cancellation says nothing of the table, and tells its cause.
+// Our own cancellation says nothing about the table, and includes its cause.
 func TestCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		table, cause := newTable(t, server(hang)), errors.New("enough")
@@ -161,8 +161,8 @@ func TestCancelled(t *testing.T) {
 	})
 }
 
-// A table that already has an item, on a server that tells what it has and on
-// one that does not.
+// A table that already has an item, on a server that returns the item and on one
+// that does not.
 type held struct {
 	item     map[string]types.AttributeValue
 	silent   bool
@@ -239,7 +239,7 @@ func TestPutAgain(t *testing.T) {
 	require.NotErrorIs(t, err, retry.ErrPermanent)
 }
 
-// liveTable makes a table of its own for the test, on the server that
+// liveTable creates a table for the test, on the server that
 // RAMPMETER_DYNAMODB_ENDPOINT names.
 func liveTable(t *testing.T) *store.Table {
 	t.Helper()
@@ -300,7 +300,7 @@ func TestLiveTable(t *testing.T) {
 	require.Equal(t, socks, got, "the first one stays")
 }
 
-// Many at once under one id: one order wins, all puts of it succeed, and all
+// Many concurrent puts under one id: one order wins, all puts of it succeed, and all
 // puts of others are conflicts.
 func TestLiveTable_Concurrent(t *testing.T) {
 	table := liveTable(t)

@@ -37,7 +37,7 @@ type downstream struct {
 
 const (
 	downstreamSlots = 10
-	// A process of the loop that knows no rate is limited only by its workers.
+	// callsAlone is the client that makes one call after the other in each slot.
 	callsAlone = "calls without a limit"
 )
 
