@@ -181,7 +181,7 @@ func TestProgram(t *testing.T) {
 	require.NotContains(t, out, "test.")
 }
 
-// A load below the capacity causes no refusals, and makes a picture.
+// At a light load every client does nearly all operations, and the picture is drawn.
 func TestALightLoad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := settings(t, "-load=0.1", "-json", "-svg="+filepath.Join(t.TempDir(), "overload.svg"))
