@@ -18,8 +18,8 @@ import (
 // Config configures [Handler]. The zero Config works, but set Queue and DeadLetter
 // in production.
 type Config struct {
-	// Name names the function in logs and dead-letter records (where it is the
-	// source). Defaults to the name of the queue, as the event's ARN has it.
+	// Name names the function in logs, and is the source in dead-letter records.
+	// Defaults to the queue's name, from the event's ARN.
 	Name string
 
 	// Concurrency is how many messages of one batch are handled at once, 1 to
@@ -27,82 +27,81 @@ type Config struct {
 	// MaximumConcurrency. Defaults to 1.
 	Concurrency int
 
-	// Limiter is what you know of the downstream: it is acquired for each message. It
-	// lives as long as the process: all invocations share it, concurrent ones too. A
-	// [limiter.Breaker] and a pace, a [limiter.AdaptiveRate], are added, both with
-	// their own defaults, unless one of that kind is in Limiter or in Gate; a
-	// [limiter.Adaptive] is a pace, too. Defaults to the two alone. A process has a
-	// limiter of its own; [FleetLimit] shares a rate out among them.
+	// Limiter limits the calls to the downstream: it is acquired for each message. It
+	// lives as long as the process, and all invocations share it, concurrent ones
+	// too. A [limiter.Breaker] and a pace, a [limiter.AdaptiveRate], are added with
+	// their defaults, unless Limiter or Gate contains one of that kind; a
+	// [limiter.Adaptive] is also a pace. Defaults to these two alone. Each process
+	// has its own limiter; [FleetLimit] divides a rate among them.
 	Limiter limiter.Limiter
-	// NoBreaker leaves out the breaker, and NoPace the pace: for a Limiter or Gate of
-	// your own kind that does its work.
+	// NoBreaker leaves out the breaker, and NoPace the pace. Set them if a Limiter or
+	// Gate of your own type does that work.
 	NoBreaker, NoPace bool
 
-	// Gate is only asked before a message is started: the limiter that the
-	// handler's own client acquires (a [limiter.Transport], say). The same
-	// limiter must not stand in both fields. Defaults to none.
+	// Gate is consulted before a message is started, but not acquired. Set it to the
+	// limiter that the handler's own client acquires (in a [limiter.Transport], for
+	// example). Limiter and Gate must not contain the same limiter. Defaults to none.
 	Gate limiter.Limiter
 
-	// Retry says how long a message that failed stays hidden, by its number of
-	// receives, and when its attempts are used up. Every receive is an attempt,
-	// also one after which the message was returned untried, so MaxAttempts must
-	// be high, and far below the queue's maxReceiveCount: 20 with 50, say. The
-	// zero Policy has the defaults of [retry.Policy].
+	// Retry determines how long a failed message stays hidden, by its number of
+	// receives, and when its attempts are used up. Every receive is an attempt, even
+	// one after which the message was returned untried. So set MaxAttempts high, and
+	// far below the queue's maxReceiveCount: 20 and 50, for example. The zero Policy
+	// has the defaults of [retry.Policy].
 	Retry retry.Policy
 
 	// DeadLetter gets a copy of each message that failed for good, with a
 	// [retry.DeadLetter] record among its attributes; the message is then done.
-	// Without one such a message is returned, again and again, until the queue's
-	// own redrive takes it.
+	// Without DeadLetter such a message is returned again and again, until the
+	// queue's redrive policy moves it.
 	DeadLetter queue.Sink
-	// NoDeadLetterGuard turns off the guard that rations dead letters when hardly
-	// any message succeeds.
+	// NoDeadLetterGuard turns off the guard that rations dead letters when almost
+	// every message fails.
 	NoDeadLetterGuard bool
 
 	// Queue is the queue that the event source mapping reads, usually a
-	// *sqsqueue.Queue. Only its Nack is called, to hide returned messages for as
-	// long as they should stay away. Without it every returned message stays away
-	// until its visibility timeout ends; the package documentation says what is
-	// lost then.
+	// *sqsqueue.Queue. Only its Nack is called, to hide returned messages for their
+	// delays. Without Queue every returned message stays hidden until its visibility
+	// timeout ends; the package documentation describes what is lost then.
 	Queue queue.Source
 
-	// OpenBreaker selects how an invocation ends whose batch is returned because
+	// OpenBreaker selects how an invocation ends when its batch is returned because
 	// of an outage downstream. Defaults to [Return].
 	OpenBreaker OpenBreaker
 
-	// Logger gets what an operator must know. Defaults to slog.Default().
+	// Logger logs what an operator must know. Defaults to slog.Default().
 	Logger *slog.Logger
-	// Trace gets every step of every invocation. Defaults to none.
+	// Trace is called for every step of every invocation. Defaults to none.
 	Trace *queue.Trace
 }
 
-// OpenBreaker selects how an invocation ends that an outage downstream has cut
+// OpenBreaker selects how an invocation ends when an outage downstream cuts it
 // short.
 type OpenBreaker int
 
 const (
-	// Return returns the messages, and the invocation succeeds. Lambda goes on
-	// polling at full speed: a message costs a receive for each of its delays.
+	// Return returns the messages, and the invocation succeeds. Lambda continues to
+	// poll at full speed, and a message costs a receive for each of its delays.
 	Return OpenBreaker = iota
-	// Error fails the invocation, if no message of its batch is done, after the
-	// delays are set. Lambda polls more slowly after errors, which it does not do
-	// after partial responses. An alarm on the function's errors will ring.
+	// Error fails the invocation if no message of its batch is done, after the
+	// delays are set. Lambda polls more slowly after errors, but not after partial
+	// responses. Expect alarms on the function's errors.
 	Error
 )
 
 // longestOutage is how long an invocation waits for an outage to end, and for a
 // message to succeed after all, before it returns what is not done: a message
-// that waits in a running function is billed, and takes a slot.
+// that waits in a running function is billed and occupies a slot.
 const longestOutage = 2 * time.Second
 
-// OutageSpan returns how long an outage downstream may last without a message
-// ending in the dead-letter queue because of it, if Config.Queue is set and the
-// queue has that maxReceiveCount: the sum of the delays, without their jitter. It
-// is 15.5 min for 5 receives, 4 h for 20, and 11.5 h for 50.
+// OutageSpan returns how long an outage downstream may last before it sends
+// messages to the dead-letter queue, if Config.Queue is set and the queue has that
+// maxReceiveCount. It is the sum of the delays, without their jitter: 15.5 min for 5
+// receives, 4 h for 20, and 11.5 h for 50.
 func OutageSpan(maxReceiveCount int) time.Duration { return outage.Span(maxReceiveCount) }
 
 // withDefaults returns c with its defaults filled in, or an error that names
-// every field that can't be right. What the consumer checks is left to it.
+// every invalid field. It leaves what the consumer checks to the consumer.
 func (c Config) withDefaults() (Config, error) {
 	var errs []error
 	if c.Concurrency == 0 {

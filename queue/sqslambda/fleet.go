@@ -7,23 +7,22 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// A FleetLimit shares a rate out among the processes of a function, of which
-// Lambda runs up to MaxConcurrency at once: each takes its share, and knows
-// nothing of the others.
+// A FleetLimit divides a rate among the processes of a function, of which Lambda
+// runs up to MaxConcurrency at once. Each process uses its share, without
+// communicating with the others.
 //
-// Shares of processes that are idle are lost to the others. MaximumConcurrency
-// alone limits how many messages are handled at once, and not how many per
-// second; a rate that is shared exactly needs a limiter that the processes have
-// in common, in Redis for example.
+// The shares of idle processes are lost to the others. MaximumConcurrency alone
+// limits how many messages are handled at once, not how many per second. Sharing a
+// rate exactly needs a limiter that all processes use, in Redis for example.
 type FleetLimit struct {
 	// Rate is how many messages per second all processes together may start. It
 	// must be a finite number above 0.
 	Rate float64
-	// Burst is how many the downstream takes at once, beyond the rate, at least
-	// MaxConcurrency: each process may have one token that it has not used. What
-	// is more than that is not used either. Defaults to MaxConcurrency. A network
-	// may bunch one request of each process with the one before, so a server that
-	// counts strictly must allow twice as many.
+	// Burst is how many messages the downstream accepts at once, beyond the rate. It
+	// must be at least MaxConcurrency, because each process may have one unused
+	// token; any excess is not used. Defaults to MaxConcurrency. A network may bunch
+	// one request of each process with the one before, so a server that counts
+	// strictly must allow twice as many.
 	Burst int
 	// MaxConcurrency is the MaximumConcurrency of the event source mapping, 2 to
 	// 1,000 there; 1 stands for a reserved concurrency of 1.
@@ -31,8 +30,8 @@ type FleetLimit struct {
 }
 
 // Limiter returns the share of one process: Rate/MaxConcurrency with a burst of
-// 1. The bucket starts empty, for a process that starts must not add a burst to
-// what the one before it had. It fails when a field is out of its range.
+// 1. The bucket starts empty, so that a new process adds no burst to that of the
+// process it replaces. Limiter fails when a field is out of range.
 func (l FleetLimit) Limiter() (*limiter.TokenBucket, error) {
 	switch {
 	case !(l.Rate > 0) || math.IsInf(l.Rate, 1): // not NaN either

@@ -15,16 +15,15 @@ import (
 )
 
 // Handler returns a Lambda function, to be passed to lambda.Start, that runs h
-// for each message of its events. Make it once, at the start of the process: its
-// invocations share the limits, and may run concurrently.
+// for each message of its events. Call Handler once, at the start of the process:
+// the function's invocations share the limits, and may run concurrently.
 //
-// The function answers with the messages that are to be delivered again, and
-// fails only as [Error] says, and when one of them has no id by which to name
-// it. The event source mapping needs ReportBatchItemFailures, or the answer is
-// not read and all that was returned is lost.
+// The function responds with the messages that are to be delivered again. It fails
+// only as [Error] says, and when one of those messages has no id to name it by. The
+// event source mapping needs ReportBatchItemFailures; without it Lambda does not
+// read the response, and returned messages are lost.
 //
-// Handler fails when h is nil, and when a field of cfg can't be right; the error
-// names each.
+// Handler fails when h is nil or a field of cfg is invalid; the error names each.
 func Handler(h queue.Handler, cfg Config) (func(context.Context, events.SQSEvent) (events.SQSEventResponse, error), error) {
 	cfg, err := cfg.withDefaults()
 	f := &function{handler: h, cfg: cfg, limits: cfg.Limiter}
@@ -47,11 +46,11 @@ type function struct {
 	limits  limiter.Limiter // Limiter and Gate
 	health  health
 	guard   judge.Guard
-	tooBig  sync.Once // the batch, for the timeout: said once
-	empty   sync.Once // an event that is none of SQS: said once
+	tooBig  sync.Once // logs that a batch is too big for the timeout
+	empty   sync.Once // logs that an event is not one of SQS
 }
 
-// consumerConfig is how an invocation's consumer works.
+// consumerConfig returns the configuration of an invocation's consumer.
 func (f *function) consumerConfig(name string, messages int) queue.Config {
 	return queue.Config{
 		Name:              name,
@@ -63,10 +62,10 @@ func (f *function) consumerConfig(name string, messages int) queue.Config {
 		Retry:             f.cfg.Retry,
 		DeadLetter:        f.cfg.DeadLetter,
 		NoDeadLetterGuard: f.cfg.NoDeadLetterGuard,
-		Lease:             time.Second, // there is none, and results are not to wait for it
+		Lease:             time.Second, // there is no lease, and results must not wait for one
 		MaxHold:           longestOutage,
-		MaxHeld:           max(messages, 1),       // what is held is none the worse, and the others may succeed
-		NoLookAhead:       f.cfg.Concurrency == 1, // it gains nothing, but without it several slots would wait for one another
+		MaxHeld:           max(messages, 1),       // holding a message costs nothing, and the others may succeed
+		NoLookAhead:       f.cfg.Concurrency == 1, // one slot gains nothing from it; several would wait for one another without it
 		Logger:            f.cfg.Logger,
 		Trace:             f.cfg.Trace,
 	}

@@ -11,36 +11,36 @@ import (
 const (
 	healthAge     = 30 * time.Second // how long a success shows that the downstream works
 	healthMisses  = 2                // unless more messages have failed with the same class since
-	healthRow     = 20               // or so many, though all of them fail again and again
-	guiltReceives = 3                // before that a failure is taken for a passing one
+	healthRow     = 20               // or this many, even if all of them fail again and again
+	guiltReceives = 3                // with fewer, a failure is taken to be temporary
 
-	// Refusals are the messages' own if of those that come back nearly all are refused
-	// once more, and of those that come for the first time few. It takes more to send
-	// requests in a pause that the downstream has asked for.
-	leastAgain    = 0.8  // share of those that come back
+	// Refusals are the messages' own if nearly all messages that come back are refused
+	// again, and few of those that come for the first time. Sending requests in a pause
+	// that the downstream has asked for takes stronger evidence.
+	leastAgain    = 0.8  // refused share of the messages that come back
 	leastPaused   = 0.95 // the same with a Retry-After
-	mostFirst     = 0.25 // share of the others
-	leastKnown    = 4    // results of messages that have come back; with a Retry-After memoryAgain
-	memoryAgain   = 20   // of these results
-	memoryFirst   = 50   // of the others
-	mostKnown     = 1000 // messages that were refused
-	typicalMisses = 5    // since the last success, of those that were not received often
+	mostFirst     = 0.25 // refused share of the others
+	leastKnown    = 4    // results needed of messages that came back; memoryAgain with a Retry-After
+	memoryAgain   = 20   // results remembered of messages that came back
+	memoryFirst   = 50   // results remembered of the others
+	mostKnown     = 1000 // refused messages remembered
+	typicalMisses = 5    // since the last success, of messages that were not received often
 )
 
-// health is what the process knows of the downstream. One that has just started,
-// or was frozen, knows nothing.
+// health is what the process has observed of the downstream. After a start or a
+// freeze that is nothing.
 type health struct {
 	mu      sync.Mutex // guards all below
 	others  judge.Comparison
 	last    time.Time        // success
 	misses  map[error]misses // messages that failed since then, by class
-	longest time.Duration    // that handlers took of late
+	longest time.Duration    // that handlers took lately
 
 	first, again refusals            // of messages that run for the first time, and of those that were refused before
 	refused      map[string]struct{} // messages that this process has seen refused, by id; some are forgotten
 }
 
-// refusals is the share of refusals among the results of late.
+// refusals is the share of refusals among the latest results.
 type refusals struct {
 	n     int
 	share float64
@@ -56,7 +56,8 @@ func (r *refusals) add(refused bool, memory int) {
 }
 
 // compare counts the first run of a delivery. An overload refuses messages that come
-// back no more than others; those that are refused for what they are, each time.
+// back no more often than others; a message that is refused for its content is
+// refused each time.
 func (h *health) compare(id string, receives int, f judge.Facts) {
 	if f.Run > 1 {
 		return
@@ -83,7 +84,8 @@ func (h *health) compare(id string, receives int, f judge.Facts) {
 	h.refused[id] = struct{}{}
 }
 
-// own reports whether refusals, or those that ask for a pause, are the messages' own.
+// own reports whether refusals are the messages' own; with pauses, those with a
+// Retry-After.
 func (h *health) own(pauses bool) bool {
 	known, least := leastKnown, leastAgain
 	if pauses {
@@ -92,11 +94,11 @@ func (h *health) own(pauses bool) bool {
 	return h.again.n >= known && h.again.share >= least && h.first.share <= mostFirst
 }
 
-// misses are messages that failed, and those of them that had not been received
+// misses counts messages that failed, and those of them that had not been received
 // often.
 type misses struct{ all, fresh int }
 
-// succeeded notes a message that is done.
+// succeeded records a message that is done.
 func (h *health) succeeded(now time.Time, id string, receives int, f judge.Facts) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -106,12 +108,13 @@ func (h *health) succeeded(now time.Time, id string, receives int, f judge.Facts
 	h.others.Add(now, nil)
 }
 
-// failed notes a failure that names a class, and says how guilty its message is, and
-// whether it is alone: others succeed, since there was a success a short while ago
-// and few failures of that class after it, and it has not been asked to pause, which
-// all do. One that was received often is a suspect then, and guilty if none but the
-// like of it fail. A refusal is typical if it is the message's own, as far as can be
-// seen of others: then it neither lowers the pace nor pauses anybody.
+// failed records a failure that has a class, and returns the guilt of its message and
+// whether the message is alone. It is alone if others succeed, that is if there was
+// a success a short while ago and few failures of that class since, and unless it
+// was asked to pause, which all messages do. A message that was received often is
+// then guilty, or a suspect if many that were received as often fail too. A refusal
+// is typical if, compared with other messages, it is the message's own: then it
+// neither lowers the pace nor pauses anybody.
 func (h *health) failed(now time.Time, id string, receives int, f judge.Facts) (g judge.Guilt, alone, typical bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -132,7 +135,7 @@ func (h *health) failed(now time.Time, id string, receives int, f judge.Facts) (
 	works := !h.last.IsZero() && now.Sub(h.last) <= healthAge
 	typical = works && m.fresh <= typicalMisses && f.Class == limiter.ErrOverload && h.own(f.Pause > 0)
 	if often {
-		m.fresh++ // with this one
+		m.fresh++ // counting this one
 	}
 	works = works && m.fresh <= healthMisses && m.all <= healthRow
 	switch {
@@ -146,15 +149,15 @@ func (h *health) failed(now time.Time, id string, receives int, f judge.Facts) (
 	return g, works && (typical || f.Pause == 0), typical
 }
 
-// took notes how long a handler took: it takes the longest, and forgets it by an
-// eighth with every shorter one.
+// took records how long a handler took: it keeps the longest, and moves an eighth of
+// the way towards every shorter one.
 func (h *health) took(d time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.longest = max(d, h.longest-(h.longest-d)/8)
 }
 
-// takes returns how long a handler takes, if it takes long.
+// takes returns how long a slow handler takes.
 func (h *health) takes() time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -17,29 +17,29 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/outage"
 )
 
-// An invocation is one event on its way through a consumer, whose host it is.
+// An invocation runs a consumer over one event, and is that consumer's host.
 type invocation struct {
 	*function
 	name   string
 	source *source
 	began  time.Time
 	end    time.Time // of the handlers' contexts; zero: the function has no deadline
-	last   time.Time // of the calls after it
+	last   time.Time // end of the calls after that
 
 	mu        sync.Mutex // guards all below
 	cancel    context.CancelFunc
 	stopped   stopReason
-	latest    *time.Timer   // when nothing can be started any more; nil: there is no deadline
-	downSince time.Time     // since when there have been signs of an outage, and no success; zero: there are none
+	latest    *time.Timer   // fires when it is too late to start a message; nil: there is no deadline
+	downSince time.Time     // when the signs of an outage began, without a success since; zero: there are none
 	downFor   string        // the first message that was refused since a success
-	downMore  bool          // others were, too
-	downLong  bool          // no success came for longestOutage
-	over      *time.Timer   // when it has lasted for longestOutage; nil: there has been none
-	runs      int           // handlers that ran as long as they wished
-	ran       time.Duration // their time
+	downMore  bool          // others were refused, too
+	downLong  bool          // there was no success for longestOutage
+	over      *time.Timer   // fires when the outage has lasted for longestOutage; nil: there has been none
+	runs      int           // handlers that were not cut short
+	ran       time.Duration // their total time
 }
 
-// A stopReason is why an invocation starts nothing more.
+// A stopReason is why an invocation starts no more messages.
 type stopReason string
 
 const (
@@ -49,9 +49,9 @@ const (
 	downstream stopReason = "the downstream is not available"
 )
 
-// settleMargin is how long before the function's own end the handlers' contexts
+// settleMargin returns how long before the function's deadline the handlers' contexts
 // end, so that dead letters are sent and delays are set: 1 s, or a sixth of the
-// time there is, if that is less.
+// remaining time, if that is less.
 func settleMargin(left time.Duration) time.Duration { return min(time.Second, left/6) }
 
 func newInvocation(ctx context.Context, f *function, event events.SQSEvent) *invocation {
@@ -68,8 +68,8 @@ func newInvocation(ctx context.Context, f *function, event events.SQSEvent) *inv
 	return inv
 }
 
-// run has a consumer do what it can in the time there is. Nothing runs when it
-// returns, but for handlers that ignore the end of their context.
+// run lets a consumer handle what it can in the time available. Nothing runs after
+// it returns, except for handlers that ignore the end of their context.
 func (inv *invocation) run(ctx context.Context) {
 	runCtx, cancel := context.WithCancel(host.NewContext(context.WithValue(ctx, sourceKey{}, inv.source), inv))
 	defer cancel()
@@ -90,7 +90,7 @@ func (inv *invocation) run(ctx context.Context) {
 	select {
 	case err = <-ended:
 	case <-runCtx.Done():
-		inv.returnRest(ctx) // while the handlers that run may run on
+		inv.returnRest(ctx) // running handlers continue meanwhile
 		err = <-ended
 	}
 	inv.returnRest(ctx)
@@ -116,14 +116,14 @@ func (inv *invocation) Deadline() (handlers, run time.Time) { return inv.end, in
 
 func (inv *invocation) Guard() *judge.Guard { return &inv.guard }
 
-// Guilt also says that an innocent message is not waited for while others succeed:
-// its batch is all that the process works on, and a batch waits for what stops every
-// message, a pause or an outage, and not for one of them.
+// Guilt also reports whether others succeed, and so whether an innocent message is
+// returned rather than waited for: its batch is all that the process works on, and
+// waits only for what stops every message, a pause or an outage.
 func (inv *invocation) Guilt(id string, receives int, f judge.Facts) (g judge.Guilt, alone, typical bool) {
 	return inv.health.failed(time.Now(), id, receives, f)
 }
 
-// Judged notes what becomes of a message, and what that says of the downstream.
+// Judged records what becomes of a message, and what that says about the downstream.
 func (inv *invocation) Judged(id string, receives int, f judge.Facts, v judge.Verdict) {
 	now := time.Now()
 	fate := decided
@@ -152,7 +152,7 @@ func (inv *invocation) Blocked(b limiter.Block) {
 	}
 }
 
-// took notes how long a handler took that was not the first to give up.
+// took records how long a handler took that was not cut short.
 func (inv *invocation) took(d time.Duration) {
 	inv.health.took(d)
 	inv.mu.Lock()
@@ -166,15 +166,15 @@ func (inv *invocation) took(d time.Duration) {
 
 // ----- when to stop -----
 
-// latestStart is when a message may be started at the latest, if it is to be
-// done in time. However long they take, a tenth of the time is for starts, or
-// nothing would ever be tried again.
+// latestStart returns the latest time to start a message that is to be done in time.
+// However long handlers take, messages are started during the first tenth of the
+// time, or nothing would ever be tried again.
 func (inv *invocation) latestStart() time.Time {
 	allowed := inv.end.Sub(inv.began)
 	return inv.end.Add(-min(max(inv.health.takes(), time.Millisecond), allowed-allowed/10))
 }
 
-// stop has the consumer drain: what has not started is returned.
+// stop makes the consumer drain: messages that have not started are returned.
 func (inv *invocation) stop(why stopReason) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
@@ -184,9 +184,9 @@ func (inv *invocation) stop(why stopReason) {
 	}
 }
 
-// fails notes a sign of an outage: a message that was refused, if it has an id, and
-// until when the outage lasts, if that is known. The invocation stops when it has
-// lasted for longestOutage, or is known to.
+// fails records a sign of an outage: the id of the message that was refused, if it
+// is one, and the end of the outage, if that is known. The invocation stops when the
+// outage has lasted for longestOutage, or is known to.
 func (inv *invocation) fails(id string, until time.Time) {
 	inv.mu.Lock()
 	if inv.downSince.IsZero() && inv.stopped == goingOn {
@@ -210,8 +210,8 @@ func (inv *invocation) fails(id string, until time.Time) {
 	}
 }
 
-// works notes that a message is done. One that started before a pause or an outage
-// says nothing about how long that lasts.
+// works records that a message is done. A message that started before a pause or an
+// outage says nothing about how long that lasts.
 func (inv *invocation) works() {
 	inv.mu.Lock()
 	failed := !inv.downSince.IsZero()
@@ -227,7 +227,7 @@ func (inv *invocation) works() {
 
 // overlong is called when an outage may have lasted for longestOutage. It has if
 // the limits still report it, or if several messages were refused and none has
-// succeeded; else it may be that of one message.
+// succeeded; otherwise the fault may lie in one message.
 func (inv *invocation) overlong() {
 	over := inv.limits.Blocked().Reason.Outage()
 	inv.mu.Lock()
@@ -239,7 +239,7 @@ func (inv *invocation) overlong() {
 	}
 }
 
-// finish ends the timers, and warns of a batch that was too big.
+// finish stops the timers, and warns of a batch that was too big.
 func (inv *invocation) finish() {
 	inv.mu.Lock()
 	late := inv.stopped == tooLate
@@ -280,8 +280,8 @@ func (inv *invocation) returnRest(ctx context.Context) {
 	inv.hide(calls, 0, rest)
 }
 
-// hide hides messages for delay, or for longer because of an outage or since
-// they need more time than there was.
+// hide hides messages for delay, or for longer because of an outage or because
+// they had too little time.
 func (inv *invocation) hide(ctx context.Context, delay time.Duration, some []*record) {
 	if inv.cfg.Queue == nil || len(some) == 0 {
 		return
@@ -293,13 +293,13 @@ func (inv *invocation) hide(ctx context.Context, delay time.Duration, some []*re
 	if b := inv.limits.Blocked(); b.Reason.Outage() && !b.Until.IsZero() {
 		remaining = time.Until(b.Until)
 	}
-	away := make(map[int]time.Duration) // by receives: what comes back together is hidden by one call
+	away := make(map[int]time.Duration) // by receives, so that one call hides messages with as many
 	calls := make(map[time.Duration][]*queue.Message)
 	inv.source.mu.Lock()
 	for _, r := range some {
 		d := delay
 		switch {
-		case r.fate == refused && r.throttled: // we were a little too fast
+		case r.fate == refused && r.throttled: // we were slightly too fast
 			d = max(d, min(inv.cfg.Retry.Backoff(r.msg.Attempt), judge.Longest))
 		case r.fate == refused, r.fate == untried && down:
 			if away[r.msg.Attempt] == 0 {
@@ -325,7 +325,7 @@ func (inv *invocation) hide(ctx context.Context, delay time.Duration, some []*re
 	wg.Wait()
 }
 
-// answer is what the function returns.
+// answer returns the function's response.
 func (inv *invocation) answer() (events.SQSEventResponse, error) {
 	answer := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
 	inv.mu.Lock()

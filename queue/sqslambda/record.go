@@ -17,7 +17,7 @@ type record struct {
 	raw      *events.SQSMessage
 	msg      queue.Message
 	native   types.Message
-	nameless bool // the event has no id for it; that in msg is made up
+	nameless bool // the event has no id for it; the one in msg is made up
 	group    *group
 
 	// -----
@@ -30,29 +30,29 @@ type record struct {
 type state uint8
 
 const (
-	pending  state = iota // not handed out
+	pending  state = iota // not received by the engine
 	out                   // with the engine
 	done                  // handled, or dead-lettered
 	returned              // to be delivered again
 )
 
-// A fate is what the last run of a message has come to.
+// A fate is the result of a message's last run.
 type fate uint8
 
 const (
 	untried fate = iota // it has not run, or its handler has not returned
-	decided             // what was decided about it is all
-	refused             // by the downstream, and not for its own fault
-	cut                 // it had too little time to say anything
+	decided             // nothing to add to what the engine decided
+	refused             // by the downstream, and not for the message's own fault
+	cut                 // it had too little time for its result to say anything
 )
 
 // A group is an ordered group of the event. Guarded by source.mu.
 type group struct {
 	out    bool // one of its messages is with the engine
-	failed bool // one of its messages was returned, so those behind it are, too
+	failed bool // one of its messages was returned, so the later ones are, too
 }
 
-// fill makes the message of what the event says.
+// fill sets the message from the event's record.
 func (r *record) fill(raw *events.SQSMessage, now time.Time) {
 	r.raw = raw
 	r.native = types.Message{
@@ -75,8 +75,8 @@ func (r *record) fill(raw *events.SQSMessage, now time.Time) {
 	r.msg.ReceivedAt = now
 }
 
-// present returns s, or nil for the empty string: a receive has nil where an event
-// has that.
+// present returns s, or nil for the empty string: where an event has an empty
+// string, a receive has nil.
 func present(s *string) *string {
 	if *s == "" {
 		return nil

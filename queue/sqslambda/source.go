@@ -12,17 +12,17 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// A source is an event's records as a queue that ends. It hands out one message
-// of an ordered group at a time, and nothing of a group of which a message was
+// A source is an event's records as a queue that ends. It delivers one message of
+// an ordered group at a time, and none of a group after one of its messages was
 // returned.
 type source struct {
-	index map[string]*record // by the id that the engine knows; never changes
+	index map[string]*record // by the id in the engine's message; never changes
 	nack  func(ctx context.Context, delay time.Duration, some []*record)
 
 	mu      sync.Mutex // guards all below, and the records
 	records []record   // in the event's order; of those with the same id, the first
 	next    int        // none before is pending
-	closed  bool       // nothing is handed out any more
+	closed  bool       // no more messages are delivered
 	changed chan struct{}
 }
 
@@ -34,7 +34,7 @@ func newSource(raw []events.SQSMessage, now time.Time) *source {
 	for i := range raw {
 		id := raw[i].MessageId
 		if id != "" && s.index[id] != nil {
-			continue // delivered twice in one event; the one answer is for both
+			continue // twice in one event; one response covers both
 		}
 		s.records = append(s.records, record{})
 		r := &s.records[len(s.records)-1]
@@ -55,7 +55,7 @@ func newSource(raw []events.SQSMessage, now time.Time) *source {
 	}
 	for i := range s.records {
 		r := &s.records[i]
-		for n := i; r.msg.ID == ""; n++ { // the engine needs one to tell it from the others
+		for n := i; r.msg.ID == ""; n++ { // the engine needs a unique id
 			if id := "record " + strconv.Itoa(n); s.index[id] == nil {
 				r.msg.ID = id
 				s.index[id] = r
@@ -65,7 +65,7 @@ func newSource(raw []events.SQSMessage, now time.Time) *source {
 	return s
 }
 
-// Receive hands out what may be started. The last messages come with the end.
+// Receive returns messages that may be started. The last ones come with io.EOF.
 func (s *source) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 	for {
 		s.mu.Lock()
@@ -92,7 +92,7 @@ func (s *source) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.
 	}
 }
 
-// take hands out up to n messages, and reports whether others may follow. The
+// take returns up to n messages, and reports whether others may follow. The
 // caller holds mu.
 func (s *source) take(n int) (msgs []*queue.Message, more bool) {
 	if s.closed {
@@ -126,19 +126,19 @@ func (s *source) take(n int) (msgs []*queue.Message, more bool) {
 	return msgs, more
 }
 
-// Ack notes that messages are done.
+// Ack records that messages are done.
 func (s *source) Ack(_ context.Context, msgs ...*queue.Message) error {
 	s.settle(msgs, done)
 	return nil
 }
 
-// Nack notes that messages are to be delivered again, and has them hidden.
+// Nack records that messages are to be delivered again, and hides them.
 func (s *source) Nack(ctx context.Context, delay time.Duration, msgs ...*queue.Message) error {
 	s.nack(ctx, delay, s.settle(msgs, returned))
 	return nil
 }
 
-// Extend does nothing: what Lambda has received stays invisible for longer than
+// Extend does nothing: messages that Lambda has received stay hidden for longer than
 // the function may run.
 func (s *source) Extend(context.Context, time.Duration, ...*queue.Message) error { return nil }
 
@@ -170,8 +170,8 @@ func (s *source) wake() {
 	}
 }
 
-// close ends the handing out, and returns what was not handed out, which
-// is returned now.
+// close ends delivery, marks the undelivered messages as returned, and returns
+// them.
 func (s *source) close() (rest []*record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,7 +186,7 @@ func (s *source) close() (rest []*record) {
 	return rest
 }
 
-// note notes what a message's run has come to.
+// note records the result of a message's run.
 func (s *source) note(id string, f fate, throttled bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

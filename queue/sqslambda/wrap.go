@@ -14,17 +14,17 @@ import (
 
 var errReturned = errors.New("sqslambda: Wrap: the function returned the message as failed")
 
-// Wrap makes a Lambda function for SQS events a [queue.Handler], so that it gains
-// limits, retries and dead letters with a reason, and can be run by a
-// [queue.Consumer] too. It is called with events of one record. A record that it
-// returns as failed has failed, as one for which it returns an error.
+// Wrap turns a Lambda function for SQS events into a [queue.Handler], so that it
+// gains limits, retries and dead letters with a reason, and also runs under a
+// [queue.Consumer]. Wrap calls f with events of one record. The message fails if f
+// returns an error or reports the record as failed.
 //
-// Under [Handler] the record is the one that Lambda sent, but for attributes that
-// traveled in the record of a dead letter, which are back in their place. Elsewhere
-// it is made from the message, with the attributes' own types if the message came
-// from SQS; what a message does not know, like the ARN of its queue, is empty.
+// Under [Handler] the record is the one that Lambda sent, except that attributes
+// which traveled in the record of a dead letter are attributes again. Elsewhere it is
+// made from the message, with the attributes' own types if the message came from
+// SQS; what a message does not contain, like the ARN of its queue, is empty.
 //
-// A nil f is refused where the handler is used.
+// If f is nil, [Handler] and [queue.NewConsumer] refuse the handler.
 func Wrap[F func(context.Context, events.SQSEvent) error | func(context.Context, events.SQSEvent) (events.SQSEventResponse, error)](f F) queue.Handler {
 	if f == nil {
 		return queue.HandlerFunc(nil)
@@ -42,7 +42,7 @@ func Wrap[F func(context.Context, events.SQSEvent) error | func(context.Context,
 	})
 }
 
-// sourceKey is the context's key of the source that its message comes from.
+// sourceKey is the context key of the source that the message comes from.
 type sourceKey struct{}
 
 // event returns an event with the message as its only record.
@@ -74,7 +74,7 @@ func event(ctx context.Context, m *queue.Message) events.SQSEvent {
 	if s, ok := ctx.Value(sourceKey{}).(*source); ok {
 		r := s.index[m.ID]
 		if r == nil {
-			r = &s.records[0] // one without an id; they are all from one queue
+			r = &s.records[0] // the message has no id; all records are from one queue
 		}
 		raw.EventSource, raw.EventSourceARN, raw.AWSRegion = r.raw.EventSource, r.raw.EventSourceARN, r.raw.AWSRegion
 	}
