@@ -12,20 +12,20 @@ import (
 // idMemory is how long the service remembers the id of a receive.
 const idMemory = 5 * time.Minute
 
-// An attempt is a receive. On a FIFO queue it has an id: when its reply is lost,
-// one with the same id brings the same messages once more, hidden anew but with
-// their receipts and receive counts, as long as nothing has happened to them.
+// An attempt is a receive. On a FIFO queue it has an id: after a lost reply, a
+// receive with the same id returns the same messages again, hidden for a new lease but
+// with the same receipts and receive counts, as long as nothing has happened to them.
 type attempt struct {
 	id    *string   // nil on a standard queue
-	max   int32     // messages that it asked for, and so may bring
+	max   int32     // messages requested, and so the most that it may return
 	since time.Time // when it was first made
-	until time.Time // when it was lost: what it may have brought is visible again, or forgotten
+	until time.Time // if its reply was lost: when its messages are visible again, or its id forgotten
 }
 
 // attempts are the receives of a FIFO queue whose replies were lost.
 type attempts struct {
 	mu   sync.Mutex // guards lost
-	lost []attempt  // the one that was lost first is first
+	lost []attempt  // oldest loss first
 }
 
 func newAttempt(max int32, now time.Time) attempt {
@@ -33,8 +33,7 @@ func newAttempt(max int32, now time.Time) attempt {
 	return attempt{id: &id, max: max, since: now}
 }
 
-// next returns a lost attempt that brings no more than max messages, or else a
-// new one.
+// next returns a lost attempt for no more than max messages, or else a new one.
 func (a *attempts) next(max int32, now time.Time) attempt {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -48,7 +47,7 @@ func (a *attempts) next(max int32, now time.Time) attempt {
 	return found
 }
 
-// failed keeps an attempt that the service may have acted on, now or before.
+// failed keeps an attempt that the service may have acted on, this time or earlier.
 func (a *attempts) failed(l attempt, err error, lease time.Duration) {
 	e, answered := err.(*requestError)
 	refused := answered && e.class != limiter.ErrUnavailable
@@ -61,8 +60,8 @@ func (a *attempts) failed(l attempt, err error, lease time.Duration) {
 	a.lost = append(a.lost, l)
 }
 
-// refuses reports whether the service refuses just this request: of an attempt
-// that is made again, since something has happened to its messages.
+// refuses reports whether the service refuses only this request. It refuses a
+// repeated attempt when something has happened to its messages.
 func refuses(err error) bool {
 	e, ok := err.(*requestError)
 	return ok && e.class == nil

@@ -21,15 +21,14 @@ var (
 	errNobody  = errors.New("two replies name none of the messages, which may have been accepted")
 )
 
-// A batch is a call for several messages, which are known by their index among
-// its arguments.
+// A batch is a call for several messages, identified by their index in its arguments.
 type batch struct {
 	q  *Queue
 	op string
 	// request makes one request for some messages, ten at most, under these ids.
 	request func(ctx context.Context, limit time.Duration, some []int, ids []string) (reply, error)
-	// verdict says what a failure means: done after all (nil), failed, or to be
-	// asked again. unsure says that an earlier request may have done it.
+	// verdict decides what a failure means: done after all (nil), failed, or to be
+	// retried. unsure: an earlier request may have done it.
 	verdict func(i int, e *requestError, unsure bool) (err error, again bool)
 	failed  map[int]error
 }
@@ -58,13 +57,13 @@ func entryIDs(some []int) []string {
 	return ids
 }
 
-// An outcome is what a reply says of a message.
+// An outcome is what a reply says about a message.
 type outcome struct {
 	named bool
 	err   *requestError // nil: done
 }
 
-// outcomes returns those of the messages with these ids.
+// outcomes returns the outcomes of the messages with these ids.
 func (b *batch) outcomes(r reply, ids []string) []outcome {
 	all := make([]outcome, len(ids))
 	set := func(id *string, err *requestError) {
@@ -88,7 +87,7 @@ func (b *batch) fail(i int, err error) {
 	b.failed[i] = err
 }
 
-// result is the call's error.
+// result returns the call's error.
 func (b *batch) result() error {
 	if len(b.failed) == 0 {
 		return nil
@@ -97,11 +96,11 @@ func (b *batch) result() error {
 }
 
 // run makes requests for the messages, ten at most, until each is done or has
-// failed. What fails in passing is asked again, after a while, as long as ctx
-// lasts and the policy allows.
+// failed. It retries temporary failures, after a delay, as long as ctx lasts and the
+// policy allows.
 func (b *batch) run(ctx context.Context, some []int) {
 	var unsure map[int]bool
-	named, unnamed := false, 0 // whether a reply has named any, and how many have not
+	named, unnamed := false, 0 // whether a reply named any message, and how many replies did not
 	for attempt := 1; len(some) > 0; attempt++ {
 		if ctx.Err() != nil {
 			for _, i := range some {
@@ -119,7 +118,7 @@ func (b *batch) run(ctx context.Context, some []int) {
 			}
 			return
 		case isRequest && whole.class == nil && len(some) > 1:
-			// Some servers refuse all for one that they don't like.
+			// Some servers refuse all messages because of one.
 			for _, i := range some {
 				b.run(ctx, []int{i})
 			}
@@ -129,7 +128,7 @@ func (b *batch) run(ctx context.Context, some []int) {
 		outcomes := b.outcomes(answer, ids)
 		named = named || slices.ContainsFunc(outcomes, func(o outcome) bool { return o.named })
 		if !isRequest && !named && len(answer.done)+len(answer.failed)+len(some) > 1 {
-			unnamed++ // a single one may be left out by mistake
+			unnamed++ // a server may leave out a single message by mistake
 		}
 		var rest []int
 		var last error
@@ -180,8 +179,8 @@ func (b *batch) run(ctx context.Context, some []int) {
 	}
 }
 
-// limit returns how long a request may take that can be made again: half of
-// what is left of ctx, so that there is time for another one.
+// limit returns the time limit of a request that can be retried: half of the time
+// left in ctx, so that there is time for a second request.
 func (q *Queue) limit(ctx context.Context) time.Duration {
 	limit := q.cfg.Timeout
 	if until, ok := ctx.Deadline(); ok {

@@ -17,45 +17,44 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/outage"
 )
 
-// A CheckConfig says how the queue is used.
+// A CheckConfig describes how the queue is used.
 type CheckConfig struct {
 	// Consumer is the configuration of the consumer that receives from the queue.
-	// Its DeadLetter, if that is a [Queue], is looked at too.
+	// Its DeadLetter is checked too, if it is a [Queue].
 	Consumer queue.Config
-	// HandlerTimeout is how long a handler takes at the longest. Default: that is
-	// not looked at.
+	// HandlerTimeout is the longest time that a handler takes. Default: not checked.
 	HandlerTimeout time.Duration
-	// Outage is the longest trouble at the downstream, or of the consumer, that
-	// messages are to survive in the queue. Default 24 h.
+	// Outage is the longest outage, of the downstream or of the consumer, that
+	// messages must survive in the queue. Default 24 h.
 	Outage time.Duration
-	// Lambda says that the queue feeds a Lambda function (package sqslambda),
-	// where each delivery costs a receive whatever becomes of it: looked at is,
-	// too, which outage the function's delays and maxReceiveCount survive.
+	// Lambda says that the queue feeds a Lambda function (package sqslambda), where
+	// each delivery costs a receive. Check then also estimates how long an outage the
+	// function's delays and maxReceiveCount can absorb.
 	Lambda bool
 }
 
-// A Finding is something about a queue that will hurt.
+// A Finding is a setting that will hurt.
 type Finding struct {
-	// Queue is the URL or ARN of the queue that it is about.
+	// Queue is the URL or ARN of the queue concerned.
 	Queue string
-	// Attribute is the queue's attribute to change, "Config." and the field of the
-	// consumer's or the queue's configuration, or "HTTPClient." and the field of the
-	// transport that the client makes its requests with.
+	// Attribute names what to change: an attribute of the queue, "Config." and a field
+	// of the consumer's or the queue's configuration, or "HTTPClient." and a field of
+	// the transport that the client makes its requests with.
 	Attribute string
-	// Problem says what is wrong and what will come of it, Fix what to set.
+	// Problem says what is wrong and what it leads to, Fix what to set.
 	Problem, Fix string
 }
 
-// String is the finding in one line.
+// String returns the finding in one line.
 func (f Finding) String() string {
 	return fmt.Sprintf("%s: %s: %s: %s", f.Queue, f.Attribute, f.Problem, f.Fix)
 }
 
 // Check reads the attributes of the queue and of its dead-letter queue and
-// returns what will hurt, nothing if all is well. It changes nothing. It needs
-// the permission sqs:GetQueueAttributes, and sqs:GetQueueUrl where the queue has
-// a redrive policy; if the dead-letter queue can't be read, that is a finding,
-// not an error.
+// reports settings that will hurt; no findings mean that all is well. It changes
+// nothing. It needs the permission sqs:GetQueueAttributes, and sqs:GetQueueUrl if the
+// queue has a redrive policy. A dead-letter queue that can't be read is a finding, not
+// an error.
 func (q *Queue) Check(ctx context.Context, cfg CheckConfig) ([]Finding, error) {
 	switch {
 	case cfg.HandlerTimeout < 0:
@@ -96,7 +95,7 @@ func (q *Queue) attributes(ctx context.Context) (attributes, error) {
 
 func (a attributes) text(name types.QueueAttributeName) string { return a[string(name)] }
 
-// number returns the value of an attribute; false if the server does not tell
+// number returns the value of an attribute; false if the server does not report
 // it.
 func (a attributes) number(name types.QueueAttributeName) (int, bool) {
 	n, err := strconv.Atoi(a[string(name)])
@@ -108,7 +107,7 @@ func (a attributes) seconds(name types.QueueAttributeName) (time.Duration, bool)
 	return time.Duration(n) * time.Second, ok
 }
 
-// checks gathers findings.
+// checks collects findings.
 type checks struct {
 	cfg   CheckConfig
 	q     *Queue
@@ -119,7 +118,7 @@ func (c *checks) add(queue string, attribute types.QueueAttributeName, problem, 
 	c.found = append(c.found, Finding{Queue: queue, Attribute: string(attribute), Problem: problem, Fix: fix})
 }
 
-// waits are about long polls.
+// waits checks long polls.
 func (c *checks) waits(a attributes) {
 	if wait, ok := a.number(types.QueueAttributeNameReceiveMessageWaitTimeSeconds); ok && wait == 0 {
 		c.add(c.q.url, types.QueueAttributeNameReceiveMessageWaitTimeSeconds,
@@ -156,7 +155,7 @@ func (c *checks) waits(a attributes) {
 	}
 }
 
-// leases are about visibility timeouts.
+// leases checks visibility timeouts.
 func (c *checks) leases(a attributes) {
 	visibility, ok := a.seconds(types.QueueAttributeNameVisibilityTimeout)
 	switch takes := c.cfg.HandlerTimeout; {
@@ -177,7 +176,7 @@ func (c *checks) leases(a attributes) {
 	}
 }
 
-// messages are about what the queue takes, and keeps for how long.
+// messages checks what the queue accepts, and how long it keeps messages.
 func (c *checks) messages(a attributes) {
 	retention, ok := a.seconds(types.QueueAttributeNameMessageRetentionPeriod)
 	if ok && retention < c.cfg.Outage {
@@ -197,7 +196,7 @@ func (c *checks) messages(a attributes) {
 	}
 }
 
-// redrive is about the queue's dead-letter queue, and the consumer's.
+// redrive checks the dead-letter queues of the queue and of the consumer.
 func (c *checks) redrive(ctx context.Context, a attributes) {
 	consumers, _ := c.cfg.Consumer.DeadLetter.(*Queue)
 	if consumers != nil && consumers.name() == c.q.name() {
@@ -246,7 +245,7 @@ func (c *checks) redrive(ctx context.Context, a attributes) {
 	}
 }
 
-// outlasts looks at how long an outage a Lambda function's messages survive.
+// outlasts checks how long an outage a Lambda function's messages survive.
 func (c *checks) outlasts(maxReceives int) {
 	span := outage.Span(maxReceives)
 	if !c.cfg.Lambda || span >= c.cfg.Outage {
@@ -265,7 +264,7 @@ func (c *checks) outlasts(maxReceives int) {
 		fix)
 }
 
-// receivesFor returns a maxReceiveCount that leaves room for so many attempts.
+// receivesFor returns a maxReceiveCount that leaves room for this many attempts.
 func receivesFor(attempts int) int {
 	return min(max(2*attempts, attempts+spareReceives, 20), mostReceives)
 }
@@ -296,7 +295,7 @@ func attemptsText(n int) string {
 	return fmt.Sprintf("up to %d attempts", n)
 }
 
-// deadLetters looks at a queue that dead letters go to.
+// deadLetters checks a queue that dead letters go to.
 func (c *checks) deadLetters(ctx context.Context, dead *Queue, source attributes) {
 	a, err := dead.attributes(ctx)
 	if err != nil {
@@ -324,7 +323,7 @@ func (c *checks) deadLetters(ctx context.Context, dead *Queue, source attributes
 	}
 }
 
-// name is what tells the queue from others, however its host is written.
+// name returns the part of the URL that identifies the queue, whatever its host.
 func (q *Queue) name() string {
 	parts := strings.Split(strings.TrimRight(q.url, "/"), "/")
 	return strings.Join(parts[max(len(parts)-2, 0):], "/")
@@ -345,7 +344,7 @@ func (c *checks) open(ctx context.Context, arn string) (*Queue, error) {
 	return New(c.q.client, aws.ToString(out.QueueUrl), c.q.cfg)
 }
 
-// A redrivePolicy is what a queue's RedrivePolicy says.
+// A redrivePolicy is a queue's decoded RedrivePolicy.
 type redrivePolicy struct {
 	arn string
 	max int

@@ -10,7 +10,7 @@ import (
 	"github.com/rampmeter/rampmeter/internal/awsconns"
 )
 
-// manyDials is how many requests dial before the log says so: a burst now and then
+// manyDials is how many requests dial before a warning is logged: an occasional burst
 // does no harm.
 const manyDials = 100
 
@@ -18,11 +18,11 @@ const manyDials = 100
 type connections struct {
 	awsconns.Pool
 	requests atomic.Int64 // through an HTTP client that keeps a limited number
-	dials    atomic.Int64 // of these, with more requests in flight than connections kept
-	tooFew   sync.Once    // logs that
+	dials    atomic.Int64 // by these requests, with more in flight than connections kept
+	tooFew   sync.Once    // logs that the client keeps too few
 }
 
-// watchDials returns req such that the log hears when many requests dial because
+// watchDials returns req with a trace that logs when many requests dial because
 // the caller's HTTP client did not keep enough connections. A dial while fewer
 // requests are in flight has another reason, such as a server that closes each
 // connection.
@@ -49,7 +49,7 @@ func (r *request) watchDials(req *http.Request) *http.Request {
 	}))
 }
 
-// connections are about those that the client's HTTP client keeps.
+// connections checks how many connections the client's HTTP client keeps.
 func (c *checks) connections() {
 	slots := c.cfg.Consumer.Concurrency
 	if slots == 0 {

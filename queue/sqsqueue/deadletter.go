@@ -11,10 +11,10 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// fit returns the attributes as the service takes them with the message, or why
-// it takes none. A dead letter, which would be lost or retried forever if it were
-// refused, gives way: first attributes in excess of ten move into its record, then
-// the record loses its texts, and at last the record is left out.
+// fit returns the attributes that the service accepts with the message, or an error
+// that says why it accepts none. A dead letter that was refused would be lost or
+// retried forever, so fit shortens it: first attributes in excess of ten move into its
+// record, then the record loses its texts, and finally the record is left out.
 func (q *Queue) fit(m *queue.Message, all map[string]types.MessageAttributeValue) (map[string]types.MessageAttributeValue, error) {
 	size := len(m.Body) + sizeOf(all)
 	if len(all) <= maxAttributes && size <= maxSize {
@@ -42,9 +42,9 @@ func (q *Queue) fit(m *queue.Message, all map[string]types.MessageAttributeValue
 	return nil, fmt.Errorf("sqsqueue: body and attributes have %d bytes: must be at most %d, which is %d less", size, maxSize, size-maxSize)
 }
 
-// lighten takes from a dead letter that the service refuses (it may be too long
-// for this queue, say) the texts of its record, and if it has none, the record. It
-// reports whether there was anything to take.
+// lighten removes from a dead letter that the service refuses (because it is too long
+// for this queue, for example) the texts of its record, and if it has none, the
+// record. It reports whether there was anything to remove.
 func (q *Queue) lighten(m *queue.Message, e *types.SendMessageBatchRequestEntry) bool {
 	attribute, dead := e.MessageAttributes[retry.DeadLetterAttribute]
 	if !dead {
@@ -53,7 +53,7 @@ func (q *Queue) lighten(m *queue.Message, e *types.SendMessageBatchRequestEntry)
 	record := sqsmessage.Value(attribute)
 	e.MessageAttributes = sqsmessage.Shorten(e.MessageAttributes)
 	if len(sqsmessage.Value(e.MessageAttributes[retry.DeadLetterAttribute])) >= len(record) {
-		e.MessageAttributes = attributesOf(m) // with those that the record had displaced
+		e.MessageAttributes = attributesOf(m) // including those that moved into the record
 		delete(e.MessageAttributes, retry.DeadLetterAttribute)
 	}
 	q.cfg.Logger.Warn("sqsqueue: dead letter is refused with its record, and is sent with less", "queue", q.url, "message", m.ID,

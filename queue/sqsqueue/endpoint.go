@@ -10,10 +10,10 @@ import (
 	smithyendpoints "github.com/aws/smithy-go/endpoints"
 )
 
-// endpoints is the SDK's own resolver of endpoints, and remembers the last answer.
-// The SDK asks for each request anew, with parameters that are the client's and
-// hardly ever change, and the answer depends on nothing else: without this it is
-// one of the dearest parts of a request.
+// endpoints is the SDK's own endpoint resolver with a cache of the last answer. The
+// SDK resolves the endpoint for each request, with parameters of the client that
+// hardly ever change, and the answer depends on nothing else. Without the cache this
+// is one of the most expensive parts of a request.
 type endpoints struct {
 	last atomic.Pointer[endpoint]
 }
@@ -26,8 +26,8 @@ type endpoint struct {
 
 var sdkResolver = sqs.NewDefaultEndpointResolverV2()
 
-// instead returns e if r is the SDK's own, and r otherwise: nobody knows what the
-// answers of another one depend on.
+// instead returns e if r is the SDK's own resolver, and r otherwise: the answers of
+// another resolver may depend on anything.
 func (e *endpoints) instead(r sqs.EndpointResolverV2) sqs.EndpointResolverV2 {
 	if reflect.TypeOf(r) != reflect.TypeOf(sdkResolver) {
 		return r

@@ -20,9 +20,9 @@ import (
 type requestError struct {
 	op     string
 	url    string
-	class  error  // one of limiter's; nil: the service refuses just this
+	class  error  // one of limiter's; nil: the service refuses only this request
 	advice string // what to do about it; "" if waiting helps
-	clock  bool   // it may be for the clock, which the SDK has set right by now
+	clock  bool   // the clock may have been the cause, and the SDK has corrected it by now
 	codes  []string
 	err    error
 }
@@ -44,8 +44,7 @@ func (e *requestError) passing() bool {
 	return e.class == limiter.ErrOverload || e.class == limiter.ErrUnavailable
 }
 
-// explain says what an error of the SDK means. unsent says that it has made no
-// request.
+// explain classifies an error of the SDK. unsent: the SDK made no request.
 func explain(op, url string, err error, unsent bool) *requestError {
 	e := &requestError{op: op, url: url, err: err}
 	var api smithy.APIError
@@ -65,13 +64,13 @@ func explain(op, url string, err error, unsent bool) *requestError {
 		case limiter.ErrMisconfigured:
 			e.advice = "check the client's region, endpoint and certificates"
 		case nil:
-			e.class = limiter.ErrUnavailable // a connection that broke, or a reply that can't be read
+			e.class = limiter.ErrUnavailable // a broken connection, or a reply that can't be read
 		}
 	}
 	return e
 }
 
-// explainEntry says what the failure of one entry of a batch means.
+// explainEntry classifies the failure of one entry of a batch.
 func explainEntry(op, url string, f types.BatchResultErrorEntry) *requestError {
 	api := &smithy.GenericAPIError{Code: aws.ToString(f.Code), Message: aws.ToString(f.Message), Fault: smithy.FaultServer}
 	if f.SenderFault {
@@ -83,7 +82,7 @@ func explainEntry(op, url string, f types.BatchResultErrorEntry) *requestError {
 // set sets what the error means.
 func (e *requestError) set(m awserr.Meaning) { e.class, e.advice, e.clock = m.Class, m.Advice, m.Clock }
 
-// notSQS is the advice for replies that only another server gives.
+// notSQS is the advice for replies that SQS never sends.
 const notSQS = "check the client's endpoint: this is not an SQS endpoint that speaks the JSON protocol"
 
 // service is SQS, for requests of op.
@@ -101,8 +100,8 @@ func service(op string) awserr.Service {
 	return s
 }
 
-// ofCode returns what an error code of SQS means; false if it is not one of its own,
-// or is about one request only.
+// ofCode returns the meaning of an SQS error code; false if it is not specific to SQS,
+// or concerns only one request.
 func ofCode(code string) (m awserr.Meaning, known bool) {
 	switch code {
 	case "KmsThrottled", "OverLimit":
@@ -118,9 +117,9 @@ func (e *requestError) named(codes ...string) bool {
 	return slices.ContainsFunc(codes, func(code string) bool { return slices.Contains(e.codes, code) })
 }
 
-// lost reports whether the service does not take the receipt handle (any more).
-// It has several codes for that, and one of them is also the code for a
-// visibility timeout that it does not take.
+// lost reports whether the service does not accept the receipt handle (any more).
+// It has several codes for that, and one of them is also the code for an invalid
+// visibility timeout.
 func (e *requestError) lost() bool {
 	return e.named("ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidIdFormat") ||
 		e.named("InvalidParameterValue") && !e.beyondLimit()
@@ -132,7 +131,7 @@ func (e *requestError) beyondLimit() bool {
 	return e.named("InvalidParameterValue") && strings.Contains(e.err.Error(), "VisibilityTimeout")
 }
 
-// A leaseLost is [queue.ErrLeaseLost], and why.
+// A leaseLost is [queue.ErrLeaseLost] with its cause.
 type leaseLost struct{ err error }
 
 func (e *leaseLost) Error() string        { return fmt.Sprintf("%v: %v", queue.ErrLeaseLost, e.err) }

@@ -16,7 +16,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// MoveAPI is what [Move] calls of the SDK. An *sqs.Client is one.
+// MoveAPI is the part of the SDK that [Move] calls. *sqs.Client implements it.
 type MoveAPI interface {
 	GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput, ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error)
 	ListDeadLetterSourceQueues(context.Context, *sqs.ListDeadLetterSourceQueuesInput, ...func(*sqs.Options)) (*sqs.ListDeadLetterSourceQueuesOutput, error)
@@ -27,67 +27,49 @@ type MoveAPI interface {
 
 var _ MoveAPI = (*sqs.Client)(nil)
 
-// MoveConfig says what [Move] does. The zero MoveConfig brings each message back
-// to the queue that the service moved it from, as fast as the service likes.
+// MoveConfig configures [Move]. The zero MoveConfig returns each message to the queue
+// that the service moved it from, at a rate that the service chooses.
 type MoveConfig struct {
-	// To is the URL of the queue that gets the messages. Default: for each message
-	// the queue that the service moved it from. Messages that somebody has sent to
-	// the dead-letter queue, as a Consumer does, come from none, and need To.
+	// To is the URL of the destination. Default: for each message the queue that the
+	// service moved it from. Messages that were sent to the dead-letter queue, as a
+	// Consumer does, have no such queue, and need To.
 	To string
-	// Rate is how many messages are moved a second at most, 1 to 500. Default 0:
-	// as the service likes.
+	// Rate is the maximum number of messages moved per second, 1 to 500. Default 0:
+	// the service chooses.
 	Rate int
-	// OnProgress is told how far it is, every two seconds, from the goroutine of
+	// OnProgress is called with the progress every two seconds, from the goroutine of
 	// Move.
 	OnProgress func(MoveProgress)
 }
 
-// MoveProgress says how far a [Move] is.
+// MoveProgress is the progress of a [Move].
 type MoveProgress struct {
 	Moved int64 // messages, approximately
 	Total int64 // messages that were there at the start, approximately. 0: unknown
 }
 
-// ErrNotMovable says that the service does not move these messages itself. The
-// deadletter package's Redrive does.
+// ErrNotMovable means that the service can't move these messages itself. Use the
+// deadletter package's Redrive.
 var ErrNotMovable = errors.New("the service does not move these messages itself; deadletter.Redrive does")
 
 const (
 	maxMoveRate = 500 // messages a second
 	movePoll    = 2 * time.Second
-	moveMissing = 5 // looks in a row that may not find the task: the list may be late
+	moveMissing = 5 // listings in a row that may lack the task: the list may lag
 )
 
-// Move has the service move all messages of the dead-letter queue at fromURL, as its
-// console's redrive does, and waits until it has (a message move task). It costs no
-// receives and goes on if the process dies. Where it does not apply, the error
-// answers errors.Is for [ErrNotMovable], and says why:
+// Move makes the service move all messages of the dead-letter queue at fromURL, as
+// its console's redrive does (a message move task), and waits for the end of the task.
+// It costs no receives, and the task continues if the process dies. The package
+// documentation has the conditions, under Moving dead letters, and the permissions. If
+// a condition does not hold, the error answers errors.Is for [ErrNotMovable], and says
+// why.
 //
-//   - The server must have such tasks. Those that stand in for SQS often have none.
-//   - The queue must be the dead-letter queue of another one's redrive policy.
-//   - Without To, each message must have been moved there by such a policy. The
-//     task fails at the first one that somebody sent, and what it has moved by
-//     then stays moved.
-//   - Both queues must be standard, or both FIFO.
-//   - All messages are moved, as they are: with the attribute of their dead-letter
-//     record. For a choice, and for a limiter of your own, use deadletter.Redrive.
-//
-// A queue has one task at a time. Moved messages are new ones, with a new id, and
-// their retention starts anew.
-//
-// When ctx ends the task is cancelled, which leaves the rest where it is; the error
-// is the cause of ctx. If it ends while the task is being started, the start is
-// waited for first, up to 10 s, since only its answer has what to cancel the task by.
-// Other errors: fromURL or a field of cfg that is out of range, named; a task that
-// runs already, or fails, or is cancelled by somebody; what requests fail with, as in
-// the package documentation. The task goes on when its state could not be read or it
-// could not be cancelled, which the error says, and when the answer to its start was
-// lost.
-//
-// It needs sqs:StartMessageMoveTask, sqs:ListMessageMoveTasks,
-// sqs:CancelMessageMoveTask, sqs:ListDeadLetterSourceQueues, sqs:ReceiveMessage,
-// sqs:DeleteMessage and sqs:GetQueueAttributes on the dead-letter queue, and
-// sqs:SendMessage and sqs:GetQueueAttributes on the other.
+// When ctx ends, Move cancels the task, which leaves the remaining messages where they
+// are, and returns the cause of ctx. Move also fails when fromURL or a field of cfg is
+// out of range, which the error names; when the queue already has a task; when the
+// task fails or somebody cancels it; and when a request fails, as listed in the package
+// documentation.
 func Move(ctx context.Context, client MoveAPI, fromURL string, cfg MoveConfig) (MoveProgress, error) {
 	if nils.Is(client) {
 		return MoveProgress{}, fmt.Errorf("sqsqueue: Move: client is %s", nils.Describe(client))
@@ -116,7 +98,7 @@ type mover struct {
 	q        *Queue // the dead-letter queue, for its requests' errors
 	cfg      MoveConfig
 	arn      string
-	before   int64  // when the queue's task before ours was started, in ms; 0: there was none
+	before   int64  // when the queue's previous task was started, in ms; 0: there was none
 	handle   string // of our task
 	progress MoveProgress
 }
@@ -164,8 +146,8 @@ func (m *mover) start(ctx context.Context) error {
 	if latest != nil {
 		m.before = latest.StartedTimestamp
 	}
-	// It ends with its answer and not with ctx: a task without a handle can't be
-	// cancelled, which is the first thing that wait does then.
+	// The call outlives ctx: a task without a handle could not be cancelled, and
+	// cancelling is the first thing that wait does if ctx has ended.
 	task, err := do(context.WithoutCancel(ctx), m.q, "move", m.q.cfg.Timeout, m.client.StartMessageMoveTask, in)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -177,8 +159,8 @@ func (m *mover) start(ctx context.Context) error {
 	return nil
 }
 
-// without says what an error means of a server that knows the queue: one that does
-// not know the operation has no tasks.
+// without explains an error of a server that knows the queue: if it does not know the
+// operation, it has no tasks.
 func (m *mover) without(err error) error {
 	if e, ok := err.(*requestError); ok && (e.advice == notSQS || e.named("UnsupportedOperation")) {
 		return fmt.Errorf("sqsqueue: move: queue %s: the server has no message move tasks for it: %w: %w", m.q.url, ErrNotMovable, e.err)
@@ -195,8 +177,8 @@ func (m *mover) latest(ctx context.Context) (*types.ListMessageMoveTasksResultEn
 	return &out.Results[0], nil
 }
 
-// wait looks at the task until it is over. As a queue has one task at a time, it is
-// the latest one; its handle is listed only while it runs, and the list may be late.
+// wait polls the task until it is over. A queue has one task at a time, so ours is
+// the latest; its handle is listed only while it runs, and the list may lag.
 func (m *mover) wait(ctx context.Context) error {
 	for missing, failures := 0, 0; ; {
 		if !sleep.For(ctx, movePoll) {
@@ -241,7 +223,7 @@ func (m *mover) wait(ctx context.Context) error {
 	}
 }
 
-// failed says what a task's failure means.
+// failed returns the error of a task that failed.
 func (m *mover) failed(reason string) error {
 	if reason == "CouldNotDetermineMessageSource" {
 		return fmt.Errorf("sqsqueue: move: queue %s: %s: the service did not move a message there itself, so it was sent there, as a consumer does with its dead letters: set MoveConfig.To (%d messages are moved): %w",
@@ -250,7 +232,7 @@ func (m *mover) failed(reason string) error {
 	return fmt.Errorf("sqsqueue: move: queue %s: the task has failed after %d messages: %s", m.q.url, m.progress.Moved, reason)
 }
 
-// cancel ends the task, since ctx has ended.
+// cancel cancels the task because ctx has ended.
 func (m *mover) cancel(ctx context.Context) error {
 	out, err := do(context.WithoutCancel(ctx), m.q, "move", m.q.cfg.Timeout, m.client.CancelMessageMoveTask, &sqs.CancelMessageMoveTaskInput{TaskHandle: &m.handle})
 	if err != nil {

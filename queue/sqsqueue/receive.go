@@ -17,18 +17,18 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/sqsmessage"
 )
 
-// Receive asks the service for up to o.Max messages, at most ten, and waits
-// there for the first: Config.Wait, or o.Wait or two thirds of o.Lease if that is
-// less; then it returns none and no error. It makes one request. What that fails
-// with is in the package documentation.
+// Receive requests up to o.Max messages, at most ten. It waits at the service for
+// the first one, for Config.Wait, or for o.Wait or two thirds of o.Lease if that is
+// less; then it returns no messages and no error. It makes one request, whose errors
+// the package documentation lists.
 //
 // o.Max must be at least 1; o.Lease must be positive and at most 12 h, and is
 // rounded up to whole seconds; o.Wait must not be negative, and is rounded down
-// to whole seconds, but not below 1 s. LeaseUntil counts from when the request
-// was made, as the service may have handed out the message then.
+// to whole seconds, but not below 1 s. LeaseUntil counts from the start of the
+// request, because the service may have delivered the message then.
 //
-// A request whose context ends is given up at once. Messages that it would have
-// brought come back when their lease is over, or on a FIFO queue with one of the
+// When its context ends, the request is aborted. Messages that it would have
+// returned come back when their lease is over, or on a FIFO queue with one of the
 // next receives.
 func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 	switch {
@@ -44,7 +44,7 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 	lease := time.Duration(seconds(o.Lease)) * time.Second // never 0, which would not be sent
 	wait := q.wait(o.Wait, lease)
 	if q.clientTimeout > 0 && q.clientTimeout <= wait {
-		// Each receive of an empty queue would fail, and lose what comes at its end.
+		// Each receive of an empty queue would fail, and lose messages that arrive at its end.
 		return nil, &requestError{
 			op: "receive", url: q.url, class: limiter.ErrMisconfigured,
 			advice: "give the HTTP client a longer Timeout, or none, or set Config.Wait to less",
@@ -68,7 +68,7 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 			MessageSystemAttributeNames: q.systemAttributes,
 			ReceiveRequestAttemptId:     a.id,
 		}, func(o *sqs.Options) {
-			// The SDK would copy each body once more to do it.
+			// The SDK would copy each body once more to verify it.
 			verify, o.DisableMessageChecksumValidation = !o.DisableMessageChecksumValidation, true
 		})
 	}
@@ -98,8 +98,8 @@ func (q *Queue) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.M
 	return msgs, nil
 }
 
-// wait returns how long a receive may wait: no longer than it is told to, and so
-// that what comes at the end of the wait still has a part of its lease. It is
+// wait returns how long a receive may wait: no longer than most, and short enough
+// that a message that comes at the end of the wait still has part of its lease. It is
 // never 0, which would not be sent.
 func (q *Queue) wait(most, lease time.Duration) time.Duration {
 	wait, why := q.cfg.Wait, ""
@@ -119,8 +119,8 @@ func (q *Queue) wait(most, lease time.Duration) time.Duration {
 	return wait
 }
 
-// read returns the service's messages, in one block as these are. With verify it
-// fails when a body does not have its checksum.
+// read converts the service's messages, into one block of memory. With verify it
+// fails when a body does not match its checksum.
 func (q *Queue) read(natives []types.Message, verify bool) ([]queue.Message, error) {
 	all := make([]queue.Message, len(natives))
 	for i := range all {
@@ -139,9 +139,9 @@ func (q *Queue) read(natives []types.Message, verify bool) ([]queue.Message, err
 	return all, nil
 }
 
-// A receipt is a service's receipt handle and since when, at the earliest, its
-// message is hidden: from then on count the twelve hours. A Message carries both
-// in its Receipt, for that is all that a source gets back for certain.
+// A receipt is the service's receipt handle and the earliest time from which its
+// message is hidden, where the twelve hours begin. A Message carries both in its
+// Receipt, the only field that a source is certain to get back.
 type receipt struct {
 	handle string
 	since  time.Time // zero: unknown
@@ -151,8 +151,8 @@ func (r receipt) String() string {
 	return strconv.FormatInt(r.since.UnixMilli(), 10) + "@" + r.handle
 }
 
-// receiptOf returns the message's receipt. A bare handle, from a receive that
-// was not this package's, is one too.
+// receiptOf returns the message's receipt. It accepts a bare handle, from a receive
+// outside this package.
 func receiptOf(m *queue.Message) receipt {
 	if at, handle, ok := strings.Cut(m.Receipt, "@"); ok {
 		if ms, err := strconv.ParseInt(at, 10, 64); err == nil {

@@ -16,16 +16,15 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// A method is one of the [API]'s.
+// A method is a method of [API].
 type method[In, Out any] func(context.Context, *In, ...func(*sqs.Options)) (*Out, error)
 
-// do makes a request that may take limit at most, with more options of the SDK. Its
-// error is a *requestError, or says that ctx has ended.
+// do makes a request with a time limit and additional SDK options. Its error is a
+// *requestError, or says that ctx has ended.
 func do[In, Out any](ctx context.Context, q *Queue, op string, limit time.Duration, call method[In, Out], in *In, more ...func(*sqs.Options)) (*Out, error) {
 	out, err := once(ctx, q, op, limit, call, in, more)
 	if e, ok := err.(*requestError); ok && e.clock && ctx.Err() == nil {
-		// The reply has told the SDK what time it is, and the next request is
-		// signed with that.
+		// The SDK has taken the time from the reply, and signs the next request with it.
 		out, err = once(ctx, q, op, limit, call, in, more)
 	}
 	return out, err
@@ -40,7 +39,7 @@ func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Dura
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, ended(ctx, op)
-	case r.foreign(out, err): // it may have done what was asked
+	case r.foreign(out, err): // the server may have acted on the request
 		is := fmt.Errorf("the reply has the status %d and begins with %.40q", r.status, r.head)
 		if err != nil {
 			is = fmt.Errorf("%w: %w", is, err)
@@ -58,11 +57,11 @@ func once[In, Out any](ctx context.Context, q *Queue, op string, limit time.Dura
 type request struct {
 	op         string
 	q          *Queue
-	inFlight   int            // requests of q, with this one
+	inFlight   int            // requests of q, including this one
 	client     sqs.HTTPClient // makes the request
 	keeps      int            // idle connections that client keeps for a host
-	configured bool           // it is the SDK that is called
-	sent       bool           // the SDK had what it needs for a request: credentials, an endpoint
+	configured bool           // the API called is the SDK's
+	sent       bool           // the SDK had credentials and an endpoint, and called Do
 	status     int            // of the reply; 0: there was none
 	head       []byte         // the beginning of the reply's body, as far as it was read
 }
@@ -74,18 +73,18 @@ func (r *request) configure(o *sqs.Options) {
 	o.Retryer = aws.NopRetryer{}
 	o.EndpointResolverV2 = r.q.endpoints.instead(o.EndpointResolverV2)
 	if r.op == "send" {
-		// What a FIFO queue suppresses as a duplicate may be answered with the
-		// checksum of the first one, which need not have the same body. The SDK
-		// would report the whole batch as failed, though all of it was accepted.
+		// For a message that a FIFO queue suppresses as a duplicate, the reply may
+		// have the checksum of the first message, whose body may differ. The SDK
+		// would report the whole batch as failed, although all of it was accepted.
 		o.DisableMessageChecksumValidation = true
 	}
 }
 
-// Do sends the SDK's request with its body copied. The SDK closes its own as soon
-// as the reply's header has come, and one that is just being written by WriteTo
-// then says io.EOF, which net/http takes for a broken request: it closes the
-// connection before the reply is read. A body that net/http knows to be in memory
-// also leaves in the same packet as the header.
+// Do sends the SDK's request with a copy of its body. The SDK closes its own body as
+// soon as the reply's header arrives. If WriteTo is still writing that body, it then
+// returns io.EOF, which net/http takes for a broken request: it closes the connection
+// before the reply is read. In addition, net/http sends a body that it knows to be in
+// memory in the same packet as the header.
 func (r *request) Do(req *http.Request) (*http.Response, error) {
 	r.sent = true
 	if req.Body != nil && req.Body != http.NoBody {
@@ -108,10 +107,10 @@ func (r *request) Do(req *http.Request) (*http.Response, error) {
 	return reply, err
 }
 
-// headSize is more than a reply of SQS has that names nothing.
+// headSize is larger than any reply of SQS that names no messages.
 const headSize = 256
 
-// beginning is the body of a reply. It keeps the first bytes that are read.
+// beginning is the body of a reply that keeps the first bytes read.
 type beginning struct {
 	io.ReadCloser
 	r *request
@@ -125,9 +124,9 @@ func (b *beginning) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// foreign reports whether the reply, from which the SDK has made out, is one that no
-// SQS gives, nor what stands before it and fails in passing: it is no JSON object, or
-// has none of the fields that a reply to such a request has.
+// foreign reports whether the reply, which the SDK decoded into out, comes neither
+// from SQS nor from a proxy in front of it that fails temporarily: it is not a JSON
+// object, or has none of the fields of a reply to this request.
 func (r *request) foreign(out any, err error) bool {
 	if r.status == 0 || r.status >= 500 || r.status == http.StatusTooManyRequests || r.status == http.StatusRequestTimeout {
 		return false
@@ -149,7 +148,7 @@ func (r *request) foreign(out any, err error) bool {
 		return len(out.Successful)+len(out.Failed) == 0 && !has("Successful") && !has("Failed")
 	case *sqs.ChangeMessageVisibilityBatchOutput:
 		return len(out.Successful)+len(out.Failed) == 0 && !has("Successful") && !has("Failed")
-	case *sqs.GetQueueAttributesOutput: // asked for some that every queue has
+	case *sqs.GetQueueAttributesOutput: // the request named attributes that every queue has
 		return len(out.Attributes) == 0 && !has("Attributes")
 	}
 	return false

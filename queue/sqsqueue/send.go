@@ -18,31 +18,19 @@ var (
 	errOvertakes = errors.New("sqsqueue: an earlier message of its group was not accepted")
 )
 
-// Send puts messages into the queue, any number of them, in requests of at most
-// ten messages and 1 MiB, one after the other. Of a message it takes Body,
-// Attributes, Group, Delay and, on a FIFO queue, Dedup. Of a message that was
-// received from a queue of this package it also takes, from Native, the types of
-// attributes that have kept their values.
+// Send sends any number of messages, in requests of at most ten messages and 1 MiB,
+// one after the other. It sends a message's Body, Attributes, Group, Delay and, on a
+// FIFO queue, Dedup. For a message received from a queue of this package it also
+// takes, from Native, the types of attributes that have kept their values.
 //
-// A message that the service would not take fails alone, in a
-// [queue.BatchError], and is not sent: more than 1 MiB of body and attributes
-// (names, types and values); more than ten attributes; an empty body, an empty
-// attribute, and a body with characters that the service does not take (see the
-// package documentation); an attribute whose name is not one of 1 to 256
-// letters, digits, "_", "-" and "." (single, and not at an end) or begins with
-// "AWS." (but for [TraceHeader]) or "Amazon."; a Group or Dedup of more than 128
-// characters, or other than printable ASCII without spaces; a Delay below 0 or
-// above 15 minutes. On a FIFO queue a message needs a Group, must have no Delay,
-// and needs a Dedup unless the queue makes one of the content, which only the
-// service knows.
+// A message that the service would not accept is not sent, and fails alone in a
+// [queue.BatchError]; the package documentation lists the limits under Sending. A
+// dead letter that exceeds them is sent with less of its record.
 //
-// A dead letter is sent in any case: how is in the package documentation.
-//
-// A Delay of 0 is not told to the service, which then takes the queue's own
-// delay; others are rounded up to whole seconds. A request that fails in passing
-// is made again, so a standard queue may get a message twice. On a FIFO queue
-// messages of a group of which an earlier one was not accepted are not sent any
-// more, as far as they are not in the same request as one that the service refuses.
+// With a Delay of 0 the service applies the queue's own delay; other delays are
+// rounded up to whole seconds. A standard queue may get a message twice, because Send
+// retries requests. On a FIFO queue messages are not sent after an earlier one of
+// their group was not accepted.
 func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 	if ctx.Err() != nil {
 		return ended(ctx, "send")
@@ -65,7 +53,7 @@ func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 		return replyOf(out.Successful, func(e types.SendMessageBatchResultEntry) *string { return e.Id }, out.Failed), nil
 	}
 
-	stuck := make(map[string]bool) // groups that are not to be overtaken
+	stuck := make(map[string]bool) // groups of which a message was not accepted
 	var some []int
 	total := 0
 	flush := func() {
@@ -101,7 +89,7 @@ func (q *Queue) Send(ctx context.Context, msgs ...*queue.Message) error {
 }
 
 // entry returns the message as it is sent, and its size as the service counts
-// it, or why the service would not take it.
+// it, or why the service would not accept it.
 func (q *Queue) entry(m *queue.Message) (e types.SendMessageBatchRequestEntry, size int, err error) {
 	switch {
 	case m == nil:
@@ -176,7 +164,7 @@ func sizeOf(all map[string]types.MessageAttributeValue) int {
 	return size
 }
 
-// checkAttribute returns why the service would not take the attribute.
+// checkAttribute returns why the service would not accept the attribute.
 func checkAttribute(name, value string) error {
 	if value == "" {
 		return fmt.Errorf("sqsqueue: attribute %q is empty: the service needs at least one character", name)
@@ -195,8 +183,8 @@ func checkAttribute(name, value string) error {
 	return nil
 }
 
-// checkToken returns why the service would not take a group or deduplication id;
-// it takes an empty one.
+// checkToken returns why the service would not accept a group or deduplication id;
+// an empty one is valid.
 func checkToken(field, s string) error {
 	if n := len(s); n > maxToken {
 		return fmt.Errorf("sqsqueue: %s has %d characters: must be at most %d, which is %d less", field, n, maxToken, n-maxToken)

@@ -19,12 +19,12 @@ var (
 	errTooLong = fmt.Errorf("it was received %v ago, and can't be hidden for longer", maxVisibility)
 )
 
-const clockMargin = 500 * time.Millisecond // for requests that take unlike times to the service
+const clockMargin = 500 * time.Millisecond // requests take different times to reach the service
 
-// Ack deletes messages, in requests of ten. A message that is gone already is
-// deleted. One whose receipt the service does not take any more, for it was
-// received again since or, on a FIFO queue, because its lease is over, fails with
-// [queue.ErrLeaseLost], as far as the service tells.
+// Ack deletes messages, in requests of ten. A message that no longer exists counts as
+// deleted. If the service reports that it no longer accepts a message's receipt, the
+// message fails with [queue.ErrLeaseLost]: it has been received again, or, on a FIFO
+// queue, its lease is over.
 func (q *Queue) Ack(ctx context.Context, msgs ...*queue.Message) error {
 	b := &batch{q: q, op: "ack"}
 	b.request = func(ctx context.Context, limit time.Duration, some []int, ids []string) (reply, error) {
@@ -61,7 +61,7 @@ func (q *Queue) Nack(ctx context.Context, delay time.Duration, msgs ...*queue.Me
 	verdict := v.verdict
 	v.verdict = func(i int, e *requestError, unsure bool) (error, bool) {
 		if unsure && delay == 0 && e.lost() {
-			return nil, false // the request whose reply was lost has done it
+			return nil, false // the request whose reply was lost did it
 		}
 		return verdict(i, e, unsure)
 	}
@@ -70,8 +70,8 @@ func (q *Queue) Nack(ctx context.Context, delay time.Duration, msgs ...*queue.Me
 
 // Extend makes messages visible lease from now, rounded up to whole seconds, but
 // at the latest 12 h after they were received, in requests of ten, and sets
-// their LeaseUntil to what it came to. A message whose lease is over, or of whose
-// 12 h nothing is left, fails with [queue.ErrLeaseLost].
+// their LeaseUntil to the result. A message whose lease is over, or whose 12 h are
+// used up, fails with [queue.ErrLeaseLost].
 func (q *Queue) Extend(ctx context.Context, lease time.Duration, msgs ...*queue.Message) error {
 	if lease < 0 {
 		return fmt.Errorf("sqsqueue: extend: lease is %v: must not be negative", lease)
@@ -92,9 +92,9 @@ type visibility struct {
 	batch
 	msgs  []*queue.Message
 	d     time.Duration
-	most  []int32     // seconds, by message: what the service has taken too much of is halved
+	most  []int32     // by message: seconds to request at most; halved when the service refuses
 	until []time.Time // by message: what the last request for it asked for
-	spent bool        // a message with nothing left of its twelve hours fails
+	spent bool        // fail a message whose twelve hours are used up
 }
 
 func (q *Queue) newVisibility(op string, d time.Duration, msgs []*queue.Message) *visibility {
@@ -140,7 +140,7 @@ func (v *visibility) change(ctx context.Context, limit time.Duration, some []int
 func (v *visibility) judge(i int, e *requestError, _ bool) (error, bool) {
 	switch {
 	case e.beyondLimit() && v.most[i] > 1:
-		// Since when it is hidden is unknown, or the clock was set meanwhile.
+		// The start of the twelve hours is unknown, or the clock was changed meanwhile.
 		v.most[i] /= 2
 		return e, true
 	case e.lost(), e.beyondLimit():
@@ -149,7 +149,7 @@ func (v *visibility) judge(i int, e *requestError, _ bool) (error, bool) {
 	return e, e.passing()
 }
 
-// left returns for how many seconds more the message may be hidden.
+// left returns how many more seconds the message may be hidden.
 func left(r receipt, now time.Time) int32 {
 	if r.since.IsZero() {
 		return seconds(maxVisibility)

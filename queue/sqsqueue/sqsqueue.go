@@ -19,26 +19,26 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// What the service allows.
+// Limits of the service.
 const (
 	maxBatch      = 10               // messages per request
 	maxSize       = 1 << 20          // bytes of a message, and of all messages of a request
 	maxAttributes = 10               // of a message
 	maxDelay      = 15 * time.Minute // of a message that is sent
-	maxVisibility = 12 * time.Hour   // from the receive on, however often it is changed
+	maxVisibility = 12 * time.Hour   // from the receive on, however often it is extended
 	maxToken      = 128              // characters of a group or deduplication id
 	maxPoll       = 20 * time.Second
-	mostReceives  = 1000 // that a redrive policy can allow
+	mostReceives  = 1000 // the highest maxReceiveCount of a redrive policy
 )
 
 // TraceHeader is the name in [queue.Message.Attributes] of the trace header of
 // AWS X-Ray: "AWS.TraceHeader". It travels as the service's system attribute
-// AWSTraceHeader, and counts neither among the ten attributes nor in the message's
-// size. An attribute that a program has named AWSTraceHeader itself is another one,
-// and keeps that name.
+// AWSTraceHeader, and counts neither as one of the ten attributes nor towards the
+// message's size. An attribute that a program itself named AWSTraceHeader is a
+// different one, and keeps that name.
 const TraceHeader = sqsmessage.TraceHeader
 
-// API is what a [Queue] calls of the SDK. An *sqs.Client is one.
+// API is the part of the SDK that a [Queue] calls. *sqs.Client implements it.
 type API interface {
 	ReceiveMessage(context.Context, *sqs.ReceiveMessageInput, ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error)
 	DeleteMessageBatch(context.Context, *sqs.DeleteMessageBatchInput, ...func(*sqs.Options)) (*sqs.DeleteMessageBatchOutput, error)
@@ -52,43 +52,43 @@ type API interface {
 
 var _ API = (*sqs.Client)(nil)
 
-// Config says how a [Queue] talks to the service. The zero Config is right for
-// almost everybody.
+// Config configures the requests of a [Queue]. The zero Config suits almost
+// everybody.
 type Config struct {
 	// Wait is how long a receive waits at the service for a first message, 1 s
-	// to 20 s in whole seconds. A shorter one costs more requests on an idle
-	// queue. Receives wait for less when the consumer's DrainTimeout is less than
-	// Wait and 2 s, so that none is open when a drain ends, or its Lease less than
-	// 1.5 times Wait, and then for two thirds of the lease; Logger is told once.
-	// Default 20 s.
+	// to 20 s in whole seconds. A shorter wait costs more requests on an idle
+	// queue. Receives wait for less in two cases: if the consumer's DrainTimeout is
+	// less than Wait plus 2 s, so that no receive is open when a drain ends; and if
+	// its Lease is less than 1.5 times Wait, then for two thirds of the lease. Logger
+	// logs this once. Default 20 s.
 	Wait time.Duration
 
-	// Timeout is how long one request may take, a receive that much longer than
-	// its wait, 1 s to 5 min. A request that is cut off so is tried again, or
-	// reported, as one that failed. Default 10 s.
+	// Timeout is how long one request may take, in addition to the wait of a receive,
+	// 1 s to 5 min. A request that times out is retried or reported like any failed
+	// request. Default 10 s.
 	Timeout time.Duration
 
-	// Logger gets what Send shortened to fit a dead letter into the queue, and, once
-	// each, that receives wait for less than Wait and that the HTTP client keeps too
-	// few connections. Default slog.Default().
+	// Logger logs what Send shortened to fit a dead letter into the queue. It also
+	// logs, once each, that receives wait for less than Wait and that the HTTP client
+	// keeps too few connections. Default slog.Default().
 	Logger *slog.Logger
 }
 
-// A Queue is a queue of Amazon SQS: a [queue.Source] and a [queue.Sink]. Make
-// one with [New]. Its methods may be called concurrently.
+// A Queue is an Amazon SQS queue: a [queue.Source] and a [queue.Sink]. Create one
+// with [New]. Its methods may be called concurrently.
 type Queue struct {
 	client API
 	url    string
 	fifo   bool
 	cfg    Config
-	again  retry.Policy // within a call, after a passing failure
+	again  retry.Policy // within a call, after a temporary failure
 
-	systemAttributes []types.MessageSystemAttributeName // that receives ask for
-	clientTimeout    time.Duration                      // of the client's HTTP client, as far as that is known; 0: none
+	systemAttributes []types.MessageSystemAttributeName // requested by receives
+	clientTimeout    time.Duration                      // of the client's HTTP client; 0: none, or unknown
 	endpoints        endpoints
 	conns            connections
 	attempts         attempts  // used on FIFO queues only
-	shorter          sync.Once // tells Logger that receives wait for less than Config.Wait
+	shorter          sync.Once // logs that receives wait for less than Config.Wait
 }
 
 var (
@@ -96,19 +96,12 @@ var (
 	_ queue.Sink   = (*Queue)(nil)
 )
 
-// New returns the queue at queueURL, which is as GetQueueUrl tells it. It makes
-// no request. It fails when client is nil, when queueURL is no URL of a queue,
-// and when a field of cfg is out of range; the error names it.
+// New returns a Queue for queueURL, as returned by GetQueueUrl. It makes no request.
+// It fails when client is nil, when queueURL is not the URL of a queue, and when a
+// field of cfg is out of range; the error names it.
 //
-// The client is used as it is, with five exceptions, made for each request and
-// for these only: the SDK does not retry on its own, since its delays would keep
-// a consumer from receiving; a request has a time limit; the HTTP client gets
-// a copy of its body, without which the SDK and net/http together can lose the
-// reply of a fast server; what the SDK's own resolver of endpoints has
-// answered is remembered; and the SDK's own HTTP client keeps more connections
-// (see Connections in the package documentation). A client whose HTTP client has a
-// Timeout that is not longer than a receive's wait can send, but its receives are
-// refused.
+// The section The client in the package documentation lists what differs from the
+// client's own settings.
 func New(client API, queueURL string, cfg Config) (*Queue, error) {
 	if nils.Is(client) {
 		return nil, fmt.Errorf("sqsqueue: New: client is %s", nils.Describe(client))
@@ -157,8 +150,7 @@ func New(client API, queueURL string, cfg Config) (*Queue, error) {
 	return q, nil
 }
 
-// timeoutOf returns how long an HTTP client lets a request take; 0: as long as it
-// takes, or nobody knows.
+// timeoutOf returns an HTTP client's limit for a request; 0: none, or unknown.
 func timeoutOf(c sqs.HTTPClient) time.Duration {
 	switch c := c.(type) {
 	case *http.Client:
@@ -169,10 +161,10 @@ func timeoutOf(c sqs.HTTPClient) time.Duration {
 	return 0
 }
 
-// URL is the queue's URL, as it was given to [New].
+// URL returns the queue's URL, as passed to [New].
 func (q *Queue) URL() string { return q.url }
 
-// seconds returns d in the whole seconds that the service counts in, rounded up.
+// seconds returns d in whole seconds, rounded up, as the service counts.
 func seconds(d time.Duration) int32 {
 	return int32((min(d, maxVisibility) + time.Second - 1) / time.Second)
 }
