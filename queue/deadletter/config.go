@@ -11,39 +11,39 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// Config says what [List] and [Redrive] do. The zero Config means all letters, as
-// fast as it goes.
+// Config configures [List] and [Redrive]. The zero Config means all letters, without
+// a rate limit.
 type Config struct {
-	// Filter says which letters are listed or redriven. Default all.
+	// Filter selects the letters that are listed or redriven. Default all.
 	Filter Filter
-	// Max is how many letters are listed or redriven at most. Default 0: no bound.
+	// Max is the maximum number of letters listed or redriven. Default 0: no limit.
 	Max int
 
-	// Limiter is acquired for every letter that is sent, and asked before letters
-	// are received: the limiter of the consumer that will get them, a token bucket
-	// of its own, anything. Default none. Redrive only.
+	// Limiter is acquired for every letter that is sent, and consulted before letters
+	// are received. It may be the limiter of the consumer that will get them, a token
+	// bucket, or any other. Default none. Redrive only.
 	Limiter limiter.Limiter
-	// DryRun makes a redrive that sends nothing, and tells what it would have sent
-	// as Summary.Matched. Redrive only.
+	// DryRun makes Redrive send nothing, and report as Summary.Matched what it would
+	// have sent. Redrive only.
 	DryRun bool
-	// OnResult is told of every letter that was examined, as soon as it is known
-	// what becomes of it, one at a time, from the goroutine of Redrive. Redrive
-	// only.
+	// OnResult is called for every letter that was examined, as soon as its outcome is
+	// known, one at a time, from the goroutine of Redrive. Redrive only.
 	OnResult func(Result)
 
 	// Lease is how long a letter is hidden from others when it is received, 10 s
-	// to 12 h. It is extended as long as it is needed, each time for twice as long,
-	// so after a crash a letter is hidden for Lease, or about as long as it was in
-	// hand. One well under the five minutes in which a FIFO queue suppresses
-	// duplicates lets a redrive that is repeated after a crash be without them.
+	// to 12 h. It is extended as long as needed, each time for twice as long. So after
+	// a crash a letter stays hidden for Lease, or for about as long as it has already
+	// been hidden. A FIFO queue suppresses duplicates for five minutes; with a Lease
+	// well under that, a redrive that is repeated after a crash makes no duplicates.
 	// Default 2 min.
 	Lease time.Duration
-	// Wait is how long a receive waits until it takes the queue for empty, 1 s to
-	// 20 s; it takes two in a row to believe it. Default 2 s.
+	// Wait is how long a receive waits for a message, 1 s to 20 s. After two empty
+	// receives in a row the queue counts as empty. Default 2 s.
 	Wait time.Duration
 
-	// Logger gets what could not be extended or returned, and how many letters List
-	// left out as newer than itself. Default slog.Default().
+	// Logger logs leases that could not be extended, letters that could not be
+	// returned, and how many letters List left out as newer than itself. Default
+	// slog.Default().
 	Logger *slog.Logger
 }
 
@@ -53,8 +53,8 @@ const (
 	defaultWait  = 2 * time.Second
 )
 
-// check returns the Config with its defaults, or an error that names the field
-// that is wrong.
+// check returns the Config with its defaults, or an error that names the invalid
+// field.
 func (c Config) check(op string, from queue.Source) (Config, error) {
 	if nils.Is(from) {
 		return c, fmt.Errorf("deadletter: %s: from is %s", op, nils.Describe(from))

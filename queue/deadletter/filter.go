@@ -6,28 +6,28 @@ import (
 	"time"
 )
 
-// A Filter says which letters are meant: those for which all that is set holds.
-// The zero Filter takes all.
+// A Filter selects the letters that match all of its fields that are set. The zero
+// Filter selects all letters.
 type Filter struct {
 	// IDs are ids of messages, in the dead-letter queue or in the queue that they
-	// come from.
+	// came from.
 	IDs []string
 	// Reasons are those of [retry.DeadLetter]. "" stands for letters without a
 	// record.
 	Reasons []string
 	// Sources are names of queues, as in the records.
 	Sources []string
-	// Error matches a part of the error's text.
+	// Error matches part of the error's text.
 	Error *regexp.Regexp
-	// From and Until bound when letters were given up ([Letter.Died]): not
-	// before From, and before Until, which must be later. A letter of which that
-	// is unknown is in no such span.
+	// From and Until limit when letters were given up ([Letter.Died]): not
+	// before From, and before Until, which must be later. A letter without a known
+	// time does not match.
 	From, Until time.Time
-	// Func takes a letter, too. It must not change the message.
+	// Func reports whether the letter matches. It must not change the message.
 	Func func(Letter) bool
 }
 
-// Match reports whether the filter takes the letter.
+// Match reports whether the letter matches the filter.
 func (f Filter) Match(l Letter) bool {
 	died := l.Died()
 	switch {

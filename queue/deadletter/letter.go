@@ -10,23 +10,23 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A Letter is a message of a dead-letter queue, and what is known of how it came
+// A Letter is a message of a dead-letter queue, and what is known of how it got
 // there.
 type Letter struct {
-	// Message is the message as it lies in the dead-letter queue. Its ID is that
-	// queue's; what it was called before is Record.MessageID.
+	// Message is the message as it is in the dead-letter queue. Its ID is the one in
+	// that queue; Record.MessageID is the earlier one.
 	Message *queue.Message
 	// Record says why the message was given up. It is zero if the message has
-	// none: the queue's own redrive policy moved it, or there was no room.
+	// none: the queue's redrive policy moved it, or there was no room.
 	Record retry.DeadLetter
-	// Recorded tells whether there is a record.
+	// Recorded reports whether the message has a record.
 	Recorded bool
-	// History is what the message brought with it from lives before the one that
-	// Record tells of. Zero if it was never redriven.
+	// History describes the message's lives before the one that Record describes.
+	// Zero if it was never redriven.
 	History History
 }
 
-// Read returns the message's letter. A record that can't be read is none. The
+// Read returns the message's letter. A record that can't be read is ignored. The
 // message is kept, not copied.
 func Read(m *queue.Message) Letter {
 	l := Letter{Message: m}
@@ -39,11 +39,11 @@ func Read(m *queue.Message) Letter {
 	return l
 }
 
-// Attempts is how often the message was received, in all its lives: tried, or
-// given back before its turn. 0: unknown.
+// Attempts returns how often the message was received in all its lives, including
+// receives after which it was returned untried. 0: unknown.
 func (l Letter) Attempts() int { return l.History.Attempts + l.Record.Attempts }
 
-// First is when the message was first received, in the first of its lives. Zero:
+// First returns when the message was first received, in the first of its lives. Zero:
 // unknown.
 func (l Letter) First() time.Time {
 	if !l.History.First.IsZero() {
@@ -52,9 +52,9 @@ func (l Letter) First() time.Time {
 	return l.Record.First
 }
 
-// Died is when the message was given up: as the record says, and without one
-// when it was sent, which on a standard queue of SQS is when it was first sent to
-// the queue that it comes from. Zero: unknown.
+// Died returns when the message was given up, according to its record. Without a
+// record it returns when the message was sent; on a standard queue of SQS that is when
+// it was first sent to the queue that it came from. Zero: unknown.
 func (l Letter) Died() time.Time {
 	if !l.Record.Last.IsZero() {
 		return l.Record.Last
@@ -66,13 +66,13 @@ func (l Letter) Died() time.Time {
 // message's [History].
 const HistoryAttribute = "rampmeter-redriven"
 
-// A History is what a redriven message carries of its earlier lives, in place of
-// the dead-letter record. Its handler may read it, and it stays with the message
-// when that becomes a dead letter again.
+// A History is what a redriven message carries about its earlier lives, in place of
+// the dead-letter record. The message's handler may read it, and it stays with the
+// message when that becomes a dead letter again.
 type History struct {
 	// Redrives is how often the message was redriven.
 	Redrives int
-	// Run names the redrive that did it last; see [Summary].
+	// Run names the last redrive; see [Summary].
 	Run string
 	// Attempts is how often the message was tried before. 0: unknown.
 	Attempts int
@@ -93,9 +93,9 @@ type encodedHistory struct {
 }
 
 // Encode returns the history as the attribute's value, for [ParseHistory]: JSON
-// in printable ASCII, never more than 5 KiB. Of Last the texts are cut as those
-// of a record are, a Run longer than 64 bytes is cut, and a time whose year has
-// not four digits is left out.
+// in printable ASCII, never more than 5 KiB. The texts of Last are truncated like
+// those of a record, Run is truncated to 64 bytes, and a time whose year does not have
+// four digits is left out.
 func (h History) Encode() string {
 	e := encodedHistory{Redrives: h.Redrives, Run: h.Run, Attempts: h.Attempts, First: h.First.UTC()}
 	if e.First.Year() < 1 || e.First.Year() > 9999 {
@@ -120,8 +120,7 @@ func (h History) Encode() string {
 	return strings.TrimSuffix(text.String(), "\n")
 }
 
-// ParseHistory decodes what [History.Encode] returned. Fields that it does not
-// know are ignored.
+// ParseHistory decodes what [History.Encode] returned. It ignores unknown fields.
 func ParseHistory(s string) (History, error) {
 	var e encodedHistory
 	if err := json.Unmarshal([]byte(s), &e); err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// List reads the letters of a dead-letter queue, without taking any out:
+// List reads the letters of a dead-letter queue without deleting any:
 //
 //	for l, err := range deadletter.List(ctx, dead, deadletter.Config{}) {
 //		if err != nil {
@@ -19,19 +19,17 @@ import (
 //		fmt.Println(l.Message.ID, l.Record.Reason, l.Record.Error)
 //	}
 //
-// A queue can be read only by receiving, so each letter's receive count goes up by
-// one, and letters are hidden from others until the loop ends; then all are given
-// back. While the loop's body runs their leases are kept. Letters that come after
-// the loop began are not listed, and those that have so by the queue's clock and this
-// machine's: Logger gets a warning that says how many. Of cfg it uses Filter, Max,
-// Lease, Wait and Logger.
+// List receives the letters, so each one's receive count goes up by one. It hides them
+// from others until the loop ends, and then returns them to the queue. Letters that,
+// by the queue's and this machine's clocks, came after the loop began are not listed;
+// Logger gets a warning with their number. Of cfg, List uses Filter, Max, Lease, Wait
+// and Logger. The messages belong to the caller.
 //
 // An error ends the loop: a field of cfg that is out of range, which the error
-// names; a receive that fails again and again, or with
-// [limiter.ErrMisconfigured]; [ErrTooMany]; the cause of ctx. The messages are the
-// caller's. A queue that does not answer holds up the end of the loop for a minute at
-// most, and gets its letters back when their leases end. Loops may run concurrently,
-// but hide letters from each other.
+// names; a receive that fails repeatedly, or with [limiter.ErrMisconfigured];
+// [ErrTooMany]; the cause of ctx. A queue that does not answer delays the end of the
+// loop for a minute at most. Loops may run concurrently, but hide letters from each
+// other.
 func List(ctx context.Context, from queue.Source, cfg Config) iter.Seq2[Letter, error] {
 	return func(yield func(Letter, error) bool) {
 		cfg, err := cfg.check("list", from)
@@ -79,7 +77,7 @@ func List(ctx context.Context, from queue.Source, cfg Config) iter.Seq2[Letter, 
 // newcomers are the letters that a list leaves out as newer than itself.
 type newcomers struct {
 	ids map[string]bool
-	by  time.Duration // the newest is that much newer
+	by  time.Duration // how much newer the newest is
 }
 
 func (n *newcomers) add(l Letter, start time.Time) {

@@ -27,17 +27,17 @@ const (
 	// Redriven: the destination has accepted the message, and it is deleted from
 	// the dead-letter queue.
 	Redriven Outcome = "redriven"
-	// Failed: the destination refused the message. It is still in the dead-letter
-	// queue, as it was.
+	// Failed: the destination refused the message, which is unchanged in the
+	// dead-letter queue.
 	Failed Outcome = "failed"
 	// InDoubt: the message is still in the dead-letter queue, and may be in the
-	// destination too: the answer to its send was lost, or it was accepted and
+	// destination too: the reply to its send was lost, or it was accepted and
 	// could not be deleted.
 	InDoubt Outcome = "in doubt"
-	// Kept: it is still in the dead-letter queue, as it was, and nothing was tried:
-	// the filter does not take it, it came after the redrive began, a message of
-	// its group that comes before it could not be sent, it is a dry run, or the
-	// redrive ended before its turn.
+	// Kept: the message was not sent, and is unchanged in the dead-letter queue. The
+	// filter does not match, the message came after the redrive began, an earlier
+	// message of its group could not be sent, it was a dry run, or the redrive ended
+	// first.
 	Kept Outcome = "kept"
 )
 
@@ -45,7 +45,7 @@ const (
 type Result struct {
 	Letter  Letter
 	Outcome Outcome
-	Err     error   // why it has failed or is in doubt
+	Err     error   // why it failed or is in doubt
 	Summary Summary // so far
 }
 
@@ -56,60 +56,26 @@ type Summary struct {
 	Run string
 
 	Examined int // letters received, each counted once
-	Matched  int // of them those that the filter takes, and that did not come after the redrive began; in a dry run Config.Max at most
-	Newer    int // of them those that came after the redrive began: left alone
+	Matched  int // of those, letters that match the filter and did not come after the redrive began; in a dry run Config.Max at most
+	Newer    int // of those, letters that came after the redrive began: left alone
 
 	Redriven, Failed, InDoubt, Kept int
 }
 
-// Redrive sends the letters of a dead-letter queue to another one, mostly the
-// queue that they come from, and returns what it did when it has seen every
-// letter that was there when it began.
+// Redrive sends the letters of a dead-letter queue to another queue, usually the one
+// that they came from. It returns when it has seen every letter that was there when it
+// began. It deletes a message only after to has accepted it, so it is safe to kill at
+// any point. The package documentation has the details.
 //
-// A message is deleted from the dead-letter queue only after to has accepted it.
-// So whenever the redrive is killed, every message is in one of the two queues or
-// in both, and what it had in hand is visible again in the dead-letter queue
-// when its lease ends. What could not be sent stays there.
+// When ctx ends, calls in progress are completed, the remaining letters are returned
+// to the dead-letter queue, and the error is the cause of ctx. Other errors: from or to
+// is missing, or both are the same value, because a letter sent to its own queue would
+// lose its record; a field of cfg is out of range, which the error names; the
+// destination fails; letters can't be deleted; Config.Limiter fails; a receive fails
+// repeatedly; [ErrTooMany]. The Summary is valid even with an error.
 //
-// The message keeps body, attributes and group. Its dead-letter record becomes its
-// [History], or nothing if the destination refuses the message with that. Its
-// deduplication id is made of its id in the dead-letter queue, so a FIFO queue
-// takes it though it has seen it before, and takes it once when a redrive is
-// repeated within five minutes.
-//
-// Letters that came after the redrive began are left alone, so that a consumer
-// that still fails does not make it go in a circle. A message that the destination
-// refuses has failed, and the redrive goes on. Trouble of the destination as a
-// whole ([limiter.Classify]) is waited out, for a RetryAfter or with backoff; after
-// eight attempts in a row, or at once for [limiter.ErrMisconfigured], the redrive
-// ends. While a breaker in Config.Limiter holds sends back no attempts are counted.
-// On a FIFO queue a message that could not be sent holds up those of its group
-// behind it; one that is left alone does so with those that did not come with it.
-//
-// What can't be deleted is in both queues, and a redrive that went on would double
-// them all. So it ends when there are ten letters that were sent and can't be deleted,
-// though it was tried again and again, or at once when that is
-// [limiter.ErrMisconfigured]. Fewer than twenty are in both queues then, [InDoubt];
-// fewer than ten are no error.
-//
-// When ctx ends the calls that are under way land, the rest is given back, and the
-// error is the cause of ctx. That takes as long as the queues take to answer, and
-// some two minutes at most where they do not: each call is given 30 s, and the
-// first one that gets no answer from the dead-letter queue is the last. Its leases
-// end by themselves.
-//
-// Other errors are: from or to that is missing, or the same value as the other, for
-// a letter that comes back to its own queue would lose its record; a field of cfg
-// that is out of range, named; the destination's trouble; letters that can't be
-// deleted; Config.Limiter failing; a receive that fails again and again;
-// [ErrTooMany]. The Summary holds beside an error, too.
-//
-// So that no letter is sent twice, a redrive remembers each, in some 40 bytes: ten
-// million take 400 MB. Letters whose outcome is not known yet, a few, take their size.
-//
-// Redrives may run concurrently on one queue, to go faster: they share its letters
-// out between them. One alone makes a receive, a send and an ack for ten letters at
-// a time.
+// Redrives may run concurrently on one queue, to be faster: each gets a part of the
+// letters. A single one receives, sends and acks ten letters at a time.
 func Redrive(ctx context.Context, from queue.Source, to queue.Sink, cfg Config) (summary Summary, err error) {
 	cfg, err = cfg.check("redrive", from)
 	switch {
@@ -148,22 +114,22 @@ type redrive struct {
 	*sweep
 	to       queue.Sink
 	open     map[string]*letter // examined and without an outcome, by the message's id
-	over     map[digest]bool    // all that have one: whether to delete it if it comes again, since it was sent
+	over     map[digest]bool    // letters with an outcome: whether they were sent, and are deleted if received again
 	stuck    map[string]bool    // groups of which a message could not be sent
 	summary  Summary
 	taken    int // letters that count against Config.Max
 	troubles int // in a row
 
 	undeleted int   // letters in open that were sent
-	ackErr    error // why the last one of them could not be deleted, or the first one that we may not delete
+	ackErr    error // why the last of them could not be deleted, or the first that we may not delete
 }
 
-// maxUndeleted is how many letters that were sent and can't be deleted are too
-// many to send more.
+// maxUndeleted is the number of sent letters that can't be deleted at which the redrive
+// stops sending.
 const maxUndeleted = perCall
 
-// A digest stands for a message's id, in less room and of an even size. It must not
-// be possible to take one message for another, which would be deleted unsent.
+// A digest stands for a message's id, in less memory and a fixed size. Digests must not
+// collide, or a message would be taken for another and deleted unsent.
 type digest [16]byte
 
 func digestOf(id string) digest {
@@ -171,15 +137,15 @@ func digestOf(id string) digest {
 	return digest(sum[:16])
 }
 
-// A letter is what a redrive knows of one that has no outcome yet.
+// A letter is the state of a letter that has no outcome yet.
 type letter struct {
 	Letter
 	serial int
 	ended  bool  // it has an outcome
 	sent   bool  // the destination has accepted it
 	doubt  bool  // the destination may have accepted it
-	bare   bool  // goes without its history
-	err    error // the last one
+	bare   bool  // is sent without its history
+	err    error // the last error
 }
 
 func (r *redrive) run(ctx context.Context) error {
@@ -220,8 +186,8 @@ func (r *redrive) examine(ctx context.Context, msgs []*queue.Message) []*letter 
 		sent, over := r.over[digestOf(m.ID)]
 		switch {
 		case over && sent, l != nil && l.sent:
-			again = append(again, m.ID) // it came back though it was sent
-		case over: // and it stays
+			again = append(again, m.ID) // it came back although it was sent
+		case over: // it stays
 		case slices.Contains(due, l): // twice in one receive
 		case l != nil:
 			due, fresh = append(due, l), true // its lease had ended before its turn
@@ -253,7 +219,7 @@ func (r *redrive) examine(ctx context.Context, msgs []*queue.Message) []*letter 
 	return due
 }
 
-// send sends letters until each is accepted, refused or no longer ours.
+// send sends letters until each is accepted or refused, or its lease is lost.
 func (r *redrive) send(ctx context.Context, due []*letter) error {
 	for len(due) > 0 {
 		due = slices.DeleteFunc(due, func(l *letter) bool {
@@ -263,7 +229,7 @@ func (r *redrive) send(ctx context.Context, due []*letter) error {
 			}
 			return !may
 		})
-		next := due // the others may take the place of those that are refused
+		next := due // the others may be sent instead of those that are refused
 		if r.cfg.Max > 0 {
 			next = due[:max(min(len(due), r.cfg.Max-r.taken), 0)]
 		}
@@ -298,14 +264,14 @@ func (r *redrive) send(ctx context.Context, due []*letter) error {
 	return nil
 }
 
-// waits reports whether the limiter has heard of the trouble, and admits nothing
+// waits reports whether the limiter has registered the outage, and admits nothing
 // until it is over.
 func (r *redrive) waits() bool {
 	return r.cfg.Limiter != nil && r.cfg.Limiter.Blocked().Reason.Outage()
 }
 
-// may reports whether a letter's turn can come: it is ours, and each message of
-// its group before it that was to be sent has been.
+// may reports whether a letter can be sent: its lease is ours, and no earlier message
+// of its group is unsent that was to be sent.
 func (r *redrive) may(l *letter) bool {
 	inOrder := ordered(l.Message)
 	if inOrder && r.stuck[l.Message.Group] {
@@ -318,9 +284,9 @@ func (r *redrive) may(l *letter) bool {
 	return ours
 }
 
-// admit waits until one letter may be sent, and returns the first of those that
-// may go with it: as many as the limiter admits now, and one of each group that is
-// kept in order, since a batch may fail for its first message alone.
+// admit waits until one letter may be sent, and returns it with those that may be sent
+// in the same call: as many as the limiter admits now, and one of each ordered group,
+// because a batch may fail for its first message alone.
 func (r *redrive) admit(ctx context.Context, due []*letter) (some []*letter, permits []limiter.Permit, err error) {
 	if ctx.Err() != nil {
 		return nil, nil, r.ended(ctx)
@@ -333,7 +299,7 @@ func (r *redrive) admit(ctx context.Context, due []*letter) (some []*letter, per
 	}
 	groups := make(map[string]bool)
 	for _, l := range due {
-		if !r.may(l) { // not any more, after the wait
+		if !r.may(l) { // no longer, after the wait
 			continue
 		}
 		if m := l.Message; ordered(m) {
@@ -360,7 +326,7 @@ func (r *redrive) admit(ctx context.Context, due []*letter) (some []*letter, per
 }
 
 // deliver sends the letters and deletes those that were accepted. It returns the
-// destination's trouble, for which the others are to be sent again.
+// error of the destination as a whole, after which the others are sent again.
 func (r *redrive) deliver(ctx context.Context, some []*letter, permits []limiter.Permit) (trouble error) {
 	if len(some) == 0 {
 		return nil
@@ -390,7 +356,7 @@ func (r *redrive) deliver(ctx context.Context, some []*letter, permits []limiter
 		case class != nil:
 			trouble = e
 		case !unknown && !l.bare:
-			l.bare = true // perhaps it is too much with its history
+			l.bare = true // perhaps it is too large with its history
 		default:
 			r.fail(l)
 		}
@@ -421,7 +387,7 @@ func (r *redrive) acked(ctx context.Context, ids []string) {
 // refused reports whether we may not delete letters at all.
 func (r *redrive) refused() bool { return errors.Is(r.ackErr, limiter.ErrMisconfigured) }
 
-// ackAgain tries once more to delete what was sent and is still ours.
+// ackAgain tries once more to delete letters that were sent and whose lease is ours.
 func (r *redrive) ackAgain(ctx context.Context) {
 	if r.undeleted == 0 || r.refused() || r.givenUp(ctx) {
 		return
@@ -459,7 +425,7 @@ func (r *redrive) notAdmitted(ctx context.Context, err error) error {
 	return fmt.Errorf("deadletter: redrive: Config.Limiter: %w", err)
 }
 
-// fail ends a letter that the destination does not take.
+// fail ends a letter that the destination does not accept.
 func (r *redrive) fail(l *letter) {
 	if ordered(l.Message) {
 		r.stuck[l.Message.Group] = true
@@ -495,15 +461,15 @@ func (r *redrive) outgoing(l *letter) *queue.Message {
 	return m
 }
 
-// dedup returns the deduplication id of a message that has that id in the
-// dead-letter queue: not the one it was first sent with, nor that of its next
-// life, but the same one whenever the redrive is repeated.
+// dedup returns the deduplication id of a message, derived from its id in the
+// dead-letter queue. It differs from the one the message was first sent with and from
+// that of its next life, but is the same whenever the redrive is repeated.
 func dedup(id string) string {
 	sum := sha256.Sum256([]byte("redrive " + id))
 	return hex.EncodeToString(sum[:])
 }
 
-// end says of every letter that has no outcome yet what it comes to.
+// end gives every letter without an outcome its outcome.
 func (r *redrive) end(ctx context.Context) {
 	r.ackAgain(ctx)
 	for _, l := range r.inOrder() {
@@ -511,7 +477,7 @@ func (r *redrive) end(ctx context.Context) {
 	}
 }
 
-// inOrder returns the letters that have no outcome yet as they came.
+// inOrder returns the letters without an outcome in the order they came.
 func (r *redrive) inOrder() []*letter {
 	return slices.SortedFunc(maps.Values(r.open), func(a, b *letter) int { return a.serial - b.serial })
 }
@@ -525,7 +491,7 @@ func (r *redrive) leave(l *letter) {
 	}
 }
 
-// finish notes what became of a letter.
+// finish records a letter's outcome.
 func (r *redrive) finish(l *letter, o Outcome) {
 	l.ended = true
 	delete(r.open, l.Message.ID)
@@ -552,7 +518,7 @@ func (r *redrive) finish(l *letter, o Outcome) {
 	}
 }
 
-// ordered reports whether the message is to be kept in order within its group.
+// ordered reports whether the message must stay in order within its group.
 func ordered(m *queue.Message) bool { return m.Group != "" && m.Sequence != "" }
 
 func isBatch(err error) bool {

@@ -20,26 +20,25 @@ import (
 const (
 	perCall   = 10               // messages of a receive and of a send
 	callLimit = 30 * time.Second // for any one call but Receive
-	noAnswer  = 5 * time.Second  // a call that took so long and did nothing at all has met a queue that does not answer
-	grace     = 15 * time.Second // a receive that is told how long to wait may take so much longer
+	noAnswer  = 5 * time.Second  // after a call that took this long and did nothing, the queue counts as not answering
+	grace     = 15 * time.Second // how much longer than its wait a receive may take
 
-	emptyPolls = 2  // in a row: the queue is empty
-	stalePolls = 20 // receives in a row that bring nothing but what is newer than the sweep, or known to it
+	emptyPolls = 2  // empty receives in a row that mean the queue is empty
+	stalePolls = 20 // receives in a row with only letters that are newer than the sweep, or already seen
 
-	// maxInHand is how many letters are hidden at once at most. A queue of SQS
-	// gives out no more when 120,000 are, and would look empty.
+	// maxInHand is how many letters are hidden at once at most. An SQS queue with
+	// 120,000 messages in flight delivers no more, and would look empty.
 	maxInHand = 100_000
 )
 
-// ErrTooMany says that so many letters are to be left in the queue that they
-// can't all be hidden meanwhile, so that those behind them can't be reached.
-// Redrive or delete some of them first.
+// ErrTooMany means that too many letters stay in the queue to be hidden at once, so
+// that the letters behind them can't be reached. Redrive or delete some of them first.
 var ErrTooMany = fmt.Errorf("%d letters that stay are in hand, and no more can be", maxInHand)
 
 var errNoAnswer = errors.New("deadletter: the queue does not answer")
 
-// A sweep goes once through a queue. What it receives stays hidden until the
-// end, so that nothing is seen twice, and is given back then.
+// A sweep reads a queue once. The messages that it receives stay hidden until the
+// end, so that none is seen twice, and are then returned to the queue.
 type sweep struct {
 	op    string
 	from  queue.Source
@@ -47,22 +46,22 @@ type sweep struct {
 	start time.Time
 
 	empty, stale int          // receives in a row
-	again        retry.Policy // for calls that fail in passing
+	again        retry.Policy // for calls that fail temporarily
 	stop         func()       // ends the goroutine that extends leases
-	serial       int          // of what was received
+	serial       int          // number of the last message received
 	mute         bool         // the source did not answer the last ack
 
-	mu    sync.Mutex          // guards hands, and what is in them
-	hands map[string]*holding // what is hidden by us, by the message's id
+	mu    sync.Mutex          // guards hands and its values
+	hands map[string]*holding // messages that we hide, by id
 }
 
-// A holding is a message that is hidden by us.
+// A holding is a message that we hide.
 type holding struct {
 	msg     *queue.Message // for the source, without its content
 	serial  int
-	lease   time.Duration // that it got last
+	lease   time.Duration // the last one
 	until   time.Time     // when it ends; zero: the source has no leases
-	settled bool          // it is being acked: not to be extended
+	settled bool          // being acked: not to be extended
 }
 
 func newSweep(op string, from queue.Source, cfg Config) *sweep {
@@ -81,9 +80,9 @@ func newSweep(op string, from queue.Source, cfg Config) *sweep {
 	return s
 }
 
-// receive returns the next messages, of which it keeps the leases from now on.
-// io.EOF: there are no more. A receive that is under way when ctx ends lands, or
-// is stopped if that is without risk.
+// receive returns the next messages, and extends their leases from now on. io.EOF
+// means that there are no more. When ctx ends, a receive in progress is completed, or
+// stopped if the source can do that without risk.
 func (s *sweep) receive(ctx context.Context) ([]*queue.Message, error) {
 	for failures := 0; ; {
 		switch {
@@ -102,7 +101,7 @@ func (s *sweep) receive(ctx context.Context) ([]*queue.Message, error) {
 		case err == io.EOF:
 			return nil, io.EOF
 		case err != nil && over:
-			s.empty++ // a source that knows no Wait, and ends its own without risk
+			s.empty++ // the source ignores Wait, and stopping its receive loses nothing
 		case err != nil:
 			failures++
 			delay, ok := s.again.Next(failures, err)
@@ -130,7 +129,7 @@ func (s *sweep) ended(ctx context.Context) error {
 // newer reports whether the letter came after the sweep began.
 func (s *sweep) newer(l Letter) bool { return l.Message.SentAt.After(s.start) }
 
-// came tells whether a receive brought anything that the sweep is for.
+// came counts a receive, which brought anything that the sweep is for, or nothing.
 func (s *sweep) came(anything bool) {
 	if anything {
 		s.stale = 0
@@ -139,8 +138,7 @@ func (s *sweep) came(anything bool) {
 	}
 }
 
-// hold takes messages in hand. Of those that stay to the end only that is kept
-// which the source needs.
+// hold adds messages to hands. It keeps only the fields that the source needs.
 func (s *sweep) hold(msgs []*queue.Message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,8 +157,8 @@ func (s *sweep) inHand() int {
 	return len(s.hands)
 }
 
-// held reports whether the message of that id is hidden by us, and will be for
-// long enough to settle it.
+// held reports whether we hide the message with that id, for long enough to settle
+// it.
 func (s *sweep) held(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,9 +166,9 @@ func (s *sweep) held(id string) bool {
 	return h != nil && (h.until.IsZero() || time.Until(h.until) >= s.cfg.Lease/8)
 }
 
-// ack deletes the messages of these ids, and returns the errors of those that
-// could not be, by id. It does not end with ctx: what has been sent is to be
-// deleted. But a source that does not answer is not asked again then.
+// ack deletes the messages with these ids, and returns by id the errors of those that
+// could not be deleted. It does not end with ctx, because sent messages must be
+// deleted, but after ctx has ended it does not retry a source that does not answer.
 func (s *sweep) ack(ctx context.Context, ids []string) map[string]error {
 	failed := make(map[string]error)
 	var msgs []*queue.Message
@@ -213,7 +211,7 @@ func (s *sweep) ack(ctx context.Context, ids []string) map[string]error {
 			break
 		}
 		msgs = rest
-		time.Sleep(min(delay, s.again.MaxDelay)) // their leases do not wait any longer
+		time.Sleep(min(delay, s.again.MaxDelay)) // not longer: their leases are not extended meanwhile
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -225,11 +223,11 @@ func (s *sweep) ack(ctx context.Context, ids []string) map[string]error {
 	return failed
 }
 
-// givenUp reports whether ctx has ended and the source does not answer any more.
+// givenUp reports whether ctx has ended and the source no longer answers.
 func (s *sweep) givenUp(ctx context.Context) bool { return s.mute && ctx.Err() != nil }
 
-// close gives back what is in hand, as long as that gets on: the queue would do it,
-// too, but later.
+// close returns the held messages to the queue, as long as the calls make progress.
+// Their leases would return them too, but later.
 func (s *sweep) close(ctx context.Context) {
 	s.stop()
 	left := slices.SortedFunc(maps.Values(s.hands), func(a, b *holding) int { return cmp.Compare(a.serial, b.serial) })
@@ -274,8 +272,7 @@ func (s *sweep) keep(ctx context.Context) {
 	}
 }
 
-// extend gives twice the lease that it had to every message of whose lease less
-// than half is left.
+// extend doubles the lease of every message that has less than half of it left.
 func (s *sweep) extend(ctx context.Context) {
 	due := make(map[time.Duration][]*queue.Message)
 	now := time.Now()
@@ -292,8 +289,8 @@ func (s *sweep) extend(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			// One that is under way when the sweep ends is waited for: it must not
-			// hide again what has been given back.
+			// A call in progress when the sweep ends is waited for, because it must
+			// not hide messages again that were returned.
 			limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), callLimit)
 			err := s.from.Extend(limited, lease, some...)
 			cancel()
@@ -326,7 +323,7 @@ func (s *sweep) extended(msgs []*queue.Message, lease time.Duration, err error) 
 	}
 }
 
-// errorOf returns what a call's error says about the message at index i.
+// errorOf returns the error of the message at index i in a call that returned err.
 func errorOf(err error, i int) error {
 	for e := err; e != nil; e = errors.Unwrap(e) {
 		if batch, ok := e.(*queue.BatchError); ok {
@@ -339,8 +336,8 @@ func errorOf(err error, i int) error {
 	return err
 }
 
-// answered returns for how many of n messages a call that returned err was not in
-// vain: it is done, or their leases had been lost before.
+// answered returns how many of n messages a call that returned err has settled: it
+// succeeded for them, or their leases had been lost before.
 func answered(err error, n int) (done int) {
 	for i := range n {
 		if e := errorOf(err, i); e == nil || errors.Is(e, queue.ErrLeaseLost) {
