@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// A deadlineContext is context.WithDeadline without a timer and a place among
-// its parent's children, until somebody asks for Done: few handlers and stores
-// that are done in a microsecond do.
+// A deadlineContext is like context.WithDeadline, but has no timer and is not
+// registered with its parent until somebody calls Done: few handlers and stores that
+// finish in a microsecond do.
 type deadlineContext struct {
 	parent   context.Context
-	detached bool // it does not end with its parent, as context.WithoutCancel
+	detached bool // does not end with its parent, as context.WithoutCancel
 	deadline time.Time
 
 	mu     sync.Mutex // guards real and ended
@@ -42,8 +42,8 @@ func (c *deadlineContext) Err() error {
 	return c.parent.Err()
 }
 
-// Value finds what belongs to the real context, too, so that contexts made from
-// this one are its children without a goroutine between them.
+// Value also finds the real context's own value, so that contexts derived from this
+// one become its children without a goroutine between them.
 func (c *deadlineContext) Value(key any) any {
 	c.mu.Lock()
 	real := c.real
@@ -86,7 +86,7 @@ type runContext struct {
 	claim  Claim
 	result []byte
 	own    deadlineContext // the Context, if the handler's has no deadline
-	tell   deadlineContext // for telling the store how the run ended
+	tell   deadlineContext // for reporting to the store how the run ended
 }
 
 type runKey struct{}
@@ -98,11 +98,10 @@ func (c *runContext) Value(key any) any {
 	return c.Context.Value(key)
 }
 
-// Current returns the claim under which the handler with this context runs. Its
-// key is what to pass to a downstream that honours idempotency keys; with it a
-// store can record the success together with the handler's own write, in one
-// transaction. It
-// reports false outside of [Middleware.Wrap].
+// Current returns the claim of the run with this context; false outside of
+// [Middleware.Wrap]. Pass its key to a downstream that honours idempotency keys, or
+// the claim to a store that can record the success and the handler's own write in one
+// transaction.
 func Current(ctx context.Context) (Claim, bool) {
 	r, ok := ctx.Value(runKey{}).(*runContext)
 	if !ok {
@@ -111,8 +110,8 @@ func Current(ctx context.Context) (Claim, bool) {
 	return r.claim, true
 }
 
-// SetResult has result remembered with the run's success, for Config.OnDone. It
-// must be called before the handler returns, and not concurrently. It does
+// SetResult sets the result that is recorded with the run's success, for
+// Config.OnDone. Call it before the handler returns, and not concurrently. It does
 // nothing outside of [Middleware.Wrap].
 func SetResult(ctx context.Context, result []byte) {
 	if r, ok := ctx.Value(runKey{}).(*runContext); ok {

@@ -22,13 +22,13 @@ import (
 // KeyAttribute is the message attribute that [DefaultKey] takes the key from.
 const KeyAttribute = "idempotency-key"
 
-// DefaultKey is the attribute [KeyAttribute] if the message has it, and else the
-// SHA-256 of the body. Two orders with equal bodies are one operation then: put
-// what tells them apart into the body, or set the attribute.
+// DefaultKey returns the attribute [KeyAttribute] if the message has it, and otherwise
+// the SHA-256 of the body. Two orders with equal bodies are then one operation: put
+// what distinguishes them into the body, or set the attribute.
 //
-// A message's id is no key: a message that was sent twice, or moved back from a
-// dead-letter queue, has a new one. Nor is a deduplication id: it is forgotten
-// after five minutes, and a dead letter's is another.
+// A message's id is not a suitable key: a message that was sent twice, or moved back
+// from a dead-letter queue, has a new one. Nor is a deduplication id: the queue forgets
+// it after five minutes, and a dead letter has a different one.
 func DefaultKey(m *queue.Message) (string, error) {
 	if key := m.Attributes[KeyAttribute]; key != "" {
 		return key, nil
@@ -37,50 +37,49 @@ func DefaultKey(m *queue.Message) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Config says how a [Middleware] works. The zero Config is a good start.
+// Config configures a [Middleware]. The zero Config is a good start.
 type Config struct {
-	// Key returns the key of the message's operation: the order's id, say. A
-	// key is 1 to 1024 bytes. An error dead-letters the message, unless it is
-	// marked as a passing one by one of limiter's errors; a [queue.DecodeError]
-	// says as the reason that the body can't be read. Defaults to [DefaultKey].
+	// Key returns the key of the message's operation, an order's id for example. A
+	// key is 1 to 1024 bytes. An error dead-letters the message, unless it is marked
+	// as temporary by one of limiter's errors; a [queue.DecodeError] sets the reason
+	// that the body can't be read. Defaults to [DefaultKey].
 	Key func(*queue.Message) (string, error)
 
-	// Timeout bounds a handler whose context has no deadline; the claim on its
-	// key ends a second after the deadline. After a crash the message waits for
-	// that long, and so does a second delivery that meets the run. Several times
-	// what the handler takes is a good value. 1 s to 12 h; defaults to 5 min.
+	// Timeout limits a handler whose context has no deadline; the claim on its
+	// key ends a second after the deadline. The message waits for that long after a
+	// crash, and so does a second delivery that meets the run. A good value is several
+	// times the handler's duration. 1 s to 12 h; defaults to 5 min.
 	Timeout time.Duration
 
-	// Keep is for how long a success is remembered, a failure, and a run that
-	// ended without a word, counted from the end of its claim. It should be
-	// longer than the retention of the queue and of its dead-letter queue
-	// together. 1 min to 10 years; defaults to 30 days (14 days is the longest
-	// retention of SQS).
+	// Keep is how long a success, a failure or an unfinished run is remembered,
+	// counted from the end of its claim. It should be longer than the retention of
+	// the queue and of its dead-letter queue together. 1 min to 10 years; defaults to
+	// 30 days (14 days is the longest retention of SQS).
 	Keep time.Duration
 
-	// OnDone is called in place of the handler for a message whose operation
-	// has succeeded before, with the result that the handler gave to
-	// [SetResult]. Defaults to nothing: the message is acked.
+	// OnDone is called instead of the handler for a message whose operation has
+	// already succeeded, with the result that the handler passed to [SetResult].
+	// Without OnDone the message is acked.
 	OnDone func(ctx context.Context, m *queue.Message, result []byte) error
 
-	// Logger gets what an operator must know. Defaults to slog.Default().
+	// Logger logs what an operator must know. Defaults to slog.Default().
 	Logger *slog.Logger
 }
 
 const (
 	maxKey        = 1024
-	claimMargin   = time.Second            // a claim outlasts its run's deadline by so much
-	recordTimeout = 5 * time.Second        // for telling the store how a run ended
-	recordPause   = 500 * time.Millisecond // between two attempts to tell it of a success, at most
+	claimMargin   = time.Second            // how long a claim outlasts its run's deadline
+	recordTimeout = 5 * time.Second        // for reporting to the store how a run ended
+	recordPause   = 500 * time.Millisecond // between two attempts to record a success, at most
 )
 
 // A Middleware runs an operation once, however often its messages are
-// delivered. Make one with [New] and put its Wrap into [queue.Chain]. It may be
-// used by several consumers at the same time.
+// delivered. Create one with [New] and pass its Wrap to [queue.Chain]. Several
+// consumers may use it at the same time.
 type Middleware struct {
 	store Store
 	cfg   Config
-	name  string        // random: of this middleware, and the beginning of its runs' owners
+	name  string        // random; the prefix of its runs' owners
 	count atomic.Uint64 // of runs
 	stats struct{ runs, done, busy, inDoubt, late, unrecorded atomic.Int64 }
 }
@@ -89,17 +88,17 @@ type Middleware struct {
 type Stats struct {
 	Runs    int64 // of handlers
 	Done    int64 // deliveries of operations that had succeeded before: not run
-	Busy    int64 // deliveries while another run was under way: postponed
-	InDoubt int64 // runs of an operation of which an earlier run has ended without a word, and may have had its effect
-	Late    int64 // runs that ended after their claim had: another may have run, too
-	// Unrecorded is how many runs succeeded, but the store could not be told in
-	// time: their messages are acked, and would run again if delivered again.
+	Busy    int64 // deliveries while another run was in progress: postponed
+	InDoubt int64 // runs of an operation of which an earlier run never reported its end, and may have had its effect
+	Late    int64 // runs that ended after their claim: another may have run, too
+	// Unrecorded is how many runs succeeded but could not be recorded in time: their
+	// messages are acked, and would run again if delivered again.
 	Unrecorded int64
 }
 
-// New returns a middleware that remembers in store. It fails when store is nil, or
-// a nil pointer, or a [Memory] that another middleware has, or a field of cfg can't be
-// right; the error names it.
+// New returns a middleware that keeps its records in store. It fails when store is nil,
+// a nil pointer, or a [Memory] that another middleware uses, and when a field of cfg is
+// invalid; the error names it.
 func New(store Store, cfg Config) (*Middleware, error) {
 	if nils.Is(store) {
 		return nil, fmt.Errorf("idempotent: New: store is %s", nils.Describe(store))
@@ -138,9 +137,9 @@ func (w *Middleware) Stats() Stats {
 }
 
 // Wrap makes next run once per key. It is a [queue.Middleware]. When next is nil,
-// it returns nil, which [queue.NewConsumer] refuses. Whatever it wraps is one
-// operation: a handler that does something else needs a Middleware and a store, or a
-// namespace of the store, of its own.
+// it returns nil, which [queue.NewConsumer] refuses. All handlers that it wraps are one
+// operation: a handler that does something else needs its own Middleware, and its own
+// store or namespace of the store.
 func (w *Middleware) Wrap(next queue.Handler) queue.Handler {
 	if nils.Is(next) {
 		return nil
@@ -163,7 +162,7 @@ func (w *Middleware) Wrap(next queue.Handler) queue.Handler {
 		record, err := w.store.Claim(run.Context, run.claim)
 		if err != nil {
 			if limiter.Classify(err) == limiter.ErrUnavailable || run.Err() != nil {
-				w.release(run, false) // it may have acted, and nobody would know until the claim's end
+				w.release(run, false) // the claim may have been made, and would block the key until its end
 			}
 			return fmt.Errorf("idempotent: claim key %q: %w", key, err)
 		}
@@ -188,7 +187,7 @@ func (w *Middleware) Wrap(next queue.Handler) queue.Handler {
 	})
 }
 
-// owner names a run, as no other is named.
+// owner returns a unique name for a run.
 func (w *Middleware) owner() string {
 	var b [48]byte
 	return string(strconv.AppendUint(append(b[:0], w.name...), w.count.Add(1), 36))
@@ -207,12 +206,12 @@ func (w *Middleware) key(m *queue.Message) (string, error) {
 	return key, nil
 }
 
-// run calls the handler and tells the store how it ended.
+// run calls the handler and reports to the store how it ended.
 func (w *Middleware) run(ctx *runContext, next queue.Handler, m *queue.Message) (err error) {
 	w.stats.runs.Add(1)
 	returned := false
 	defer func() {
-		if !returned { // a panic, which goes on to the consumer
+		if !returned { // a panic, which continues to the consumer
 			w.failed(ctx)
 		}
 	}()
@@ -224,55 +223,55 @@ func (w *Middleware) run(ctx *runContext, next queue.Handler, m *queue.Message) 
 		w.done(ctx, m)
 		return nil
 	case postponed(err):
-		w.release(ctx, false) // not run, the handler says: nothing has failed, and nothing is in doubt
+		w.release(ctx, false) // the handler says it did not run: nothing has failed or is in doubt
 		return err
 	case errors.Is(err, retry.ErrPermanent):
-		// A message that is moved back later is to be tried anew.
+		// A message that is redriven later starts with no failures.
 		w.release(ctx, true)
 		return err
 	case class == limiter.ErrOverload || class == limiter.ErrMisconfigured || ctx.Err() != nil && ended(ctx):
-		w.release(ctx, false) // nothing that the message can help
+		w.release(ctx, false) // not the message's fault
 		return err
 	}
 	n := w.failed(ctx)
 	if n == 0 {
-		return err // the store can't be told, so the queue's count is all there is
+		return err // the store did not record it, so only the queue's count is known
 	}
 	if m.Attempt > 0 {
-		n = min(n, m.Attempt) // one delivery may run more often, while the downstream is in trouble
+		n = min(n, m.Attempt) // during an outage one delivery may run more than once
 	}
 	return queue.Attempted(n, err)
 }
 
-// postponed reports whether err is of [queue.Postpone], the handler's own or that
-// of a middleware below.
+// postponed reports whether err comes from [queue.Postpone], called by the handler or
+// by an inner middleware.
 func postponed(err error) bool {
 	_, ok := results.IsPostponed(err)
 	return ok
 }
 
-// ended reports whether the consumer has ended the run, for reasons of its own.
+// ended reports whether the consumer has ended the run for its own reasons.
 func ended(ctx context.Context) bool {
 	cause := context.Cause(ctx)
 	return errors.Is(cause, queue.ErrLeaseLost) || errors.Is(cause, queue.ErrDrainTimeout)
 }
 
-// telling is the context for telling the store how the run ended, which must
-// work although the run's own context may have ended.
+// telling returns the context for reporting to the store how the run ended, which
+// must work even if the run's own context has ended.
 func (c *runContext) telling() *deadlineContext {
 	c.tell.parent, c.tell.detached, c.tell.deadline = c.Context, true, time.Now().Add(recordTimeout)
 	return &c.tell
 }
 
-// done remembers a success. The message is acked whatever comes of it: the work
-// is done, and to run it again would be worse.
+// done records a success. The message is acked even if that fails: the work is
+// done, and running it again would be worse.
 func (w *Middleware) done(run *runContext, m *queue.Message) {
 	ctx := run.telling()
 	defer ctx.end()
 	err := w.store.Done(ctx, run.claim, run.result)
 	if err != nil && !final(err) {
 		waits, policy := context.Context(ctx), retry.Policy{MaxAttempts: 5, BaseDelay: 50 * time.Millisecond}
-		if run.Err() == nil { // a consumer waits for its handler until then, and hardly longer
+		if run.Err() == nil { // a consumer waits for its handler until its context ends, and hardly longer
 			limited, cancel := context.WithDeadline(run, ctx.deadline)
 			defer cancel()
 			waits, policy.MaxAttempts, policy.MaxDelay = limited, -1, recordPause
@@ -298,13 +297,13 @@ func (w *Middleware) done(run *runContext, m *queue.Message) {
 	}
 }
 
-// final reports whether the store would say the same again.
+// final reports whether the store would return the same error again.
 func final(err error) bool {
 	return errors.Is(err, ErrNotOwner) || errors.Is(err, ErrResultTooLarge) || errors.Is(err, retry.ErrPermanent)
 }
 
-// failed counts a failure and returns how many there are, or 0 if the store
-// could not be told: the claim ends by itself then.
+// failed counts a failure and returns how many there are, or 0 if the store did not
+// record it: the claim then ends by itself.
 func (w *Middleware) failed(run *runContext) int {
 	ctx := run.telling()
 	defer ctx.end()
@@ -313,7 +312,7 @@ func (w *Middleware) failed(run *runContext) int {
 	return n
 }
 
-// release gives the claim up without counting a failure.
+// release releases the claim without counting a failure.
 func (w *Middleware) release(run *runContext, forget bool) {
 	ctx := run.telling()
 	defer ctx.end()

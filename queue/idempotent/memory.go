@@ -11,41 +11,41 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// ErrFull is what [Memory.Claim] fails with when as many runs are under way as
-// the store has room for keys. It is a [limiter.ErrOverload].
+// ErrFull is the error of [Memory.Claim] when every key that the store has room for is
+// claimed by a run in progress. It is a [limiter.ErrOverload].
 var ErrFull = fmt.Errorf("idempotent: memory store: every key it has room for is in progress: %w", limiter.ErrOverload)
 
-// Memory is a [Store] in memory, for one process: it knows nothing after a
-// restart, and nothing of other processes. When it is full the keys that were
-// done or failed longest ago are forgotten. It is the memory of one [Middleware]:
-// with two of them, one operation would pass for done because the other one was.
-// Make one with [NewMemory].
+// Memory is a [Store] in memory, for one process: its records do not survive a
+// restart, and are not shared with other processes. When it is full it forgets the
+// keys that were done or failed longest ago. It serves one [Middleware]: if two shared
+// it, one operation would count as done because the other one was. Create one with
+// [NewMemory].
 type Memory struct {
 	max   int
 	taken atomic.Bool // by a Middleware
 
 	mu   sync.Mutex // guards all below
 	keys map[string]*entry
-	idle entry // ring of the entries that nobody claims; next is the one that ended first
+	idle entry // ring of the unclaimed entries; next is the one that ended first
 }
 
 // An entry is what is known of a key.
 type entry struct {
 	key        string
-	owner      string // who holds or has ended the claim
+	owner      string // who holds the claim or ended it
 	done       bool
 	inDoubt    bool
 	failures   int
 	result     []byte
 	until      time.Time // of the claim
-	keep       time.Time // when all is forgotten
+	keep       time.Time // when the entry is forgotten
 	prev, next *entry    // in Memory.idle; nil while it is claimed
 }
 
 func (e *entry) claimed() bool { return e.next == nil }
 
-// NewMemory returns a store with room for max keys, at least 1. One takes some
-// 300 bytes and its result.
+// NewMemory returns a store with room for max keys, at least 1. A key takes about 300
+// bytes, plus its result.
 func NewMemory(max int) (*Memory, error) {
 	if max < 1 {
 		return nil, fmt.Errorf("idempotent: NewMemory: max is %d: must be at least 1", max)
@@ -55,7 +55,7 @@ func NewMemory(max int) (*Memory, error) {
 	return s, nil
 }
 
-// Len is how many keys are remembered or claimed. Some may have expired.
+// Len returns how many keys are remembered or claimed. Some may have expired.
 func (s *Memory) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -159,7 +159,7 @@ func (s *Memory) rest(e *entry, keep time.Time) {
 	e.prev.next, e.next.prev = e, e
 }
 
-// unlink takes an entry out of the ring, if it is there. The caller holds mu.
+// unlink removes an entry from the ring, if it is there. The caller holds mu.
 func (s *Memory) unlink(e *entry) {
 	if e.next != nil {
 		e.prev.next, e.next.prev = e.next, e.prev
@@ -173,10 +173,9 @@ func (s *Memory) forget(e *entry) {
 	delete(s.keys, e.key)
 }
 
-// expire drops a few of the entries that are remembered no longer. The caller
-// holds mu.
+// expire drops a few of the expired entries. The caller holds mu.
 func (s *Memory) expire(now time.Time) {
-	for range 2 { // more than can come
+	for range 2 { // faster than entries are added
 		first := s.idle.next
 		if first == &s.idle || now.Before(first.keep) {
 			return
@@ -192,7 +191,7 @@ func (s *Memory) evict(now time.Time) bool {
 		s.forget(first)
 		return true
 	}
-	for _, e := range s.keys { // a claim that ended without a word: its run has crashed
+	for _, e := range s.keys { // an expired claim: its run has crashed
 		if !now.Before(e.until) {
 			s.forget(e)
 			return true

@@ -11,8 +11,8 @@ import (
 // A tableError is a request that DynamoDB did not answer with success.
 type tableError struct {
 	op, key, table string
-	class          error  // one of limiter's, nil if it says nothing of the table
-	advice         string // what to do about it, where that is known
+	class          error  // one of limiter's, nil if it says nothing about the table
+	advice         string // what to do about it, if known
 	err            error
 }
 
@@ -28,10 +28,10 @@ func (e *tableError) Unwrap() error { return e.err }
 
 func (e *tableError) Is(target error) bool { return e.class != nil && target == e.class }
 
-// explain says what an error of the SDK means.
+// explain classifies an error of the SDK.
 func (s *Store) explain(ctx context.Context, op, key string, err error) error {
 	e := &tableError{op: op, key: key, table: s.table, err: err}
-	if ctx.Err() != nil { // by our own time limit, among others, which is the table's fault
+	if ctx.Err() != nil { // possibly our own time limit, which is the table's fault
 		e.err = context.Cause(ctx)
 		e.class = limiter.Classify(e.err)
 		return e

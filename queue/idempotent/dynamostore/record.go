@@ -14,8 +14,8 @@ type (
 	values     = map[string]types.AttributeValue
 )
 
-// A record is an item of the table. The package documentation has its
-// attributes, none of which is a word that DynamoDB reserves.
+// A record is an item of the table. The package documentation lists its
+// attributes, none of which is a reserved word of DynamoDB.
 type record struct {
 	owner    string
 	until    int64 // of the claim, in milliseconds; 0: there is none
@@ -46,8 +46,8 @@ func (r record) item(id string) attributes {
 	return item
 }
 
-// parse reads an item. What is missing, or of another type, is a zero field; an
-// item without its time of expiry has expired.
+// parse reads an item. An attribute that is missing, or has another type, is a zero
+// field; an item without an expiry time has expired.
 func parse(item attributes) record {
 	numeral := func(name string) int64 {
 		if v, ok := item[name].(*types.AttributeValueMemberN); ok {
@@ -74,29 +74,29 @@ func parse(item attributes) record {
 	return r
 }
 
-// claimed is what its owner knows of a claim.
+// claimed returns the record for the owner of a new claim.
 func (r record) claimed() idempotent.Record {
 	return idempotent.Record{State: idempotent.Claimed, InDoubt: r.inDoubt, Failures: r.failures}
 }
 
-// done is the record of c's success.
+// done returns the record of c's success.
 func done(c idempotent.Claim, result []byte) record {
 	return record{owner: c.Owner, done: true, result: result, expires: seconds(c.Keep)}
 }
 
-// A condition is what must hold of an item for it to be written.
+// A condition must hold for an item to be written.
 type condition struct {
 	expression string
 	values     values
 }
 
-// nothing holds of a key that nothing is remembered of. What has expired counts
-// as gone, whether DynamoDB has deleted it or not.
+// nothing returns the condition that a key has no record. An expired record does not
+// count, whether or not DynamoDB has deleted it.
 func nothing(now time.Time) condition {
 	return condition{"attribute_not_exists(id) OR expires_at <= :now", values{":now": number(now.Unix())}}
 }
 
-// held holds of a key while it is c's.
+// held returns the condition that c holds its key.
 func held(c idempotent.Claim) condition {
 	return condition{"claim_owner = :owner AND attribute_exists(claim_until)", values{":owner": text(c.Owner)}}
 }
@@ -107,8 +107,8 @@ func number(n int64) types.AttributeValue {
 	return &types.AttributeValueMemberN{Value: strconv.FormatInt(n, 10)}
 }
 
-// milliseconds is t as a record has it, and not earlier than t.
+// milliseconds returns t as stored in a record, rounded up.
 func milliseconds(t time.Time) int64 { return t.Add(time.Millisecond - 1).UnixMilli() }
 
-// seconds is t as a record has it, and not earlier than t.
+// seconds returns t as stored in a record, rounded up.
 func seconds(t time.Time) int64 { return t.Add(time.Second - 1).Unix() }

@@ -28,18 +28,18 @@ const (
 	maxNamespace = 1000
 	separator    = "#" // between the namespace, which has none, and the key
 
-	// timeout is how long one step may take. DynamoDB answers within
-	// milliseconds, but the SDK by its own settings repeats a throttled request
-	// twice within six seconds, and that it is throttled should be what is told.
+	// timeout is how long one operation may take. DynamoDB answers within
+	// milliseconds, but by default the SDK retries a throttled request twice within
+	// six seconds, and the error should then report the throttling.
 	timeout = 10 * time.Second
 
 	// claims is how often a claim is tried when the record changes between two
-	// requests. Whoever changed it holds a claim then, so once more is enough
-	// unless that one fails as fast.
+	// requests. Whoever changed it then holds a claim, so a second try is enough
+	// unless that run fails as fast.
 	claims = 5
 )
 
-// API is what a [Store] calls of the SDK. A *dynamodb.Client is one.
+// API is the part of the SDK that a [Store] calls. *dynamodb.Client implements it.
 type API interface {
 	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
 	UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error)
@@ -49,16 +49,16 @@ type API interface {
 
 var _ API = (*dynamodb.Client)(nil)
 
-// Config says how a [Store] uses its table.
+// Config configures how a [Store] uses its table.
 type Config struct {
-	// Namespace names the work whose keys these are, "orders/reserve-stock" for
-	// example: consumers that do the same work have the same one, and others that
-	// share the table have others, or one would take the other's work for done.
-	// 1 to 1000 bytes of UTF-8 without a '#'; required.
+	// Namespace names the work that the keys belong to, "orders/reserve-stock" for
+	// example. Consumers that do the same work use the same namespace. Others that
+	// share the table use different ones, or one's work would count as done because
+	// the other's was. 1 to 1000 bytes of UTF-8 without a '#'; required.
 	Namespace string
 }
 
-// A Store is an [idempotent.Store] in a table of DynamoDB. Make one with [New].
+// A Store is an [idempotent.Store] in a DynamoDB table. Create one with [New].
 // Its methods may be called concurrently.
 type Store struct {
 	client API
@@ -69,9 +69,9 @@ type Store struct {
 
 var _ idempotent.Store = (*Store)(nil)
 
-// New returns the store in the table of that name, or with that ARN. It makes
-// no request. It fails when client is nil, table is empty, or a field of cfg
-// can't be right, which the error names.
+// New returns a store in the table with that name or ARN. It makes no request. It
+// fails when client is nil, table is empty, or a field of cfg is invalid, which the
+// error names.
 func New(client API, table string, cfg Config) (*Store, error) {
 	if nils.Is(client) {
 		return nil, fmt.Errorf("dynamostore: New: client is %s", nils.Describe(client))
@@ -89,8 +89,8 @@ func New(client API, table string, cfg Config) (*Store, error) {
 	return &Store{client: client, table: table, prefix: cfg.Namespace + separator}, nil
 }
 
-// Claim implements [idempotent.Store]. A key that is new costs one write, and
-// so does one that is done or busy; one that was claimed before costs two.
+// Claim implements [idempotent.Store]. A new key costs one write, and so does one that
+// is done or busy; a key that was claimed before costs two.
 func (s *Store) Claim(ctx context.Context, c idempotent.Claim) (idempotent.Record, error) {
 	if err := s.check("claim", c); err != nil {
 		return idempotent.Record{}, err
@@ -113,7 +113,7 @@ func (s *Store) Claim(ctx context.Context, c idempotent.Claim) (idempotent.Recor
 		now := time.Now()
 		want = ours
 		switch {
-		case was.expires <= now.Unix(): // or it is gone
+		case was.expires <= now.Unix(): // expired or deleted
 			is = nothing(now)
 		case was.done:
 			return idempotent.Record{State: idempotent.Done, Result: was.result}, nil
@@ -126,7 +126,7 @@ func (s *Store) Claim(ctx context.Context, c idempotent.Claim) (idempotent.Recor
 			if !c.Fresh {
 				want.failures = was.failures
 			}
-			if was.until == 0 { // given up
+			if was.until == 0 { // released
 				want.inDoubt = was.inDoubt
 				is = condition{"claim_owner = :was AND attribute_not_exists(claim_until) AND attribute_not_exists(is_done)", values{":was": text(was.owner)}}
 			} else {
@@ -160,15 +160,15 @@ func (s *Store) Done(ctx context.Context, c idempotent.Claim, result []byte) err
 	return tooLarge
 }
 
-// DoneItem is what Done writes, for a transaction that has the effect, too:
+// DoneItem returns the write of Done, for a transaction that also has the effect:
 // either both happen or neither does, and so the effect happens once. c is the
-// handler's idempotent.Current. The transaction is cancelled, with the reason
-// ConditionalCheckFailed for this item, when the claim has ended and the key is
-// somebody else's, or done: the handler returns that error as it is, and the
-// message is delivered again. A result of more than [MaxResult] bytes is refused
-// with [idempotent.ErrResultTooLarge].
+// handler's idempotent.Current. If the claim has ended and another owner has the key,
+// or the key is done, the transaction is cancelled with the reason
+// ConditionalCheckFailed for this item. The handler then returns that error unchanged,
+// and the message is delivered again. A result of more than [MaxResult] bytes is
+// refused with [idempotent.ErrResultTooLarge].
 //
-// The middleware finds afterwards that the key is done, which costs it a write
+// Afterwards the middleware finds that the key is done, which costs a write
 // that changes nothing. A transaction's writes cost twice as much as others.
 func (s *Store) DoneItem(c idempotent.Claim, result []byte) (types.TransactWriteItem, error) {
 	if err := s.check("complete", c); err != nil {
@@ -202,8 +202,8 @@ func (s *Store) Failed(ctx context.Context, c idempotent.Claim) (int, error) {
 	return was.failures, nil // by a request whose reply was lost
 }
 
-// Release implements [idempotent.Store]. It costs one write, and two when there
-// is something to remember: failures, or a doubt.
+// Release implements [idempotent.Store]. It costs one write, or two when the record
+// must be kept because it has failures or is in doubt.
 func (s *Store) Release(ctx context.Context, c idempotent.Claim, forget bool) error {
 	if err := s.check("release", c); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (s *Store) check(op string, c idempotent.Claim) error {
 	case len(id) > maxID:
 		return retry.Permanent(fmt.Errorf("dynamostore: %s: the key has %d bytes: must have at most %d, with its namespace", op, len(id), maxID))
 	case !utf8.ValidString(c.Key):
-		// The SDK would replace what is no UTF-8, and make one of two keys.
+		// The SDK would replace invalid UTF-8, so that two keys could become one.
 		return retry.Permanent(fmt.Errorf("dynamostore: %s key %q: must be UTF-8", op, c.Key))
 	}
 	return nil
@@ -251,7 +251,7 @@ func checkResult(c idempotent.Claim, result []byte) error {
 	return nil
 }
 
-// request makes a request with enough connections for all of the store's.
+// request makes a request through a client that keeps enough connections.
 func request[In, Out any](ctx context.Context, s *Store, call func(context.Context, *In, ...func(*dynamodb.Options)) (*Out, error), in *In) (*Out, error) {
 	n := s.conns.Begin()
 	defer s.conns.End()
@@ -262,8 +262,8 @@ func (s *Store) id(c idempotent.Claim) string { return s.prefix + c.Key }
 
 func (s *Store) key(c idempotent.Claim) attributes { return attributes{"id": text(s.id(c))} }
 
-// put writes the record of c's key if the condition holds, and returns the one
-// that stands in its way, else.
+// put writes the record of c's key if the condition holds, and otherwise returns the
+// existing record.
 func (s *Store) put(ctx context.Context, op string, c idempotent.Claim, r record, is condition) (was *record, err error) {
 	_, err = request(ctx, s, s.client.PutItem, &dynamodb.PutItemInput{
 		TableName: &s.table, Item: r.item(s.id(c)), ConditionExpression: &is.expression, ExpressionAttributeValues: is.values,
@@ -276,8 +276,8 @@ func (s *Store) put(ctx context.Context, op string, c idempotent.Claim, r record
 	return &found, nil
 }
 
-// update changes the record of c's key if c is its claim, and returns how it
-// became, or else how it was.
+// update changes the record of c's key if c is its claim, and returns the new record
+// in now, or otherwise the existing one in was.
 func (s *Store) update(ctx context.Context, op string, c idempotent.Claim, expression string, with values) (now *record, was record, err error) {
 	is := held(c)
 	maps.Copy(with, is.values)
@@ -295,8 +295,8 @@ func (s *Store) update(ctx context.Context, op string, c idempotent.Claim, expre
 }
 
 // refused reports whether a write failed because its condition did not hold, and
-// what was found instead: the zero record if there is nothing. A server that does
-// not tell is asked. Other errors are explained.
+// returns the existing record, or the zero record if there is none. If the server did
+// not return the record, refused reads it. Other errors are explained.
 func (s *Store) refused(ctx context.Context, op string, c idempotent.Claim, err error) (bool, record, error) {
 	var failed *types.ConditionalCheckFailedException
 	switch {

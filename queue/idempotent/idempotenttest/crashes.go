@@ -17,28 +17,27 @@ import (
 	"github.com/rampmeter/rampmeter/queue/memqueue"
 )
 
-// An Effect is how runs have their effect.
+// An Effect is how a run's effect relates to its record.
 type Effect int
 
 // The effects, and how often an operation may have each.
 const (
 	AtFarSide  Effect = iota // the downstream honours the key: once
 	WithRecord               // one write is effect and record: once
-	Alone                    // nothing keeps effect and record together: a repeat per crash at most, which is counted
+	Alone                    // effect and record are separate: at most one repeat per crash, which is counted
 )
 
-// Effects are all of them, by name.
+// Effects are all effects, by name.
 func Effects() map[string]Effect {
 	return map[string]Effect{"effect at a downstream that honours the key": AtFarSide, "effect with the record": WithRecord, "effect alone": Alone}
 }
 
-// TestCrashes has twenty consumers work on so many operations, each delivered
-// five times in an order of seed's, through s. The processes crash, at any step
-// to the queue, the store and the downstream, before it or after, and others start
-// in their place. It reports to t an operation that was not done, or more often
-// than it may. It must be called in a bubble of testing/synctest: it takes more
-// than an hour of the bubble's time. The store must not have been used before,
-// and needs room for ten times the operations.
+// TestCrashes runs twenty consumers on this many operations through s, each delivered
+// five times in an order that depends on seed. The processes crash before or after any
+// call to the queue, the store or the downstream, and others replace them. TestCrashes
+// reports to t every operation that was not done, or was done too often. Call it in a
+// bubble of testing/synctest: it takes more than an hour of the bubble's time. The
+// store must be unused, and needs room for ten times the operations.
 func TestCrashes(t T, s idempotent.Store, effect Effect, operations int, seed uint64) {
 	t.Helper()
 	if nils.Is(s) {
@@ -89,7 +88,7 @@ func TestCrashes(t T, s idempotent.Store, effect Effect, operations int, seed ui
 			if far.draw(10) == 0 {
 				return errors.New("passing trouble")
 			}
-			// The effect, which a crash comes before or after.
+			// The effect. A crash may come before or after it.
 			return p.step(func() error {
 				if effect == WithRecord {
 					if err := record(ctx, s, claim); err != nil {
@@ -125,7 +124,7 @@ func TestCrashes(t T, s idempotent.Store, effect Effect, operations int, seed ui
 		time.Sleep(time.Duration(rnd.IntN(150)) * time.Millisecond)
 	}
 	time.Sleep(time.Minute)
-	for i := range consumers { // those that are dead come back
+	for i := range consumers { // replace those that crashed
 		replace(i, -1)
 	}
 	time.Sleep(time.Hour)
@@ -136,7 +135,7 @@ func TestCrashes(t T, s idempotent.Store, effect Effect, operations int, seed ui
 		case c.p.crashed():
 			crashed++
 		case err != nil:
-			t.Logf("drain: %v", err) // handlers that were cut off
+			t.Logf("drain: %v", err) // handlers that were cut short
 		}
 		inDoubt += c.w.Stats().InDoubt
 	}
@@ -166,9 +165,9 @@ func TestCrashes(t T, s idempotent.Store, effect Effect, operations int, seed ui
 	}
 }
 
-// record stands for the one write that is effect and record. It knows whether it
-// was made when it returns, as a transaction with a token is asked for again
-// until that is known.
+// record stands for the one write that is both effect and record. When it returns, the
+// caller knows whether the write was made, as with a transaction that is repeated with
+// the same token until that is known.
 func record(ctx context.Context, s idempotent.Store, c idempotent.Claim) (err error) {
 	for range 100 {
 		err = s.Done(context.WithoutCancel(ctx), c, nil)
@@ -179,7 +178,7 @@ func record(ctx context.Context, s idempotent.Store, c idempotent.Claim) (err er
 	return err
 }
 
-// farSide is where the effects are, and what is known of the runs.
+// farSide simulates the downstream: it counts the effects and the runs.
 type farSide struct {
 	mu      sync.Mutex // guards all below
 	rnd     *rand.Rand
@@ -218,18 +217,18 @@ func (f *farSide) have(c idempotent.Claim, e Effect) {
 	}
 }
 
-// A process is everything of one process that can be cut off: after the crash
-// nothing that it does reaches the queue, the store or the downstream.
+// A process simulates a process that can crash: after the crash none of its calls
+// reach the queue, the store or the downstream.
 type process struct {
 	mu    sync.Mutex // guards all below
 	left  int        // steps until the crash; negative: none is planned
-	after bool       // the last step still acts
+	after bool       // the crash comes after the last step, which still acts
 	dead  bool
 }
 
 var errCrashed = errors.New("idempotenttest: the process has crashed")
 
-// step does act, unless the process is dead by then, and fails if it is dead
+// step calls act, unless the process is dead by then, and fails if it is dead
 // afterwards.
 func (p *process) step(act func() error) error {
 	p.mu.Lock()

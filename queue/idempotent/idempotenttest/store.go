@@ -14,15 +14,15 @@ import (
 	"github.com/rampmeter/rampmeter/queue/idempotent"
 )
 
-// Claims end after a moment, and records are kept for a few seconds: stores may
-// keep them a little longer, but not shorter.
+// Claims end after a moment, and records are kept for a few seconds: a store may keep
+// them slightly longer, but not shorter.
 const (
 	moment = 500 * time.Millisecond
 	awhile = time.Hour
-	late   = 2 * time.Second // by so much may a store forget later than asked to
+	late   = 2 * time.Second // how much longer than requested a store may keep a record
 )
 
-// A T is what is reported to. A *testing.T is one.
+// T is the part of *testing.T that the tests use.
 type T interface {
 	Helper()
 	Context() context.Context
@@ -30,9 +30,9 @@ type T interface {
 	Logf(format string, args ...any)
 }
 
-// TestStore reports to t where s does not do what [idempotent.Store] says. It
-// needs a store with room for some hundred keys; other ones may be in it. It
-// takes about five seconds, in a bubble of testing/synctest of the bubble's time.
+// TestStore reports to t where s violates the contract of [idempotent.Store]. The store
+// needs room for about a hundred keys, and may contain others. The test takes about
+// five seconds, in a bubble of testing/synctest of the bubble's time.
 func TestStore(t T, s idempotent.Store) {
 	t.Helper()
 	if nils.Is(s) {
@@ -52,8 +52,7 @@ func TestStore(t T, s idempotent.Store) {
 		"many at once":     manyAtOnce,
 		"what nobody knew": unknown,
 	} {
-		// They wait for times, so not one after the other; and t.Run is for outside
-		// of bubbles.
+		// The cases wait, so they run concurrently; t.Run is not allowed in bubbles.
 		wg.Go(func() { c(&suite{t: t, s: s, name: name, key: name + " " + rand.Text()}) })
 	}
 	wg.Wait()
@@ -71,12 +70,12 @@ func (c *suite) errorf(format string, args ...any) {
 	c.t.Errorf("%s: %s", c.name, fmt.Sprintf(format, args...))
 }
 
-// by is a claim of an owner, for a while.
+// by returns a claim of an owner, for a while.
 func (c *suite) by(owner string) idempotent.Claim {
 	return idempotent.Claim{Key: c.key, Owner: owner, Until: time.Now().Add(awhile), Keep: time.Now().Add(2 * awhile)}
 }
 
-// briefly is a claim of a that ends in a moment.
+// briefly returns a claim of owner a that ends in a moment.
 func (c *suite) briefly() idempotent.Claim {
 	claim := c.by("a")
 	claim.Until = time.Now().Add(moment)
@@ -240,7 +239,7 @@ func aClaimsEnd(c *suite) {
 	c.done(b, nil, nil, "with the claim")
 	c.claim(c.by("c"), did, "after the success")
 
-	// A run that is late still tells how it ended, if nobody came meanwhile.
+	// A late run can still record its end, if no other run has claimed the key meanwhile.
 	alone := *c
 	alone.key += " alone"
 	a = alone.briefly()
@@ -250,7 +249,7 @@ func aClaimsEnd(c *suite) {
 	alone.claim(alone.by("b"), did, "after the success")
 }
 
-// A doubt stays until a success, whatever the runs fail with that come between.
+// A doubt stays until a success, however the runs in between fail.
 func aDoubt(c *suite) {
 	a := c.briefly()
 	c.claim(a, free, "a new key")
@@ -273,8 +272,7 @@ func aDoubt(c *suite) {
 	c.done(g, nil, nil, "with the claim")
 }
 
-// What has expired is gone when it is looked at, whether somebody has deleted it
-// or not.
+// An expired record does not count, whether or not somebody has deleted it.
 func expiry(c *suite) {
 	keep := time.Now().Add(time.Second)
 	end := map[string]func(*suite, idempotent.Claim){
@@ -315,7 +313,7 @@ func keys(c *suite) {
 	}
 }
 
-// Of many that claim at the same time one gets the claim.
+// Of many simultaneous claims exactly one succeeds.
 func manyAtOnce(c *suite) {
 	const many = 20
 	race := func(when string, doubts bool, owner string, until time.Time) {
