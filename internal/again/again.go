@@ -1,11 +1,12 @@
-// Package again marks refusals that are no news.
+// Package again marks repeated refusals.
 package again
 
 import "errors"
 
-// Mark returns err, marked as the failure of an operation that has failed the same
-// way before, while others were accepted. A limiter that measures what the downstream
-// accepts would count it again and again. It obeys a Retry-After in it all the same.
+// Mark returns err, marked as the failure of an operation that has failed in the same
+// way before while others were accepted. A limiter that measures what the downstream
+// accepts must not count it again and again. The limiter still obeys a Retry-After in
+// it.
 func Mark(err error) error { return &marked{err} }
 
 // Is reports whether err has been marked.

@@ -1,6 +1,5 @@
-// Package awserr says what the errors of the AWS SDK mean that the services of AWS
-// have in common: their codes, their statuses, and those of the services that hand
-// out credentials.
+// Package awserr classifies the AWS SDK's errors that all services of AWS share: by
+// code, by status, and those of the services that issue credentials.
 package awserr
 
 import (
@@ -19,36 +18,37 @@ import (
 
 // A Meaning is what an error says about a service, and what to do about it.
 type Meaning struct {
-	Class  error  // one of limiter's; nil: it is about this request only
+	Class  error  // one of limiter's; nil: it concerns only this request
 	Advice string // "" if waiting helps, or if nothing is known to help
 	Clock  bool   // this machine's clock may be wrong; the SDK has corrected for it by now
 }
 
-// Misconfigured is the meaning of an error that lasts until somebody follows the
+// Misconfigured returns the meaning of an error that lasts until somebody follows the
 // advice.
 func Misconfigured(advice string) Meaning {
 	return Meaning{Class: limiter.ErrMisconfigured, Advice: advice}
 }
 
-// Unsent is the meaning of an error before which the SDK has made no request.
+// Unsent returns the meaning of an error that occurred before the SDK made a request.
 func Unsent() Meaning {
 	return Misconfigured("no request was made: give the client credentials, a region or an endpoint")
 }
 
 // A Service is what is known about the service that a request goes to.
 type Service struct {
-	Name   string // as people call it, for example "SQS"
+	Name   string // common name, for example "SQS"
 	Denied string // advice for when permissions are missing
 	Key    string // advice for when the service cannot use the KMS key; "" if there is none
-	Other  string // advice for when what answers is another server; "": to check the endpoint
+	Other  string // advice for when another server replies; "": to check the endpoint
 
-	// Code returns what an error code of this service's own means, as [Name] returns
-	// it; false leaves it to the codes that all services share. It may be nil.
+	// Code returns the meaning of one of this service's own error codes, given as
+	// [Name] returns it; false leaves it to the codes that all services share. It may
+	// be nil.
 	Code func(code string) (Meaning, bool)
 }
 
-// Of returns what an error of the SDK means; false if neither a code nor a status
-// nor the service of credentials says.
+// Of returns the meaning of an error of the SDK; false if it follows neither from a
+// code, nor from a status, nor from the source of the credentials.
 func (s Service) Of(err error) (m Meaning, known bool) {
 	if source, cause := credentials(err); source != "" {
 		return ofCredentials(source, cause), true
@@ -75,13 +75,13 @@ func (s Service) Of(err error) (m Meaning, known bool) {
 	return Meaning{}, false
 }
 
-// Codes returns the names that the error goes by: its code and its type. A server
-// of another version may use one that the SDK does not know.
+// Codes returns the names of the error: its code and its type. A server of another
+// version may use one that the SDK does not know.
 func Codes(api smithy.APIError) []string {
 	return []string{Name(api.ErrorCode()), Name(fmt.Sprintf("%T", api))}
 }
 
-// kms is what the names of errors about a KMS key begin with.
+// kms is the prefix of the names of errors about a KMS key.
 const kms = "Kms"
 
 // Name returns an error code, or the name of an error's type, without the parts
@@ -106,8 +106,8 @@ func Name(code string) string {
 	return name
 }
 
-// OfCode returns what an error code means, as [Name] returns it; false if it is not
-// known. message is what the service says with it, and may be empty.
+// OfCode returns the meaning of an error code, given as [Name] returns it; false if it
+// is not known. message is the service's text, and may be empty.
 func (s Service) OfCode(code, message string) (m Meaning, known bool) {
 	if s.Code != nil {
 		if m, known := s.Code(code); known {
@@ -154,7 +154,7 @@ func passing(code string) (m Meaning, known bool) {
 	return Meaning{}, false
 }
 
-// ofKey returns what an error about a KMS key means. code is its name without the
+// ofKey returns the meaning of an error about a KMS key. code is its name without the
 // prefix.
 func ofKey(code, advice string) Meaning {
 	if m, known := passing(code); known {
@@ -167,8 +167,8 @@ func ofKey(code, advice string) Meaning {
 	return Misconfigured(advice)
 }
 
-// aboutKey reports whether a service that says of itself that access is denied
-// speaks of the KMS key.
+// aboutKey reports whether a service's message that access is denied is about the KMS
+// key.
 func aboutKey(message string) bool {
 	message = strings.ToLower(message)
 	for _, word := range []string{"kms:", "kms key", "aws kms", "customer master key"} {
@@ -179,7 +179,7 @@ func aboutKey(message string) bool {
 	return false
 }
 
-// OfStatus returns what the status of a reply means whose error code is not known.
+// OfStatus returns the meaning of a reply's status if its error code is not known.
 func (s Service) OfStatus(status int) Meaning {
 	switch {
 	case status == http.StatusTooManyRequests:
@@ -194,7 +194,7 @@ func (s Service) OfStatus(status int) Meaning {
 	return Meaning{}
 }
 
-// other is the meaning of a reply that only another server would give.
+// other returns the meaning of a reply that only another server would send.
 func (s Service) other() Meaning {
 	if s.Other != "" {
 		return Misconfigured(s.Other)
@@ -202,8 +202,8 @@ func (s Service) other() Meaning {
 	return Misconfigured("check the client's endpoint: what answers there is not " + s.Name)
 }
 
-// credentials returns where the SDK did not get the credentials from that the
-// request needs, and why; "" if err is something else.
+// credentials returns the source from which the SDK did not get the credentials that
+// the request needs, and the cause; "" if err is something else.
 func credentials(err error) (source string, cause error) {
 	var request, inner *smithy.OperationError
 	if !errors.As(err, &request) {
@@ -236,7 +236,7 @@ const (
 	containerCredentials = "the container's credentials endpoint"
 )
 
-// sourceOf returns how people call the service of an operation.
+// sourceOf returns the common name of an operation's service.
 func sourceOf(op *smithy.OperationError) string {
 	switch id := op.ServiceID; id {
 	case "STS":
@@ -252,8 +252,8 @@ func sourceOf(op *smithy.OperationError) string {
 	}
 }
 
-// ofCredentials returns what the failure of a source of credentials means for the
-// request that needs them.
+// ofCredentials returns the meaning of a failed source of credentials for the request
+// that needs them.
 func ofCredentials(source string, err error) Meaning {
 	var (
 		api    smithy.APIError
@@ -264,7 +264,7 @@ func ofCredentials(source string, err error) Meaning {
 	if errors.As(err, &api) {
 		for _, code := range Codes(api) {
 			if m, known := (Service{}).OfCode(code, ""); known && (m.Class != limiter.ErrMisconfigured || m.Clock) {
-				m.Clock = false // the SDK has not corrected for it: the reply came from elsewhere
+				m.Clock = false // the SDK has not corrected the clock: the reply came from another service
 				return m
 			}
 		}
@@ -281,7 +281,7 @@ func ofCredentials(source string, err error) Meaning {
 	case answer != 0 || api != nil:
 		return Misconfigured(refusedBy(source))
 	case source == instanceMetadata && (errors.As(err, &dial) && dial.Op == "dial" || errors.Is(err, context.DeadlineExceeded)):
-		// Away from EC2 this is how a search for credentials ends that has found none.
+		// Outside EC2 an unsuccessful search for credentials ends like this.
 		return Misconfigured("no request was made: give the client credentials; there are none in the environment, and " + source + " can't be reached")
 	case limiter.Classify(err) == limiter.ErrMisconfigured:
 		return Misconfigured("check the endpoint and certificates of " + source + ", which the client's credentials come from")
@@ -291,7 +291,7 @@ func ofCredentials(source string, err error) Meaning {
 	return Misconfigured(refusedBy(source))
 }
 
-// refusedBy returns what to do when a source of credentials gives none.
+// refusedBy returns what to do when a source of credentials refuses to issue any.
 func refusedBy(source string) string {
 	advice := "no request was made, as " + source + " gives no credentials: "
 	switch source {

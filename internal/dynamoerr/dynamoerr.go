@@ -1,5 +1,5 @@
-// Package dynamoerr says what the errors of the SDK's DynamoDB client mean, for
-// tables whose key is "id", a string.
+// Package dynamoerr classifies the errors of the SDK's DynamoDB client, for tables
+// whose key is "id", a string.
 package dynamoerr
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
-// Explain returns what to do about err, "" where that is not known, and which of
+// Explain returns what to do about err, "" if that is not known, and which of
 // limiter's errors it is, nil if it says nothing about the table. allow lists the
 // actions that the caller needs permission for.
 func Explain(err error, allow string) (advice string, class error) {
@@ -34,30 +34,29 @@ func meaning(err error, allow string) awserr.Meaning {
 	case class != nil || !fromSDK(err):
 		return awserr.Meaning{Class: class}
 	case sent(err):
-		return awserr.Meaning{Class: limiter.ErrUnavailable} // a connection that broke
+		return awserr.Meaning{Class: limiter.ErrUnavailable} // a broken connection
 	}
 	return awserr.Unsent()
 }
 
-// ofCode returns what an error code of DynamoDB means; false if it is not one of
-// its own, or is about one request only.
+// ofCode returns the meaning of a DynamoDB error code; false if it is not specific to
+// DynamoDB, or concerns only one request.
 func ofCode(code string) (m awserr.Meaning, known bool) {
 	switch code {
 	case "TransactionConflict", "ReplicatedWriteConflict", "ResourceInUse", "TableInUse":
-		// Somebody else's write to the item, or a change of the table: try again.
+		// A concurrent write to the item, or a change of the table: try again.
 		return awserr.Meaning{Class: limiter.ErrUnavailable}, true
 	case "ResourceNotFound", "TableNotFound":
 		return awserr.Misconfigured("create the table, or correct its name and the client's region"), true
 	case "InaccessibleEncryptionCredentials":
 		return awserr.Misconfigured("let DynamoDB use the table's KMS key again, and see that the key is enabled"), true
-	case "Validation": // the request was checked before it came here, so it is the table
+	case "Validation": // the request was checked before it was made, so the table is wrong
 		return awserr.Misconfigured(`the table's key must be "id", a string, and nothing else`), true
 	}
 	return awserr.Meaning{}, false
 }
 
-// fromSDK reports whether it is the SDK that failed, and not what stands in for
-// it in a test.
+// fromSDK reports whether err comes from the SDK, and not from a test double.
 func fromSDK(err error) bool {
 	var op *smithy.OperationError
 	return errors.As(err, &op)

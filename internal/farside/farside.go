@@ -1,7 +1,7 @@
-// Package farside simulates what stands behind a limiter of concurrency: a
-// service that can do so much at once, as many callers as there may be, and
-// what comes of it. It runs in the time of the goroutine that calls it, which
-// is virtual inside a testing/synctest bubble.
+// Package farside simulates a downstream of limited capacity behind a concurrency
+// limiter, with as many callers as the limiter allows, and measures the result. It
+// runs in the time of the calling goroutine, which is virtual in a testing/synctest
+// bubble.
 package farside
 
 import (
@@ -14,46 +14,47 @@ import (
 // A Client is a limiter as the simulation uses it. Its methods are called from
 // one goroutine.
 type Client interface {
-	// Limit is how many operations may be in flight now.
+	// Limit returns how many operations may be in flight now.
 	Limit() int
-	// Try starts an operation, if one may start now. It returns what is to be
-	// called at its end, with whether the service refused it.
+	// Try starts an operation, if one may start now. The caller must call end when the
+	// operation ends, and report whether the service refused it.
 	Try() (end func(refused bool), ok bool)
 }
 
-// Config says what the service is like, and what its capacity is when.
+// Config configures the service, and its capacity over time.
 type Config struct {
-	// Capacity is how many operations the service does at once.
+	// Capacity returns how many operations the service does at once.
 	Capacity func(at time.Duration) int
-	// Queue is how many more it lets wait, as a multiple of the capacity:
-	// beyond them it refuses. Negative: it never refuses.
+	// Queue is how many more operations the service queues, as a multiple of the
+	// capacity, before it refuses. Negative: it never refuses.
 	Queue float64
-	// Service is how long it takes for one on average. The times are
-	// distributed exponentially.
+	// Service is the mean duration of an operation. Durations are distributed
+	// exponentially.
 	Service time.Duration
-	// Refusal is how long it takes to refuse one.
+	// Refusal is the duration of a refusal.
 	Refusal time.Duration
 	// Length is how long the simulation runs.
 	Length time.Duration
-	// Steps are the times, with 0 first, since which the capacity is another.
+	// Steps are the times at which the capacity changes, beginning with 0.
 	Steps []time.Duration
-	// Settling is how long after each step the limit need not be right.
+	// Settling is the time after each step in which the limit is not yet measured.
 	Settling time.Duration
 	Seed     uint64
 }
 
-// Result is what came of it.
+// Result is the result of a simulation. "Settled" means without the Settling after
+// each step.
 type Result struct {
 	Good    int           // operations that were done
 	Refused float64       // share of operations that were refused, settled
-	P99     time.Duration // of how long those that were done took, settled
+	P99     time.Duration // of the durations of done operations, settled
 	Means   []float64     // for each step the mean of limit over capacity, settled
 	Settled []time.Duration
 	// for each step how long it took until the mean of limit over capacity in
 	// ten seconds was within a fifth of 1 for the first time; negative: never
 }
 
-// window is how long a mean is of that tells whether a limit has settled.
+// window is the period of the mean that determines whether a limit has settled.
 const window = 10 * time.Second
 
 type operation struct {
@@ -76,7 +77,7 @@ func (h *byEnd) Pop() any {
 	return x
 }
 
-// Run puts a client that always has more to do before the service.
+// Run runs a client that always has more to do against the service.
 func Run(c Client, cfg Config) Result {
 	var (
 		r       = rand.New(rand.NewPCG(cfg.Seed, 0))
@@ -122,7 +123,7 @@ func Run(c Client, cfg Config) Result {
 		if len(running) > 0 {
 			next = min(next, running[0].end)
 		}
-		next = min(next, now+window/10) // to see limits change that nobody uses
+		next = min(next, now+window/10) // to see changes of limits that are not used up
 		m.span(now, next, float64(c.Limit())/float64(capacity))
 		time.Sleep(next - now)
 		if len(running) > 0 && running[0].end <= next {
@@ -135,25 +136,25 @@ func Run(c Client, cfg Config) Result {
 		}
 	}
 	for _, o := range append(running, waiting...) {
-		o.done(false) // nobody looks any more
+		o.done(false) // the result no longer counts
 	}
 	return m.result()
 }
 
-// A meter adds up what happens.
+// A meter collects the figures of a simulation.
 type meter struct {
 	cfg           Config
-	good, refused int // refused and accepted: settled
+	good, refused int // refused and accepted count only settled operations
 	accepted      int
 	took          []time.Duration
 	sums          []float64 // by step
 	lengths       []float64
-	sum, length   float64 // of the window
+	sum, length   float64 // in the window
 	from          time.Duration
 	settled       []time.Duration
 }
 
-// step returns which one it is at that time, and whether it is settled.
+// step returns the index of the step at that time, and whether it is settled.
 func (m *meter) step(at time.Duration) (i int, settled bool) {
 	for i+1 < len(m.cfg.Steps) && m.cfg.Steps[i+1] <= at {
 		i++
@@ -212,7 +213,7 @@ func (m *meter) result() Result {
 	return r
 }
 
-// Stepped returns the capacity that is each of the given ones for so long, and
+// Stepped returns a capacity that takes each of the given values for that long, and
 // the times at which it changes.
 func Stepped(each time.Duration, capacities ...int) (capacity func(time.Duration) int, steps []time.Duration) {
 	for i := range capacities {
@@ -223,7 +224,7 @@ func Stepped(each time.Duration, capacities ...int) (capacity func(time.Duration
 	}, steps
 }
 
-// Known returns the client that knows the capacity.
+// Known returns a client whose limit is the capacity.
 func Known(cfg Config) Client {
 	return &known{cfg: cfg, begin: time.Now()}
 }

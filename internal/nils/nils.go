@@ -1,5 +1,5 @@
-// Package nils finds nils that an interface hides. A caller that drops a
-// constructor's error holds a nil pointer, which is not == nil once it is in an
+// Package nils finds nils that are hidden in an interface. A caller that ignores a
+// constructor's error has a nil pointer, which is not == nil once it is in an
 // interface.
 package nils
 

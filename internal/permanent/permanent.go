@@ -1,5 +1,5 @@
 // Package permanent holds the error that retry exports as ErrPermanent, so that
-// limiter, which must not import retry, can answer for it.
+// limiter, which must not import retry, can recognize it.
 package permanent
 
 import "errors"

@@ -1,6 +1,6 @@
-// Package quota reads what the header of an HTTP response says about limits: how
-// long to stay away (Retry-After), and how much of which quota is left. It is the
-// only reader of these fields in this module.
+// Package quota reads the rate-limit fields of an HTTP response header: how long to
+// wait (Retry-After), and how much of each quota is left. It is the only reader of
+// these fields in this module.
 package quota
 
 import (
@@ -11,25 +11,25 @@ import (
 	"time"
 )
 
-// MaxWait is the longest wait that is believed. A server whose clock or
-// arithmetic is off must not stop its clients for years.
+// MaxWait is the longest accepted wait. A server whose clock or arithmetic is wrong
+// must not stop its clients for years.
 const MaxWait = 24 * time.Hour
 
-// A Quota is a number of operations, and the time that they are for.
+// A Quota is a number of operations in a period of time.
 type Quota struct {
 	Operations float64
 	Within     time.Duration // above 0, at most MaxWait
 }
 
-// Quotas are what a response says about the limits of its sender.
+// Quotas are a server's limits according to a response.
 type Quotas struct {
-	Left     []Quota // what is left of each, until there is more
-	Policies []Quota // what each has in a window
-	Spent    bool    // nothing is left of at least one, whether or not it says until when
+	Left     []Quota // what is left of each quota until it resets
+	Policies []Quota // the size of each quota, and its window
+	Spent    bool    // at least one quota is used up, whether or not its reset is known
 }
 
-// Wait returns the time until every quota that is used up has something again, or
-// false if that is not known.
+// Wait returns the time until no quota is used up any longer, or false if that is not
+// known.
 func (qs Quotas) Wait() (d time.Duration, ok bool) {
 	for _, q := range qs.Left {
 		if q.Operations == 0 {
@@ -40,11 +40,11 @@ func (qs Quotas) Wait() (d time.Duration, ok bool) {
 }
 
 // RetryAfter returns how long the header asks to wait, and whether it does.
-// Retry-After is a number of seconds or an HTTP date, as the standard has it, or a
+// Retry-After is a number of seconds or an HTTP date, as in the standard, or a
 // Unix time, a time in RFC 3339, or a duration such as 6m0s. Of several values the
 // longest counts. The variants in milliseconds, Retry-After-Ms and
-// X-Ms-Retry-After-Ms, are more precise and come first. Points in time are
-// compared with the server's own Date; without one, with now.
+// X-Ms-Retry-After-Ms, are more precise and take precedence. Points in time are
+// relative to the server's own Date, or to now if it sends none.
 func RetryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 	for _, name := range [...]string{"Retry-After-Ms", "X-Ms-Retry-After-Ms", "Retry-After", "X-Ratelimit-Retry-After", "X-Rate-Limit-Retry-After", "X-Contentful-Ratelimit-Reset"} {
 		longest, found := time.Duration(0), false
@@ -64,8 +64,8 @@ func RetryAfter(h http.Header, now time.Time) (time.Duration, bool) {
 // until when.
 type family struct {
 	left   string
-	resets []string      // the first one that can be read counts
-	within time.Duration // where there is no reset: the length of the window
+	resets []string      // the first valid one counts
+	within time.Duration // without a reset: the length of the window
 }
 
 var families = [...]family{
@@ -90,21 +90,20 @@ var families = [...]family{
 	{left: "X-Minlimit-Remaining", within: time.Minute},         // Xero
 }
 
-// Of returns what a response's header says about quotas. The response arrived at
-// now.
+// Of returns the quotas in the header of a response that arrived at now.
 //
-// RateLimit and RateLimit-Policy are those of
-// draft-ietf-httpapi-ratelimit-headers-10, structured fields (RFC 9651) as in
+// RateLimit and RateLimit-Policy follow draft-ietf-httpapi-ratelimit-headers-10. They
+// are structured fields (RFC 9651), as in
 //
 //	RateLimit-Policy: "burst";q=100;w=60, "daily";q=1000;w=86400
 //	RateLimit: "burst";r=50;t=30
 //
-// where the burst, of which 50 are left for 30 s, is what is near its end. Draft 07
-// had RateLimit: limit=100, remaining=50, reset=30. Drafts before it had a field for
-// each of these; everybody else's are variants of them (see families). A field may
-// list several quotas, and a response may have several families: each that says how
-// much is left and until when counts. What is malformed is ignored, as are quotas in
-// other units than requests and what comes from a cache.
+// where the burst quota, with 50 left for 30 s, is the one that will be used up first.
+// Draft 07 had RateLimit: limit=100, remaining=50, reset=30. Earlier drafts had a field
+// for each of these, and other servers use variants of them (see families). A field
+// may list several quotas, and a response may have several families: each one that has
+// a remainder and a reset counts. Of ignores malformed fields, quotas in units other
+// than requests, and responses from a cache.
 func Of(h http.Header, now time.Time) (qs Quotas) {
 	if age, ok := number(h.Get("Age")); ok && age > 0 {
 		return Quotas{}
@@ -134,7 +133,7 @@ func Of(h http.Header, now time.Time) (qs Quotas) {
 		}
 		policy(size, seconds(item.params["w"]))
 	}
-	old, said := Quota{}, false // draft 07 has one quota, in a list
+	old, said := Quota{}, false // draft 07 has one quota, spread over a list
 	for _, item := range items(h.Values("Ratelimit")) {
 		if left, ok := number(item.params["r"]); ok && !other[item.name] {
 			leave(left, seconds(item.params["t"]))
@@ -164,7 +163,7 @@ func Of(h http.Header, now time.Time) (qs Quotas) {
 			}
 		}
 	}
-	// A bucket of so many, of which a twentieth leaks each second: 32/40.
+	// A leaky bucket, used/size, which loses a twentieth of its size each second: 32/40.
 	if used, size, ok := strings.Cut(h.Get("X-Shopify-Shop-Api-Call-Limit"), "/"); ok {
 		const emptied = 20 * time.Second
 		in, ok1 := number(used)
@@ -177,7 +176,7 @@ func Of(h http.Header, now time.Time) (qs Quotas) {
 			leave(all-in+all, emptied)
 		}
 	}
-	if rate, ok := number(h.Get("X-Amzn-Ratelimit-Limit")); ok { // a second
+	if rate, ok := number(h.Get("X-Amzn-Ratelimit-Limit")); ok { // per second
 		policy(rate, time.Second)
 	}
 	if fill, ok := number(h.Get("X-Ratelimit-Fillrate")); ok { // Atlassian Data Center
@@ -186,7 +185,7 @@ func Of(h http.Header, now time.Time) (qs Quotas) {
 	return qs
 }
 
-// read passes what the family's fields say to leave.
+// read passes what the family's fields contain to leave.
 func (f family) read(h http.Header, now time.Time, leave func(float64, time.Duration)) {
 	lefts := items(h[f.left])
 	if len(lefts) == 0 {
@@ -220,7 +219,7 @@ func (f family) read(h http.Header, now time.Time, leave func(float64, time.Dura
 	}
 }
 
-// clock returns the time by the server's clock, if it says so, else now.
+// clock returns the server's Date, or now if it sends none.
 func clock(h http.Header, now time.Time) time.Time {
 	if at, err := http.ParseTime(strings.TrimSpace(h.Get("Date"))); err == nil {
 		return at
@@ -228,8 +227,8 @@ func clock(h http.Header, now time.Time) time.Time {
 	return now
 }
 
-// values returns the values of a field, of which each line may list several. An
-// HTTP date has a comma of its own.
+// values returns the values of a field, each line of which may list several. An
+// HTTP date itself contains a comma.
 func values(h http.Header, name string) (list []string) {
 	for _, line := range h[name] {
 		if _, err := http.ParseTime(strings.TrimSpace(line)); err == nil {
@@ -241,8 +240,8 @@ func values(h http.Header, name string) (list []string) {
 	return list
 }
 
-// until returns the time that a value of that field says to wait, from 0 to
-// MaxWait, and whether it says any.
+// until returns the wait that a value of that field asks for, from 0 to MaxWait, and
+// whether it asks for any.
 func until(name, value string, now time.Time) (time.Duration, bool) {
 	value = strings.TrimSpace(value)
 	if n, ok := signed(value); ok {
@@ -269,21 +268,21 @@ func until(name, value string, now time.Time) (time.Duration, bool) {
 	return min(max(at.Sub(now), 0), MaxWait), true
 }
 
-// How far off a number must be to be taken for another unit.
+// Thresholds at which a number is read in another unit.
 const (
-	epoch    = 1e9            // seconds since 1970, or more: decades are no wait
-	furthest = 31 * 24 * 3600 // seconds until the latest reset that is believed, that of a monthly quota
-	longest  = 24 * 60 * 60   // the most seconds that a wait in seconds has
-	inMillis = 60 * 60 * 1e3  // the most milliseconds: an hour of them
+	epoch    = 1e9            // seconds since 1970, or more: no wait takes decades
+	furthest = 31 * 24 * 3600 // seconds until the latest accepted reset, that of a monthly quota
+	longest  = 24 * 60 * 60   // the longest wait in seconds
+	inMillis = 60 * 60 * 1e3  // the longest wait in milliseconds: an hour
 	inMicros = 60 * 60 * 1e6  // the same in microseconds
 	inNanos  = 60 * 60 * 1e9  // and in nanoseconds
 )
 
-// wait returns how long a number without a unit says to wait, or false if it makes
-// no sense in any unit. It may be a time since 1970 or from now, each in seconds,
-// milliseconds, microseconds or nanoseconds. Where two readings make sense the
-// shorter one is taken: if it is wrong, that costs one request, whereas the longer
-// one could cost a day.
+// wait returns the wait that a number without a unit asks for, or false if it makes
+// no sense in any unit. The number may be a time since 1970 or from now, in seconds,
+// milliseconds, microseconds or nanoseconds. If two readings make sense, wait takes
+// the shorter one: if that is wrong, it costs one request, whereas the longer one
+// could cost a day.
 func wait(n float64, now time.Time) (time.Duration, bool) {
 	for at, i := n, 0; at >= epoch && i < 4; at, i = at/1000, i+1 {
 		if at < 100*epoch { // the year 5138; more is in a smaller unit
@@ -317,8 +316,8 @@ func number(s string) (float64, bool) {
 	return n, ok && n >= 0 && !math.Signbit(n)
 }
 
-// signed parses a number as strconv.ParseFloat does, without its exponents,
-// hexadecimals and names. One that is out of range is infinite.
+// signed parses a number as strconv.ParseFloat does, but accepts no exponents,
+// hexadecimals or names. A number out of range is infinite.
 func signed(s string) (float64, bool) {
 	if s == "" || strings.Trim(s, "+-.0123456789") != "" {
 		return 0, false
@@ -327,20 +326,20 @@ func signed(s string) (float64, bool) {
 	return n, err == nil || n != 0
 }
 
-// seconds parses a number of seconds. It is 0 if s is none.
+// seconds parses a number of seconds. It returns 0 if s is not one.
 func seconds(s string) time.Duration {
 	n, _ := number(s)
 	return span(n, time.Second)
 }
 
-// An item is one of a list in a structured field, with its parameters. Strings
-// are without their quotes.
+// An item is an item of a list in a structured field, with its parameters. Strings
+// are unquoted.
 type item struct {
 	name   string
 	params map[string]string
 }
 
-// items parses lists of items, as far as the fields here need it.
+// items parses lists of items, as far as the fields of this package need it.
 func items(fields []string) []item {
 	var list []item
 	for _, field := range fields {
@@ -364,7 +363,7 @@ func split(s string, separator byte) []string {
 	for i := 0; i < len(s); i++ {
 		switch {
 		case quoted && s[i] == '\\':
-			i++ // and what it escapes
+			i++ // skip the escaped character
 		case s[i] == '"':
 			quoted = !quoted
 		case s[i] == separator && !quoted:

@@ -1,5 +1,5 @@
-// Package sendonce keeps an HTTP client from sending a request twice that may have
-// been processed.
+// Package sendonce prevents an HTTP client from resending a request that may have been
+// processed.
 package sendonce
 
 import (
@@ -10,19 +10,19 @@ import (
 	"sync/atomic"
 )
 
-// Err is what a request fails with that would have to be sent again.
+// Err is the error of a request that net/http would have sent again.
 var Err = errors.New("the server closed the connection without an answer: the request may have been processed and is not sent again")
 
-// Request returns req as one that net/http sends once, unless it is sure that it
-// was not processed: the server said so (HTTP/2 REFUSED_STREAM, GOAWAY), or writing
-// had not begun. Without this, GETs and requests with an Idempotency-Key are also sent
-// again when a kept connection is closed before its answer. The request on the wire
-// is the same. It ends with Err where it would have been sent again. done must be
-// called when its response's body is no longer needed.
+// Request returns a copy of req that net/http sends once, unless the request was
+// certainly not processed: the server said so (HTTP/2 REFUSED_STREAM, GOAWAY), or
+// writing had not begun. Without this, net/http also resends GETs and requests with an
+// Idempotency-Key when a reused connection is closed before the response. The request
+// on the wire is the same. Where it would have been resent, it fails with Err. done
+// must be called when the response's body is no longer needed.
 //
-// A request is kept from being sent again by what it reports to its trace, because
-// net/http has no setting for it, and a body that can't be rewound, which would
-// also do, is seen on the wire in HTTP/2.
+// Request prevents the resend from the request's trace, because net/http has no
+// setting for it. A body that can't be rewound would work too, but is visible on the
+// wire in HTTP/2.
 func Request(req *http.Request) (once *http.Request, done func()) {
 	ctx, cancel := context.WithCancelCause(req.Context())
 	var written, again atomic.Bool
@@ -32,7 +32,7 @@ func Request(req *http.Request) (once *http.Request, done func()) {
 				written.Store(true)
 			}
 		},
-		GotFirstResponseByte: func() { written.Store(false) }, // what comes next is not of net/http
+		GotFirstResponseByte: func() { written.Store(false) }, // what follows is not a resend by net/http
 		GetConn: func(string) {
 			if written.Load() {
 				again.Store(true)

@@ -1,4 +1,4 @@
-// Package sleep waits for a time or the end of a context.
+// Package sleep waits for a duration or the end of a context.
 package sleep
 
 import (

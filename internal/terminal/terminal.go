@@ -1,9 +1,8 @@
-// Package terminal makes text from strangers, such as messages and the errors of third
-// parties, fit for a terminal: nothing in it is obeyed, hidden or out of order.
-// What a terminal should not get is shown as Go writes it in a string: \x1b for the
-// escape character. That is every character that [strconv.IsPrint] does not take for
-// printable: control characters, those that change the direction of text, other invisible
-// ones, and what is not UTF-8.
+// Package terminal makes untrusted text, such as messages and the errors of third
+// parties, safe for a terminal: nothing in it is executed, hidden or reordered.
+// It escapes, as in a Go string (\x1b for the escape character), every character that
+// [strconv.IsPrint] does not consider printable: control characters, characters that
+// change the direction of text, other invisible ones, and invalid UTF-8.
 package terminal
 
 import (
@@ -14,15 +13,14 @@ import (
 	"unicode/utf8"
 )
 
-// Line returns s in one line: line feeds and tabs are shown, too.
+// Line returns s in one line: line feeds and tabs are escaped, too.
 func Line(s string) string { return escape(s, "", quoted) }
 
-// Text returns s with its line feeds and tabs. Print it where a line of its own can't
-// pass for one of the program's: below all of them.
+// Text returns s with its line feeds and tabs. Print it where its lines can't be
+// mistaken for the program's own: below all of those.
 func Text(s string) string { return escape(s, "\n\t", quoted) }
 
-// Error returns what err says as [Line] would, but with a line for each of the errors
-// that were joined.
+// Error returns the text of err as [Line] would, but with a line for each joined error.
 func Error(err error) string {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var raw, lines []string
@@ -36,8 +34,8 @@ func Error(err error) string {
 	return Line(err.Error())
 }
 
-// JSON returns text in JSON with the escapes that JSON has for such characters in
-// strings. encoding/json itself leaves some as they are.
+// JSON returns JSON text with such characters in JSON's own escapes. encoding/json
+// leaves some of them unescaped.
 func JSON(text []byte) []byte {
 	return []byte(escape(string(text), "\n\r\t", func(r rune, _ string) string {
 		if r > 0xffff {
@@ -48,8 +46,7 @@ func JSON(text []byte) []byte {
 	}))
 }
 
-// Writer returns a writer that writes [Text] to w. A write must not end within a
-// character.
+// Writer returns a writer that writes [Text] to w. A write must not split a character.
 func Writer(w io.Writer) io.Writer { return writer{w} }
 
 type writer struct{ w io.Writer }
@@ -61,7 +58,8 @@ func (w writer) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// escape returns s with what is neither printable nor kept as how shows it.
+// escape returns s with every character that is neither printable nor in kept replaced
+// by how.
 func escape(s, kept string, how func(r rune, raw string) string) string {
 	bad := func(r rune, width int) bool {
 		return !strconv.IsPrint(r) && !strings.ContainsRune(kept, r) || r == utf8.RuneError && width == 1

@@ -1,5 +1,5 @@
-// Package testrun says how much of a test to run, and with which seed. Only tests
-// import it.
+// Package testrun determines how much of a test to run, and with which seed. Only
+// tests import it.
 package testrun
 
 import (
@@ -11,7 +11,7 @@ import (
 
 // Long reports whether tests run at full length: all seeds of a simulation, every
 // row of a table, hours of virtual time. They do if RAMPMETER_LONG is set, unless
-// -short is. Without it they run what a developer waits for.
+// -short is. Otherwise they run only what a developer has time to wait for.
 func Long() bool {
 	return os.Getenv("RAMPMETER_LONG") != "" && !testing.Short()
 }

@@ -12,8 +12,8 @@ import (
 )
 
 // Types returns the names of the error types in the package of a service's types,
-// for example "github.com/aws/aws-sdk-go-v2/service/sqs/types". It fails where the
-// package has no source, or no errors.
+// for example "github.com/aws/aws-sdk-go-v2/service/sqs/types". It fails if the
+// package's source is missing, or has no errors.
 func Types(path string) ([]string, error) {
 	p, err := build.Import(path, ".", build.FindOnly)
 	if err != nil {
