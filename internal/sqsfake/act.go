@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// act does what a request asks for. It returns what to answer, and how many
-// messages it acted on; an error is an Error, or the cause of ctx.
+// act executes a request. It returns the reply, and how many messages it acted on; an
+// error is an Error, or the cause of ctx.
 func (s *Server) act(ctx context.Context, op Op, req *request, fault Fault) (any, int, error) {
 	if op == ReceiveMessage {
 		return s.receive(ctx, req, fault)
@@ -111,7 +111,7 @@ func (s *Server) act(ctx context.Context, op Op, req *request, fault Fault) (any
 	return rep, n, nil
 }
 
-// queue returns the queue that a request is about.
+// queue returns the queue of a request.
 func (s *Server) queue(req *request) (*queue, error) {
 	if req.QueueURL != nil {
 		if q := s.queues[nameOf(*req.QueueURL)]; q != nil {
@@ -169,7 +169,7 @@ func (s *Server) deleteQueue(now time.Time, q *queue) {
 	q.purge()
 }
 
-// describe returns the attributes of a queue that are asked for.
+// describe returns the requested attributes of a queue.
 func (q *queue) describe(names []string) (map[string]string, error) {
 	st := q.figures()
 	all := maps.Clone(q.attributes)
@@ -220,7 +220,7 @@ func (q *queue) changeEntry(now time.Time, e *entry, _ Fault) (any, error) {
 	return doneEntry{ID: e.ID}, q.change(now, *e.ReceiptHandle, *e.VisibilityTimeout)
 }
 
-// checkBatch returns what the service has against a batch as a whole.
+// checkBatch returns why the service would refuse a batch as a whole.
 func checkBatch(op Op, entries []entry) error {
 	switch n := len(entries); {
 	case n == 0:
@@ -247,8 +247,8 @@ func checkBatch(op Op, entries []entry) error {
 	return nil
 }
 
-// batch does each entry, with the fault if it is picked and otherwise as if the
-// fault had no mode, and returns how many were done.
+// batch executes each entry, with the fault if the entry is picked and otherwise as if
+// the fault had no mode, and returns how many were done.
 func batch(entries []entry, fault Fault, each func(*entry, Fault) (any, error)) (batchReply, int) {
 	rep := batchReply{Successful: []any{}, Failed: []failedEntry{}}
 	n := 0

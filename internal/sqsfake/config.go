@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// A config is what the attributes of a queue say.
+// A config is a queue's configuration, decoded from its attributes.
 type config struct {
-	attributes map[string]string // all that can be set, with defaults
+	attributes map[string]string // all settable ones, with defaults
 
 	visibility, delay, wait, retention time.Duration
 	maxSize                            int
@@ -21,7 +21,7 @@ type config struct {
 	maxReceives                        int
 }
 
-// ranges are those of the attributes that are whole numbers.
+// ranges returns the range of an attribute that is a whole number.
 func ranges(name string) (least, most int, ok bool) {
 	switch name {
 	case "VisibilityTimeout":
@@ -40,7 +40,7 @@ func ranges(name string) (least, most int, ok bool) {
 	return 0, 0, false
 }
 
-// choices are the values of the attributes that have a few.
+// choices returns the values of an attribute that is an enumeration.
 func choices(name string) []string {
 	switch name {
 	case "FifoQueue", "ContentBasedDeduplication", "SqsManagedSseEnabled":
@@ -53,7 +53,7 @@ func choices(name string) []string {
 	return nil
 }
 
-// fifoOnly tells whether a standard queue has no such attribute.
+// fifoOnly reports whether only FIFO queues have the attribute.
 func fifoOnly(name string) bool {
 	switch name {
 	case "FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit":
@@ -80,8 +80,7 @@ func defaults(fifo bool) map[string]string {
 	return as
 }
 
-// configure reads the attributes that are changed, on top of what was before.
-// It is called with s.mu held.
+// configure applies changed attributes to those before. The caller holds s.mu.
 func (s *Server) configure(name string, before, changed map[string]string) (config, error) {
 	fifo := strings.HasSuffix(name, fifoSuffix)
 	c := config{attributes: maps.Clone(before)}
@@ -128,8 +127,8 @@ func (c config) seconds(attribute string) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
-// redrive reads the redrive policy of a queue and those that it must agree
-// with.
+// redrive reads the redrive policy of a queue, and checks it against the queues that it
+// concerns.
 func (s *Server) redrive(name string, c *config) error {
 	if text := c.attributes["RedriveAllowPolicy"]; text != "" {
 		if _, err := parseAllow(text); err != nil {
@@ -147,7 +146,7 @@ func (s *Server) redrive(name string, c *config) error {
 	if err := json.Unmarshal([]byte(text), &policy); err != nil {
 		return badAttribute("RedrivePolicy", text)
 	}
-	// The service takes the number as a number and as a string.
+	// The service accepts a number and a string.
 	count := 10
 	if policy.MaxReceiveCount != nil {
 		var err error
@@ -173,7 +172,7 @@ func (s *Server) redrive(name string, c *config) error {
 	if !allow(s.ARN(name)) {
 		return badValue(text, "RedrivePolicy", "Queue does not have permission to use the dead-letter target.")
 	}
-	// The service would move messages round a cycle for ever.
+	// The service would move messages around a cycle forever.
 	for q := dead; q != nil; q = s.queues[q.deadLetter] {
 		if q.name == name {
 			return badValue(text, "RedrivePolicy", "The dead-letter target leads back to the queue.")
@@ -184,7 +183,8 @@ func (s *Server) redrive(name string, c *config) error {
 	return nil
 }
 
-// parseAllow returns what a RedriveAllowPolicy says of a source queue.
+// parseAllow returns a function that reports whether a RedriveAllowPolicy allows a
+// source queue.
 func parseAllow(text string) (func(arn string) bool, error) {
 	var policy struct {
 		RedrivePermission string   `json:"redrivePermission"`

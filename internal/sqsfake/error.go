@@ -5,66 +5,66 @@ import (
 	"strings"
 )
 
-// An Error is an error as the service answers it.
+// An Error is an error reply of the service.
 type Error struct {
 	// Status is the HTTP status. Default 400.
 	Status int
 	// Code is the code of the JSON protocol, without a namespace.
 	Code string
-	// QueryCode is the code of the older protocol. Default: Code; "-" leaves the
-	// header that carries it out.
+	// QueryCode is the code of the older protocol. Default: Code; "-" omits the
+	// header that carries it.
 	QueryCode string
 	// Server says that the fault is the service's and not the caller's: in the
 	// failed entry of a batch, SenderFault is false.
 	Server bool
-	// Message is for people.
+	// Message is the text for humans.
 	Message string
 }
 
 func (e Error) Error() string { return e.Code + ": " + e.Message }
 
-// Throttled is the service's answer to too many requests.
+// Throttled returns the service's reply to too many requests.
 func Throttled() Error {
 	return Error{Code: "RequestThrottled", QueryCode: "RequestThrottled", Message: "Request is throttled."}
 }
 
-// ThrottlingException is the answer of the layer before the service, with the
+// ThrottlingException returns the reply of the layer in front of the service, with the
 // status 400, 403, 429 or 503.
 func ThrottlingException(status int) Error {
 	return Error{Status: status, Code: "ThrottlingException", QueryCode: "Throttling", Message: "Rate exceeded", Server: status >= 500}
 }
 
-// InternalError is a failure inside the service, with status 500.
+// InternalError returns a failure inside the service, with status 500.
 func InternalError() Error {
 	return Error{Status: 500, Code: "InternalFailure", QueryCode: "InternalError", Server: true, Message: "We encountered an internal error. Please try again."}
 }
 
-// ServiceUnavailable has status 503.
+// ServiceUnavailable returns an error with status 503.
 func ServiceUnavailable() Error {
 	return Error{Status: 503, Code: "ServiceUnavailable", Server: true, Message: "The request has failed due to a temporary failure of the server."}
 }
 
-// OverLimit is the answer to a short poll when too many messages are in flight.
+// OverLimit returns the reply to a short poll when too many messages are in flight.
 func OverLimit() Error {
 	return Error{Code: "OverLimit", QueryCode: "OverLimit", Message: "Too many messages in flight."}
 }
 
-// AccessDenied is the answer to a caller without permission.
+// AccessDenied returns the reply to a caller without permission.
 func AccessDenied() Error {
 	return Error{Status: 403, Code: "AccessDeniedException", QueryCode: "AccessDenied", Message: "User: arn:aws:iam::000000000000:user/fake is not authorized to perform: sqs:receivemessage on resource"}
 }
 
-// QueueDoesNotExist is the answer when the queue is gone, or never was.
+// QueueDoesNotExist returns the reply when the queue is deleted, or never existed.
 func QueueDoesNotExist() Error {
 	return Error{Code: "QueueDoesNotExist", QueryCode: "AWS.SimpleQueueService.NonExistentQueue", Message: "The specified queue does not exist."}
 }
 
-// ExpiredToken is the answer to temporary credentials that are over.
+// ExpiredToken returns the reply to temporary credentials that have expired.
 func ExpiredToken() Error {
 	return Error{Status: 403, Code: "ExpiredTokenException", QueryCode: "ExpiredToken", Message: "The security token included in the request is expired"}
 }
 
-// InvalidToken is the answer to credentials that nobody has.
+// InvalidToken returns the reply to unknown credentials.
 func InvalidToken() Error {
 	return Error{Status: 403, Code: "UnrecognizedClientException", QueryCode: "InvalidClientTokenId", Message: "The security token included in the request is invalid."}
 }
@@ -83,8 +83,8 @@ func (e Error) queryCode() string {
 	return e.QueryCode
 }
 
-// typ is the code with the namespace that it has in the JSON protocol: errors
-// of the service's own model have one, those of the layers before it another.
+// typ returns the code with its namespace in the JSON protocol: errors of the service's
+// own model have one, those of the layers in front of it another.
 func (e Error) typ() string {
 	if e.Server || strings.HasSuffix(e.Code, "Exception") {
 		return "com.amazon.coral.service#" + e.Code
@@ -92,7 +92,7 @@ func (e Error) typ() string {
 	return "com.amazonaws.sqs#" + e.Code
 }
 
-// queryError is the value of the header x-amzn-query-error, "" for none.
+// queryError returns the value of the header x-amzn-query-error, "" for none.
 func (e Error) queryError() string {
 	switch code := e.queryCode(); {
 	case code == "-":
@@ -146,7 +146,7 @@ func notInFlight() Error {
 	return Error{Code: "MessageNotInflight", QueryCode: prefix + "MessageNotInflight", Message: "The specified message isn't in flight."}
 }
 
-// badBatch is one of the errors of a batch as a whole.
+// badBatch returns an error of a batch as a whole.
 func badBatch(code, message string) Error {
 	return Error{Code: code, QueryCode: prefix + code, Message: message}
 }

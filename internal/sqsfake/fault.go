@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// A Call is a request that has come in.
+// A Call is a request that has arrived.
 type Call struct {
 	Op Op
 	// N is the number of the request among those of the same Op, Total among
 	// all, both from 1.
 	N, Total int
-	// Queue is the name of the queue, as far as the request has one.
+	// Queue is the name of the queue, if the request has one.
 	Queue string
-	// Entries is how many messages are sent, deleted or changed, or how many are
-	// asked for by a receive.
+	// Entries is how many messages are sent, deleted or changed, or how many a
+	// receive requests.
 	Entries int
 }
 
@@ -24,57 +24,57 @@ type Mode int
 
 // The modes.
 const (
-	// Succeed: nothing does.
+	// Succeed: no fault.
 	Succeed Mode = iota
-	// Refuse: nothing is done, and the answer is Fault.Err.
+	// Refuse: the request is not acted on, and the reply is Fault.Err.
 	Refuse
-	// Reset: nothing is done, and the connection is reset.
+	// Reset: the request is not acted on, and the connection is reset.
 	Reset
 	// LoseReply: the request is acted on, and the connection is reset.
 	LoseReply
 	// Truncate: the request is acted on, and the connection ends in the middle of
-	// the answer.
+	// the reply.
 	Truncate
-	// Hang: nothing is done until the caller gives up.
+	// Hang: the request waits until the caller gives up, and is not acted on.
 	Hang
 	// FailEntries: the picked entries of a batch are not acted on and listed as
-	// failed, with Fault.Err. A request that is no batch is refused.
+	// failed, with Fault.Err. A request that is not a batch is refused.
 	FailEntries
-	// OmitEntries: the picked entries of a batch are not acted on and listed
-	// nowhere. A request that is no batch is as with LoseReply.
+	// OmitEntries: the picked entries of a batch are not acted on and not listed. A
+	// request that is not a batch is treated as by LoseReply.
 	OmitEntries
-	// OmitDone: the picked entries of a batch are acted on and listed nowhere. A
-	// request that is no batch is as with LoseReply.
+	// OmitDone: the picked entries of a batch are acted on and not listed. A request
+	// that is not a batch is treated as by LoseReply.
 	OmitDone
 	// Empty: a receive returns no messages, at once. Any other request succeeds.
 	Empty
-	// Undelete: a delete, or the picked entries of a batch of deletes, are answered
-	// as done, and their messages are visible again at once, with the receives that
-	// they have had: a standard queue may hand out again what was deleted. Any
-	// other request succeeds, and so does a delete on a FIFO queue.
+	// Undelete: a delete, or the picked entries of a batch of deletes, are reported
+	// as done, and their messages are visible again at once, with their receive
+	// counts: a standard queue may deliver deleted messages again. Any other request
+	// succeeds, and so does a delete on a FIFO queue.
 	Undelete
 )
 
 // A Fault is what happens to a request.
 type Fault struct {
 	Mode Mode
-	// Err is what Refuse and FailEntries answer. Default [InternalError].
+	// Err is the error that Refuse and FailEntries return. Default [InternalError].
 	Err Error
-	// Entries are the places, from 0, of the entries that FailEntries, OmitEntries,
-	// OmitDone and Undelete pick. Default: every second one, the first included.
+	// Entries are the indexes, from 0, of the entries that FailEntries, OmitEntries,
+	// OmitDone and Undelete pick. Default: every second one, including the first.
 	Entries []int
-	// Before and After are how long the request waits before it is looked at, and
-	// its answer before it is sent. What was done stays done when the caller gives
-	// up meanwhile.
+	// Before is how long the request waits before it is processed, and After how long
+	// the reply waits before it is sent. If the caller gives up meanwhile, the request
+	// has still been acted on.
 	Before, After time.Duration
-	// Max is how many messages a receive gives out at most. Default: as many as it
-	// asks for.
+	// Max is how many messages a receive returns at most. Default: as many as it
+	// requests.
 	Max int
 	// NoSystemAttributes leaves the system attributes out of received messages.
 	NoSystemAttributes bool
-	// FirstChecksums answers a duplicate, which a FIFO queue suppresses, with the
-	// checksums of the first message and not with its own. A client that compares
-	// them takes an accepted message with another body for a failed one.
+	// FirstChecksums makes the reply to a duplicate, which a FIFO queue suppresses,
+	// contain the checksums of the first message instead of its own. A client that
+	// compares them takes an accepted message with another body for a failed one.
 	FirstChecksums bool
 }
 
@@ -85,7 +85,7 @@ func (f Fault) err() Error {
 	return f.Err
 }
 
-// picks tells whether entry i of a batch is one of those that fail.
+// picks reports whether the fault picks entry i of a batch.
 func (f Fault) picks(i int) bool {
 	if f.Entries == nil {
 		return i%2 == 0
@@ -97,13 +97,13 @@ func (f Fault) none() bool {
 	return f.Mode == Succeed && f.Before == 0 && f.After == 0 && f.Max == 0 && !f.NoSystemAttributes && !f.FirstChecksums
 }
 
-// A Plan says what happens to a request. It is asked about one at a time, in the
-// order of Call.Total, so it may keep state without a lock. It must not call the
+// A Plan decides what happens to a request. It is called for one request at a time, in
+// the order of Call.Total, so it may keep state without a lock. It must not call the
 // server.
 type Plan func(Call) Fault
 
-// OnCall returns a plan with a fault for the k-th request of all, counted from
-// 1: a test that takes every k in turn has a fault at every point.
+// OnCall returns a plan with a fault for the k-th of all requests, counted from 1: a
+// test that runs with every k has a fault at every point.
 func OnCall(k int, f Fault) Plan {
 	return func(c Call) Fault { return when(c.Total == k, f) }
 }
@@ -129,8 +129,8 @@ func Random(seed uint64, p float64, faults ...Fault) Plan {
 	}
 }
 
-// Fewer returns a plan that gives each receive that asks for several messages,
-// with probability p, at most a random smaller number of them, 1 or more.
+// Fewer returns a plan that limits each receive that requests several messages, with
+// probability p, to a random smaller number of them, 1 or more.
 func Fewer(seed uint64, p float64) Plan {
 	random := rand.New(rand.NewPCG(seed, seed))
 	return func(c Call) Fault {
@@ -141,8 +141,8 @@ func Fewer(seed uint64, p float64) Plan {
 	}
 }
 
-// Between returns a plan that is p from one instant on and until before another
-// one, and no fault at other times.
+// Between returns a plan that is p from one instant on until before another, and has no
+// fault at other times.
 func Between(from, until time.Time, p Plan) Plan {
 	return func(c Call) Fault {
 		if now := time.Now(); now.Before(from) || !now.Before(until) {
@@ -152,8 +152,8 @@ func Between(from, until time.Time, p Plan) Plan {
 	}
 }
 
-// First returns a plan that asks the given ones in turn and takes the first
-// fault. All of them are asked about every request.
+// First returns a plan that calls the given plans in turn and takes the first fault. It
+// calls all of them for every request.
 func First(plans ...Plan) Plan {
 	return func(c Call) Fault {
 		var first Fault

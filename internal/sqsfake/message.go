@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// What the service allows.
+// Limits of the service.
 const (
 	maxBatch      = 10      // messages of a request
 	maxSize       = 1 << 20 // bytes of a message, and of a batch
@@ -24,7 +24,7 @@ const (
 	fifoSuffix    = ".fifo"
 )
 
-// A message is one that a queue holds. What is above the line never changes.
+// A message is a message in a queue. The fields above the line never change.
 type message struct {
 	id         string
 	body       string
@@ -46,7 +46,7 @@ type message struct {
 	delayed       bool      // hidden since it was sent
 
 	inReady          *list.Element // on standard queues, while it is visible
-	inHidden, inAges int           // places in the heaps, -1 outside
+	inHidden, inAges int           // indexes in the heaps, -1 outside
 }
 
 func (m *message) hidden() bool { return m.inFlight || m.delayed }
@@ -98,7 +98,7 @@ func (h *byTime) remove(m *message) {
 	}
 }
 
-// first is the earliest message, nil if there is none.
+// first returns the earliest message, nil if there is none.
 func (h *byTime) first() *message {
 	if len(h.msgs) == 0 {
 		return nil
@@ -106,7 +106,7 @@ func (h *byTime) first() *message {
 	return h.msgs[0]
 }
 
-// checkMessage returns what the service has against a message that is sent.
+// checkMessage returns why the service would refuse a message that is sent.
 func (q *queue) checkMessage(e *entry) error {
 	if e.MessageBody == nil || *e.MessageBody == "" {
 		return missing("MessageBody")
@@ -189,7 +189,7 @@ func checkAttribute(name string, a attribute) error {
 	return nil
 }
 
-// allowed tells whether the service takes all characters of s.
+// allowed reports whether the service accepts all characters of s.
 func allowed(s string) bool {
 	for _, r := range s {
 		if r < 0x20 && r != '\t' && r != '\n' && r != '\r' || r == 0xFFFE || r == 0xFFFF {
@@ -199,7 +199,7 @@ func allowed(s string) bool {
 	return true
 }
 
-// size is that of body and attributes: names, types and values.
+// size returns the size of body and attributes: names, types and values.
 func (e *entry) size() int {
 	var n int
 	if e.MessageBody != nil {
@@ -211,7 +211,7 @@ func (e *entry) size() int {
 	return n
 }
 
-// dedupID is what a FIFO queue knows duplicates by.
+// dedupID returns the id by which a FIFO queue recognizes duplicates.
 func (e *entry) dedupID() string {
 	if e.MessageDeduplicationID != nil {
 		return *e.MessageDeduplicationID

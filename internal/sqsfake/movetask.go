@@ -12,8 +12,8 @@ import (
 type move struct {
 	handle      string
 	source      *queue
-	destination string // an ARN; "": each message goes to where it was moved from
-	rate        int    // messages a second; 0: none was asked for
+	destination string // an ARN; "": each message goes to the queue it was moved from
+	rate        int    // messages a second; 0: not set
 	started     time.Time
 	status      string
 	failure     string
@@ -35,8 +35,7 @@ const (
 	listedMoves = 10
 )
 
-// sourcesOf returns the URLs of the queues that have q for their dead-letter
-// queue.
+// sourcesOf returns the URLs of the queues whose dead-letter queue is q.
 func (s *Server) sourcesOf(q *queue) []string {
 	urls := []string{}
 	for _, name := range slices.Sorted(maps.Keys(s.queues)) {
@@ -47,7 +46,7 @@ func (s *Server) sourcesOf(q *queue) []string {
 	return urls
 }
 
-// byARN returns the queue with the ARN that a parameter has.
+// byARN returns the queue whose ARN is the value of a parameter.
 func (s *Server) byARN(parameter string, arn *string) (*queue, error) {
 	if arn == nil {
 		return nil, missing(parameter)
@@ -99,7 +98,7 @@ func (s *Server) startMove(now time.Time, req *request) (any, error) {
 	return map[string]string{"TaskHandle": m.handle}, nil
 }
 
-// step moves what is due, and runs again until nothing is left.
+// step moves the messages that are due, and schedules itself until none are left.
 func (s *Server) step(m *move) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +160,7 @@ func (m *move) one(now time.Time, s *Server) {
 	m.moved++
 }
 
-// A moveEntry is a task as it is listed. TaskHandle is there while it runs.
+// A moveEntry is a task as it is listed. TaskHandle is set while the task runs.
 type moveEntry struct {
 	TaskHandle                        string `json:",omitempty"`
 	SourceARN                         string `json:"SourceArn"`

@@ -3,7 +3,7 @@ package sqsfake
 // An Op is an operation of the service.
 type Op string
 
-// The operations that the server knows.
+// The operations that the server implements.
 const (
 	CreateQueue                  Op = "CreateQueue"
 	DeleteQueue                  Op = "DeleteQueue"

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// A queue is what the service stores of one. All of it is guarded by the
-// server's mutex.
+// A queue is the state of a queue. The server's mutex guards all of it.
 type queue struct {
 	config
 	name                      string
@@ -21,18 +20,18 @@ type queue struct {
 	dead                      func(name string) *queue // the dead-letter queue, nil if there is none
 
 	messages map[string]*message // by id
-	ready    list.List           // of *message: visible ones in the order they became so; of *group on FIFO queues
+	ready    list.List           // of *message: visible ones in the order they became visible; of *group on FIFO queues
 	groups   map[string]*group   // FIFO queues only
 	hidden   byTime              // messages in flight and delayed, by when that ends
 	ages     byTime              // all messages
 	seq      uint64              // of the last message
 	counts   QueueStats
 
-	dedups   window[sentEntry] // FIFO queues only: what the sender of the first one was told
+	dedups   window[sentEntry] // FIFO queues only: the reply to the sender of the first one
 	attempts window[[]message] // FIFO queues only: what receives with an attempt id returned
 
 	polls list.List   // of *poll: waiting for a message
-	timer *time.Timer // runs wake; made when somebody first waits
+	timer *time.Timer // runs wake; created by the first poll that waits
 }
 
 // A poll is a receive that waits for a message.
@@ -41,11 +40,11 @@ type poll struct {
 	visibility time.Duration
 	attempt    string
 	until      time.Time
-	gone       bool           // nobody waits any more, but the service does not know
-	got        chan []message // takes one value; closed when the queue is deleted
+	gone       bool           // the caller has gone, but the service does not know
+	got        chan []message // has room for one value; closed when the queue is deleted
 }
 
-// A group is what a FIFO queue holds of a message group, in order.
+// A group is the messages of a message group in a FIFO queue, in order.
 type group struct {
 	msgs     []*message
 	inFlight int
@@ -67,9 +66,9 @@ func newQueue(name string, c config, maxInFlight int, now time.Time) *queue {
 	}
 }
 
-// send stores a message that has been checked, unless it is a duplicate. The
-// checksums are those of what came, for the sender to compare; with
-// firstChecksums a duplicate gets those of the first one.
+// send stores a message that has been checked, unless it is a duplicate. The checksums
+// it returns are those of the message as it arrived, for the sender to compare; with
+// firstChecksums a duplicate gets those of the first message.
 func (q *queue) send(now time.Time, e *entry, firstChecksums bool) sentEntry {
 	m := &message{
 		id:         newID(),
@@ -118,7 +117,7 @@ func (q *queue) send(now time.Time, e *entry, firstChecksums bool) sentEntry {
 	return sent
 }
 
-// add puts a message at the end of the queue, delayed until then or visible.
+// add appends a message to the queue, delayed until then or visible.
 func (q *queue) add(m *message, until time.Time, delayed bool) {
 	q.seq++
 	m.seq = q.seq
@@ -151,7 +150,7 @@ func (q *queue) offer(m *message) {
 	m.inReady = q.ready.PushBack(m)
 }
 
-// regroup makes a group available or not, as its messages are.
+// regroup makes a group available to receives or not, depending on its messages.
 func (q *queue) regroup(g *group) {
 	can := g.inFlight == 0 && len(g.msgs) > 0 && !g.msgs[0].delayed
 	switch {
@@ -163,7 +162,7 @@ func (q *queue) regroup(g *group) {
 	}
 }
 
-// show ends the time for which a message is hidden.
+// show makes a hidden message visible.
 func (q *queue) show(m *message) {
 	q.hidden.remove(m)
 	q.unhide(m)
@@ -184,7 +183,7 @@ func (q *queue) unhide(m *message) {
 	m.inFlight, m.delayed = false, false
 }
 
-// remove takes a message out of the queue.
+// remove removes a message from the queue.
 func (q *queue) remove(m *message) {
 	delete(q.messages, m.id)
 	q.ages.remove(m)
@@ -210,7 +209,8 @@ func (q *queue) remove(m *message) {
 	}
 }
 
-// advance lets happen what time brings: hidden messages come back, old ones go.
+// advance updates the queue to now: hidden messages become visible, old ones are
+// dropped.
 func (q *queue) advance(now time.Time) {
 	for m := q.hidden.first(); m != nil && !now.Before(m.until); m = q.hidden.first() {
 		q.show(m)
@@ -221,10 +221,10 @@ func (q *queue) advance(now time.Time) {
 	}
 }
 
-// full tells whether no more messages may be in flight.
+// full reports whether no more messages may be in flight.
 func (q *queue) full() bool { return q.counts.InFlight >= q.maxInFlight }
 
-// take receives up to n messages that are visible.
+// take receives up to n visible messages.
 func (q *queue) take(now time.Time, n int, visibility time.Duration) []message {
 	n = min(n, q.maxInFlight-q.counts.InFlight)
 	var taken []*message
@@ -241,14 +241,14 @@ func (q *queue) take(now time.Time, n int, visibility time.Duration) []message {
 			q.ready.Remove(front)
 			v.ready = nil
 			for i := 0; len(taken) < n && i < len(v.msgs) && !v.msgs[i].delayed; {
-				// Out of the ready list and back into it: the group is left out of it
-				// by hiding what was taken, below.
+				// The group leaves the ready list, and may come back into it: hiding
+				// the taken messages, below, keeps it out.
 				if m := v.msgs[i]; !q.redrive(now, m) {
 					taken = append(taken, m)
 					i++
 				}
 			}
-			if v.ready != nil { // redriving has put it back
+			if v.ready != nil { // redrive has put it back
 				q.ready.Remove(v.ready)
 				v.ready = nil
 			}
@@ -277,7 +277,7 @@ func (q *queue) take(now time.Time, n int, visibility time.Duration) []message {
 	return got
 }
 
-// hide puts a message that was received in flight.
+// hide puts a received message in flight.
 func (q *queue) hide(m *message) {
 	m.inFlight = true
 	q.hidden.add(m)
@@ -310,7 +310,7 @@ func (q *queue) redrive(now time.Time, m *message) bool {
 	return true
 }
 
-// wake serves the polls that wait, as far as there are messages.
+// wake serves the waiting polls as long as there are messages.
 func (q *queue) wake(now time.Time) {
 	q.advance(now)
 	for e := q.polls.Front(); e != nil; e = q.polls.Front() {
@@ -327,13 +327,12 @@ func (q *queue) wake(now time.Time) {
 		if p.attempt != "" {
 			q.attempts.put(now, p.attempt, got)
 		}
-		p.got <- got // into its buffer, also when nobody reads it
+		p.got <- got // into its buffer, even if nobody reads it
 	}
 	q.setTimer(now)
 }
 
-// setTimer has wake run when something next comes or goes, while somebody
-// waits.
+// setTimer makes wake run at the next change of the queue, while a poll waits.
 func (q *queue) setTimer(now time.Time) {
 	if q.timer == nil {
 		return
@@ -373,9 +372,9 @@ func (q *queue) newReceipt(m *message) string {
 	return base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "%s %s %d-%x", q.name, m.id, m.receives, rand.Uint32()))
 }
 
-// delete deletes the message of a receipt handle. On standard queues any handle
-// that was once valid succeeds, and only the latest deletes; with undelete it
-// shows the message instead.
+// delete deletes the message of a receipt handle. On standard queues it succeeds for
+// any handle that was once valid, but only the latest deletes; with undelete it makes
+// the message visible instead.
 func (q *queue) delete(handle string, undelete bool) error {
 	m, err := q.find(handle)
 	switch {
@@ -396,7 +395,7 @@ func (q *queue) delete(handle string, undelete bool) error {
 	return nil
 }
 
-// change makes the message of a receipt handle visible after so many seconds.
+// change makes the message of a receipt handle visible after that many seconds.
 func (q *queue) change(now time.Time, handle string, seconds int) error {
 	m, err := q.find(handle)
 	visibility := time.Duration(seconds) * time.Second
@@ -425,8 +424,8 @@ func (q *queue) change(now time.Time, handle string, seconds int) error {
 	return nil
 }
 
-// replay returns what a receive with the same attempt id returned before, hides
-// it anew, and tells whether there is such a receive.
+// replay returns the messages that an earlier receive with the same attempt id
+// returned, hides them again, and reports whether there was such a receive.
 func (q *queue) replay(now time.Time, attempt string, visibility time.Duration) ([]message, bool, error) {
 	before, ok := q.attempts.get(now, attempt)
 	if !ok {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// receive answers a ReceiveMessage.
+// receive executes a ReceiveMessage.
 func (s *Server) receive(ctx context.Context, req *request, fault Fault) (any, int, error) {
 	got, err := s.poll(ctx, req, fault.Max)
 	if err != nil {
@@ -28,8 +28,8 @@ func (s *Server) receive(ctx context.Context, req *request, fault Fault) (any, i
 	return rep, len(got), nil
 }
 
-// poll waits for messages as long as the request says. It takes at most most
-// of them, or as many as the request asks for if most is 0.
+// poll waits for messages as long as the request says. It receives at most most of
+// them, or as many as the request asks for if most is 0.
 func (s *Server) poll(ctx context.Context, req *request, most int) ([]message, error) {
 	s.mu.Lock()
 	q, err := s.queue(req)
@@ -69,7 +69,7 @@ func (s *Server) poll(ctx context.Context, req *request, most int) ([]message, e
 	select {
 	case got, ok := <-p.got:
 		if cause != nil {
-			return nil, cause // what was taken is received by nobody
+			return nil, cause // nobody receives the taken messages
 		}
 		return polled(got, ok)
 	default:
@@ -90,8 +90,8 @@ func polled(got []message, ok bool) ([]message, error) {
 	return got, nil
 }
 
-// receive takes messages if there are any. If there are none, and the request
-// wants to wait, it returns the poll to wait with.
+// receive takes messages if there are any. If there are none, and the request has a
+// wait time, it returns a poll to wait with.
 func (q *queue) receive(now time.Time, req *request, most int) ([]message, *poll, error) {
 	n, visibility, wait := 1, q.visibility, q.wait
 	if v := req.MaxNumberOfMessages; v != nil {
@@ -139,7 +139,7 @@ func (q *queue) receive(now time.Time, req *request, most int) ([]message, *poll
 	return got, nil, nil
 }
 
-// render is a message as it is given out.
+// render returns a message as a receive returns it.
 func (m *message) render(system map[string]bool, user []string) receivedMessage {
 	out := receivedMessage{MessageID: m.id, ReceiptHandle: m.receipt, MD5OfBody: m.md5, Body: m.body}
 	put := func(name, value string) {
@@ -175,8 +175,8 @@ func (m *message) render(system map[string]bool, user []string) receivedMessage 
 	return out
 }
 
-// selects tells whether a message attribute is asked for: all of them, those
-// with a prefix, or by name.
+// selects reports whether a message attribute is requested: as one of all, by a prefix
+// or by name.
 func selects(wanted []string, name string) bool {
 	for _, w := range wanted {
 		stem, isPrefix := strings.CutSuffix(w, ".*")

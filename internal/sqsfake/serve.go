@@ -19,10 +19,10 @@ import (
 	"github.com/rampmeter/rampmeter/internal/sleep"
 )
 
-// errReset is a connection that ends before there is an answer.
+// errReset is a connection that ends before the reply.
 var errReset = errors.New("sqsfake: connection reset")
 
-// A reply is an answer.
+// A reply is an HTTP response.
 type reply struct {
 	status     int
 	queryError string
@@ -42,9 +42,9 @@ func (r reply) header() http.Header {
 	return h
 }
 
-// Do answers a request in the caller's goroutine: it is an sqs.HTTPClient. Its
-// errors are like those of an [http.Client]. When the request's context ends,
-// so does Do, with the context's cause.
+// Do serves a request in the caller's goroutine; it makes a Server an sqs.HTTPClient.
+// Its errors are like those of an [http.Client]. When the request's context ends, Do
+// returns the context's cause.
 func (s *Server) Do(r *http.Request) (*http.Response, error) {
 	rep, err := s.serve(r)
 	if err != nil {
@@ -74,7 +74,7 @@ type cutOff struct{}
 
 func (cutOff) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// ServeHTTP answers a request.
+// ServeHTTP serves a request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rep, err := s.serve(r)
 	if err != nil {
@@ -85,7 +85,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(rep.status)
 	if !rep.cut {
-		_, _ = w.Write(rep.body) // a client that has gone is not the server's concern
+		_, _ = w.Write(rep.body) // a disconnected client is not the server's concern
 		return
 	}
 	_, _ = w.Write(rep.body[:len(rep.body)/2])
@@ -93,20 +93,20 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	panic(http.ErrAbortHandler) // net/http's way to end a connection
 }
 
-// reset ends the connection without an answer.
+// reset ends the connection without a reply.
 func reset(w http.ResponseWriter) {
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err == nil {
 		if tcp, ok := conn.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // a reset and not an orderly end
+			_ = tcp.SetLinger(0) // reset instead of an orderly close
 		}
 		_ = conn.Close()
 	}
 	panic(http.ErrAbortHandler)
 }
 
-// serve answers a request as planned. An error is a connection that ends
-// without an answer: errReset, or the cause of the request's context.
+// serve serves a request according to Plan. An error means that the connection ends
+// without a reply: errReset, or the cause of the request's context.
 func (s *Server) serve(r *http.Request) (reply, error) {
 	ctx := r.Context()
 	if ctx.Err() != nil {
@@ -145,8 +145,8 @@ func (s *Server) serve(r *http.Request) (reply, error) {
 	return rep, err
 }
 
-// answer acts on a request as planned, and returns how many messages it acted
-// on.
+// answer acts on a request according to the fault, and returns the reply and how many
+// messages it acted on.
 func (s *Server) answer(ctx context.Context, op Op, req *request, fault Fault) (reply, int, error) {
 	if d := fault.Before + s.Latency/2; d > 0 && !sleep.For(ctx, d) {
 		return reply{}, 0, context.Cause(ctx)
@@ -205,7 +205,7 @@ func refuse(e Error) reply {
 	return rep
 }
 
-// arrive counts a request, and asks Plan about it.
+// arrive counts a request, and calls Plan for it.
 func (s *Server) arrive(op Op, req *request) Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -242,7 +242,7 @@ func (s *Server) arrive(op Op, req *request) Fault {
 	return s.Plan(c)
 }
 
-// leave counts what came of a request.
+// leave counts the result of a request.
 func (s *Server) leave(op Op, in, out, messages int, failed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,32 +14,32 @@ import (
 )
 
 const (
-	// Endpoint is where a [Server.Client] believes the server to be.
+	// Endpoint is the server's address for a [Server.Client].
 	Endpoint = "http://sqs.test"
 
 	region  = "us-east-1"
 	account = "000000000000"
 )
 
-// A Server is an SQS service. The zero Server has no queues and is ready. Don't
-// copy it.
+// A Server is an SQS service. The zero Server has no queues and is ready to use. It
+// must not be copied.
 type Server struct {
-	// Plan is asked about every request. Default: nothing fails.
+	// Plan is called for every request. Default: no faults.
 	Plan Plan
-	// Latency is how long every request takes more, half of it before and half of
-	// it after it is acted on, as a network does.
+	// Latency is the network latency added to every request, half of it before and
+	// half of it after the request is acted on.
 	Latency time.Duration
 	// MaxInFlight is how many messages of a queue may be in flight. Default
 	// 120,000.
 	MaxInFlight int
-	// LingeringPolls makes a long poll whose caller has gone go on until it would
-	// have ended: what it takes then is received by nobody, and stays hidden for
-	// its visibility timeout.
+	// LingeringPolls makes a long poll continue to its end although its caller has
+	// gone. Nobody receives the messages that it takes, and they stay hidden for their
+	// visibility timeout.
 	LingeringPolls bool
 
 	mu      sync.Mutex // guards what is below, the queues too, and calls of Plan
 	queues  map[string]*queue
-	deleted map[string]time.Time // when queues were, by name
+	deleted map[string]time.Time // when queues were deleted, by name
 	moves   []*move              // message move tasks, the latest last
 	stats   map[Op]*Stats        // of all operations under ""
 	calls   map[Op]int           // as Plan counts them, under "" in total
@@ -50,8 +50,8 @@ var (
 	_ sqs.HTTPClient = (*Server)(nil)
 )
 
-// CreateQueue makes a queue as the operation of that name does, but neither
-// asks Plan nor counts, and returns its URL.
+// CreateQueue creates a queue as the operation of that name does, but neither calls
+// Plan nor counts as a request, and returns the queue's URL.
 func (s *Server) CreateQueue(name string, attributes map[string]string) (url string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,25 +61,24 @@ func (s *Server) CreateQueue(name string, attributes map[string]string) (url str
 	return s.URL(name), nil
 }
 
-// URL is that of the queue of that name, whether there is one or not.
+// URL returns the URL of the queue with that name, whether or not it exists.
 func (s *Server) URL(name string) string { return Endpoint + "/" + account + "/" + name }
 
-// ARN is that of the queue of that name, whether there is one or not. It goes
-// into a RedrivePolicy.
+// ARN returns the ARN of the queue with that name, whether or not it exists. It is used
+// in a RedrivePolicy.
 func (s *Server) ARN(name string) string { return arn(name) }
 
 func arn(name string) string { return "arn:aws:sqs:" + region + ":" + account + ":" + name }
 
-// Client returns a client of the SDK that calls the server in process. It has
+// Client returns an SDK client that calls the server in process. It has
 // static credentials and makes one attempt for each call, unless options say
 // otherwise.
 func (s *Server) Client(options ...func(*sqs.Options)) *sqs.Client {
 	return NewClient(Endpoint, append([]func(*sqs.Options){func(o *sqs.Options) { o.HTTPClient = s }}, options...)...)
 }
 
-// NewClient returns a client for a server that is reached over HTTP. It has
-// static credentials and makes one attempt for each call, unless options say
-// otherwise.
+// NewClient returns an SDK client for a server at an HTTP endpoint. It has static
+// credentials and makes one attempt for each call, unless options say otherwise.
 func NewClient(endpoint string, options ...func(*sqs.Options)) *sqs.Client {
 	return sqs.New(sqs.Options{
 		BaseEndpoint: &endpoint,
@@ -93,13 +92,13 @@ func NewClient(endpoint string, options ...func(*sqs.Options)) *sqs.Client {
 
 // Stats are the figures of an operation.
 type Stats struct {
-	Calls    int // requests that came in, those that failed included
-	Failed   int // requests that were answered with an error, or not at all
-	Messages int // messages given out; entries that were sent, deleted or changed
+	Calls    int // requests that arrived, including those that failed
+	Failed   int // requests whose reply was an error, or that got no reply
+	Messages int // messages received; entries that were sent, deleted or changed
 	Empty    int // receives that succeeded without a message
-	Open     int // requests that are being answered
-	MaxOpen  int // the most that Open was
-	Bytes    int // of the bodies of requests and answers
+	Open     int // requests in progress
+	MaxOpen  int // the maximum of Open
+	Bytes    int // of the bodies of requests and replies
 	Billed   int // requests as the service bills them: one for each 64 KiB begun of the larger body
 }
 
@@ -113,8 +112,8 @@ func (s *Server) Stats(op Op) Stats {
 	return Stats{}
 }
 
-// ResetStats sets the figures of all operations back to 0, but for Open, and
-// MaxOpen to what Open is. Plan goes on counting.
+// ResetStats resets the figures of all operations to 0, except Open, and MaxOpen to
+// Open. The numbers that Plan gets are not reset.
 func (s *Server) ResetStats() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,11 +130,11 @@ type QueueStats struct {
 	Deleted                    int // messages deleted
 	Redriven                   int // messages moved to the dead-letter queue
 	Expired                    int // messages dropped at the end of their retention
-	MaxInFlight                int // the most that InFlight was
+	MaxInFlight                int // the maximum of InFlight
 }
 
-// Queue returns the figures of a queue by its name or URL. A queue that there
-// is not has none.
+// Queue returns the figures of a queue by its name or URL. They are 0 for a queue that
+// does not exist.
 func (s *Server) Queue(name string) QueueStats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +152,7 @@ func (q *queue) figures() QueueStats {
 	return st
 }
 
-// A Message is one that a queue holds.
+// A Message is a message in a queue.
 type Message struct {
 	ID       string
 	Body     string
@@ -167,8 +166,8 @@ type Message struct {
 	Attributes map[string]string
 }
 
-// Messages returns the messages of a queue by its name or URL, in the order in
-// which they came into it.
+// Messages returns the messages of a queue by its name or URL, in the order in which
+// they were added to it.
 func (s *Server) Messages(name string) []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,5 +195,5 @@ func (s *Server) Messages(name string) []Message {
 	return out
 }
 
-// nameOf is the name of the queue of a URL, or of a name.
+// nameOf returns the queue's name from its URL or name.
 func nameOf(url string) string { return url[strings.LastIndexByte(url, '/')+1:] }

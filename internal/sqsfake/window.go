@@ -19,7 +19,7 @@ func (w *window[V]) get(now time.Time, key string) (V, bool) {
 	return v, ok && !over(key)
 }
 
-// put remembers the value of a key that get has just not found.
+// put remembers the value of a key that get has just failed to find.
 func (w *window[V]) put(now time.Time, key string, v V) {
 	if w.values == nil {
 		w.values, w.stamps = make(map[string]V), make(map[string]time.Time)

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// A request is the union of the requests of all operations. Fields that are
-// absent are nil: zero means something else for some of them.
+// A request is the union of the requests of all operations. Absent fields are nil,
+// because zero is a value for some of them.
 type request struct {
 	QueueName       *string
 	QueueURL        *string `json:"QueueUrl"`
@@ -35,7 +35,7 @@ type request struct {
 	entry   // of an operation on a single message
 }
 
-// An entry is one of a batch, of any operation.
+// An entry is an entry of a batch, of any operation.
 type entry struct {
 	ID                      string `json:"Id"`
 	MessageBody             *string
@@ -58,7 +58,7 @@ type attribute struct {
 	BinaryListValues [][]byte `json:",omitempty"`
 }
 
-// text is the value as a string of bytes.
+// text returns the value as a string of bytes.
 func (a attribute) text() string {
 	if a.StringValue != nil {
 		return *a.StringValue
@@ -110,8 +110,9 @@ func md5OfBody(body string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// md5OfAttributes is the service's digest: of name, type, kind of value and
-// value, with their lengths, by name. No attributes have none.
+// md5OfAttributes returns the service's digest of name, type, kind of value and value
+// of each attribute, with their lengths, sorted by name. Without attributes there is
+// none.
 func md5OfAttributes(as attributes) string {
 	if len(as) == 0 {
 		return ""
@@ -136,7 +137,7 @@ func md5OfAttributes(as attributes) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// kindOf is a data type without its custom label.
+// kindOf returns a data type without its custom label.
 func kindOf(dataType string) string {
 	kind, _, _ := strings.Cut(dataType, ".")
 	return kind
