@@ -18,7 +18,7 @@ import (
 const (
 	maxReceive = 10               // messages of a request
 	maxPoll    = 20 * time.Second // of a receive
-	callLimit  = 10 * time.Second // of a request, beside what it waits at the service
+	callLimit  = 10 * time.Second // of a request, in addition to its wait at the service
 )
 
 // poller takes one batch after the other.
@@ -50,8 +50,8 @@ func (r *run) poller() {
 	}
 }
 
-// gather waits for a batch. It returns none when a long poll brings nothing.
-// since is when its first message was received.
+// gather waits for a batch. It returns none after an empty long poll. since is when the
+// first message was received.
 func (r *run) gather() (batch []record, since time.Time, err error) {
 	size := r.m.cfg.BatchSize
 	batch, err = r.receive(size, maxPoll)
@@ -92,7 +92,7 @@ func sizeOf(batch []record) (n int) {
 	return n
 }
 
-// receive makes one receive for at most n messages.
+// receive makes one receive of at most n messages.
 func (r *run) receive(n int, wait time.Duration) ([]record, error) {
 	ctx, cancel := context.WithTimeout(r.ctx, wait+callLimit)
 	defer cancel()
@@ -116,8 +116,8 @@ func (r *run) receive(n int, wait time.Duration) ([]record, error) {
 	return batch, nil
 }
 
-// handle invokes the function with a batch, whose messages are hidden until
-// then, and deletes what did not fail.
+// handle invokes the function with a batch, whose messages are hidden until until, and
+// deletes the messages that did not fail.
 func (r *run) handle(payload []byte, batch []record, until time.Time) {
 	if r.m.fifo {
 		keys := groupsOf(batch)
@@ -162,7 +162,7 @@ func (r *run) handle(payload []byte, batch []record, until time.Time) {
 	}
 }
 
-// invoke invokes the function; while it is throttled, again and again for as
+// invoke invokes the function. While the function is throttled, invoke retries for as
 // long as the messages are hidden.
 func (r *run) invoke(payload []byte, until time.Time) ([]byte, error) {
 	for attempt := 0; ; attempt++ {
@@ -204,7 +204,7 @@ func (r *run) delete(done []record) {
 		id := strconv.Itoa(i)
 		left[id] = types.DeleteMessageBatchRequestEntry{Id: &id, ReceiptHandle: record.message.ReceiptHandle}
 	}
-	ctx := context.WithoutCancel(r.ctx) // what is done is deleted, whatever else ends
+	ctx := context.WithoutCancel(r.ctx) // done messages are deleted even after the run ends
 	for attempt := 0; attempt < 4 && len(left) > 0; attempt++ {
 		if attempt > 0 {
 			sleep.For(ctx, backoff(attempt-1, 100*time.Millisecond, time.Second))
@@ -214,7 +214,8 @@ func (r *run) delete(done []record) {
 	r.m.count(func(s *Stats) { s.Undeleted += len(left) })
 }
 
-// tryDelete takes what SQS has deleted out of left.
+// tryDelete deletes the messages in left, and removes from left those that SQS has
+// deleted.
 func (r *run) tryDelete(ctx context.Context, left map[string]types.DeleteMessageBatchRequestEntry) {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -232,16 +233,15 @@ func (r *run) tryDelete(ctx context.Context, left map[string]types.DeleteMessage
 	r.m.count(func(s *Stats) { s.Deleted += len(in.Entries) - len(left) })
 }
 
-// backoff is first, doubled for each attempt before, and at most most.
+// backoff returns first, doubled for each earlier attempt, and at most most.
 func backoff(attempt int, first, most time.Duration) time.Duration {
 	return min(first<<min(attempt, 10), most)
 }
 
-// plainBody makes the SDK send a request with a body that can only be read. The
-// SDK closes the body as soon as the reply's header has come, and a body that is
-// just being written by WriteTo then says io.EOF, which net/http takes for a
-// broken request: it closes the connection before the reply of a fast server is
-// read.
+// plainBody makes the SDK send a request with a body that has no method but Read and
+// Close. The SDK closes the body as soon as the reply's header arrives. If WriteTo is
+// still writing the body, it then returns io.EOF, which net/http takes for a broken
+// request: it closes the connection before it reads the reply of a fast server.
 func plainBody(o *sqs.Options) { o.HTTPClient = plainClient{o.HTTPClient} }
 
 type plainClient struct{ sqs.HTTPClient }

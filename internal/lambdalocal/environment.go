@@ -15,18 +15,17 @@ import (
 	"time"
 )
 
-// How long an idle process has between SIGTERM and SIGKILL.
+// termGrace is how long an idle process has between SIGTERM and SIGKILL.
 const termGrace = 500 * time.Millisecond
 
-// An environment is an execution environment: a process with a runtime API of
-// its own.
+// An environment is an execution environment: a process with its own runtime API.
 type environment struct {
 	p     *Process
 	api   *runtimeAPI
 	http  *http.Server
 	cmd   *exec.Cmd
 	begun time.Time
-	cold  time.Duration // until the process asked for an invocation; set by init
+	cold  time.Duration // from the start until the process asked for an invocation; set by init
 
 	exited chan struct{} // closed when the process has been reaped
 	all    sync.WaitGroup
@@ -47,11 +46,11 @@ func newEnvironment(p *Process) (*environment, error) {
 	if p.output != nil {
 		e.cmd.Stdout, e.cmd.Stderr = p.output, p.output
 	}
-	// What the process has started must not keep its output open for ever.
+	// Children of the process must not keep its output open forever.
 	e.cmd.WaitDelay = time.Second
-	// In a group of its own the process is not meant by an interrupt of the
-	// terminal; and if this process dies first, the kernel wakes and ends it though
-	// it may be frozen, since its group is an orphan then.
+	// In its own process group, the process does not get the terminal's interrupts. If
+	// this process dies first, that group is orphaned, and the kernel wakes and ends
+	// the process even if it is frozen.
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	e.begun = time.Now()
 	if err := e.cmd.Start(); err != nil {
@@ -67,7 +66,7 @@ func newEnvironment(p *Process) (*environment, error) {
 	return e, nil
 }
 
-// variables are the environment variables that Lambda sets.
+// variables returns the environment variables that Lambda sets.
 func variables(cfg ProcessConfig, api string) []string {
 	return []string{
 		"AWS_LAMBDA_RUNTIME_API=" + api,
@@ -110,7 +109,7 @@ func (e *environment) init() error {
 	}
 }
 
-// An outcome is what became of an invocation.
+// An outcome is the result of an invocation.
 type outcome struct {
 	response []byte
 	err      error
@@ -127,9 +126,9 @@ const (
 	crashed
 )
 
-// invoke gives the process an invocation, which it has asked for, and waits
-// until it has answered and asked for the next one. Then the process is frozen.
-// It reports false if the process is no more.
+// invoke passes an invocation to the process, which has asked for it, and waits until
+// the process has responded and asked for the next one. Then it freezes the process. It
+// reports false if the process has ended.
 func (e *environment) invoke(payload []byte) (out outcome, alive bool) {
 	if !e.p.cfg.NoFreeze {
 		e.signal(syscall.SIGCONT)
@@ -152,7 +151,7 @@ func (e *environment) invoke(payload []byte) (out outcome, alive bool) {
 		}
 		return out, false
 	}
-	// It may run on until it asks for the next one, for as long as it has time.
+	// Within its timeout the process may run until it asks for the next invocation.
 	select {
 	case <-e.api.asked:
 	case <-e.exited:
@@ -168,8 +167,8 @@ func (e *environment) invoke(payload []byte) (out outcome, alive bool) {
 	return out, true
 }
 
-// lost is what became of an invocation whose process has ended. It may have
-// answered just before.
+// lost returns the outcome of an invocation whose process has ended. The process may
+// have responded just before.
 func (e *environment) lost(c *call) outcome {
 	select {
 	case out := <-c.answered:
@@ -182,13 +181,13 @@ func (e *environment) lost(c *call) outcome {
 	}
 }
 
-// signal sends a signal to the process, if it is there.
+// signal sends a signal to the process, if it is running.
 func (e *environment) signal(s syscall.Signal) { _ = e.cmd.Process.Signal(s) }
 
 func (e *environment) kill() { e.signal(syscall.SIGKILL) }
 
-// end ends the process, if it is there, and returns when nothing of the
-// environment is left.
+// end ends the process, if it is running, and returns when nothing of the environment
+// is left.
 func (e *environment) end() {
 	e.once.Do(func() {
 		e.signal(syscall.SIGTERM)
@@ -201,7 +200,7 @@ func (e *environment) end() {
 			e.kill()
 			<-e.exited
 		}
-		// The process's connections have ended with it, and so do their handlers.
+		// The process's connections have ended with it, so their handlers end too.
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		if e.http.Shutdown(ctx) != nil {

@@ -9,16 +9,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// maxPayload is how large an event may be.
+// maxPayload is the maximum size of an event, in bytes.
 const maxPayload = 6 << 20
 
-// A record is a message in hand.
+// A record is a received message.
 type record struct {
 	message types.Message
 	json    []byte // as in the event
 }
 
-// newRecord returns a received message of the queue with that ARN.
+// newRecord returns the record of a message received from the queue with that ARN.
 func newRecord(arn string, m types.Message) (record, error) {
 	event := events.SQSMessage{
 		MessageId:              aws.ToString(m.MessageId),
@@ -46,7 +46,7 @@ func newRecord(arn string, m types.Message) (record, error) {
 	return record{message: m, json: text}, err
 }
 
-// regionOf is the region in an ARN.
+// regionOf returns the region in an ARN.
 func regionOf(arn string) string {
 	parts := strings.SplitN(arn, ":", 6)
 	if len(parts) < 6 {
@@ -60,8 +60,8 @@ const (
 	eventTail = `]}`
 )
 
-// eventOf returns the event of the first of the records, as many as fit into
-// one, and the rest. It takes one at least.
+// eventOf returns an event with as many of the first records as fit into one, but at
+// least one, and the rest.
 func eventOf(batch []record) (payload []byte, in, rest []record) {
 	payload = append(payload, eventHead...)
 	for i, r := range batch {

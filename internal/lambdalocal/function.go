@@ -17,21 +17,21 @@ import (
 // A Handler is a function for events of SQS.
 type Handler func(context.Context, events.SQSEvent) (events.SQSEventResponse, error)
 
-// FunctionConfig says what a [Function] does. Start is required.
+// FunctionConfig configures a [Function]. Start is required.
 type FunctionConfig struct {
-	// Start makes the handler of a new execution environment, as a process's
-	// start does. Its environment has one invocation at a time.
+	// Start creates the handler of a new execution environment, as the start of a
+	// process does. An environment has one invocation at a time.
 	Start func() Handler
 	// Timeout is how long an invocation may take, up to 15 min. Default 3 s.
 	Timeout time.Duration
-	// Concurrency is the most environments, 1 to 1,000. Invocations beyond it are
-	// throttled. Default 1,000.
+	// Concurrency is the maximum number of environments, 1 to 1,000. Invocations
+	// beyond it are throttled. Default 1,000.
 	Concurrency int
 }
 
 // A Function is a function that runs in this process, in a bubble of
-// testing/synctest for example. Event and response go through JSON as they do on
-// the wire. Make one with [NewFunction].
+// testing/synctest for example. Event and response are encoded in JSON as on the
+// wire. Create one with [NewFunction].
 type Function struct {
 	cfg   FunctionConfig
 	pool  pool[*Handler]
@@ -55,7 +55,7 @@ func NewFunction(cfg FunctionConfig) (*Function, error) {
 	return &Function{cfg: cfg, pool: pool[*Handler]{max: cfg.Concurrency}}, nil
 }
 
-// limits checks what all functions have, and returns it with defaults.
+// limits checks the settings that all functions have, and returns them with defaults.
 func limits(what string, timeout time.Duration, concurrency int) (time.Duration, int, error) {
 	if timeout == 0 {
 		timeout = 3 * time.Second
@@ -72,14 +72,14 @@ func limits(what string, timeout time.Duration, concurrency int) (time.Duration,
 	return timeout, concurrency, nil
 }
 
-// Timeout is that of the config.
+// Timeout returns the configured timeout.
 func (f *Function) Timeout() time.Duration { return f.cfg.Timeout }
 
-// ColdStarts is how many environments were started.
+// ColdStarts returns how many environments were started.
 func (f *Function) ColdStarts() int { return int(f.cold.Load()) }
 
 // Recycle ends up to n idle environments, the least recently used first, and
-// returns how many: as many invocations start cold later.
+// returns how many. As many later invocations are cold starts.
 func (f *Function) Recycle(n int) int {
 	idle := f.pool.shed(n)
 	for range idle {
@@ -91,13 +91,13 @@ func (f *Function) Recycle(n int) int {
 // RecycleAll ends all idle environments.
 func (f *Function) RecycleAll() int { return f.Recycle(math.MaxInt) }
 
-// Wait waits for handlers that run on after their timeout. It is called when
-// nothing is invoked any more.
+// Wait waits for handlers that still run after their timeout. Call it when there are no
+// more invocations.
 func (f *Function) Wait() { f.all.Wait() }
 
-// Invoke runs the handler of an environment. Its context ends at the timeout;
-// a handler that has not returned by then, or that panics, has lost its
-// environment as a process would its life, but may run on.
+// Invoke runs the handler of an environment. Its context ends at the timeout. If the
+// handler has not returned by then, or panics, its environment ends, as a process would
+// be killed, but the handler may continue to run.
 func (f *Function) Invoke(_ context.Context, payload []byte) ([]byte, error) {
 	env, warm, err := f.pool.take()
 	if err != nil {

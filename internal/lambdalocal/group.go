@@ -5,15 +5,15 @@ import (
 	"sync"
 )
 
-// groups are the FIFO message groups of which a batch is in work. SQS gives out
-// nothing of a group while messages of it are hidden; a batch that was throttled
-// for long, however, may still run when its messages are visible again.
+// groups are the FIFO message groups of the batches in progress. SQS delivers no
+// messages of a group while others of it are hidden. But a batch that was throttled for
+// long may still run when its messages are visible again.
 type groups struct {
 	mu   sync.Mutex               // guards busy
 	busy map[string]chan struct{} // closed when the batch has ended
 }
 
-// lock waits until no batch with one of the groups is in work. It takes all of
+// lock waits until no batch with one of the groups is in progress. It locks all of
 // them or none, so that two batches can't wait for each other.
 func (g *groups) lock(names []string) {
 	for {
@@ -50,7 +50,7 @@ func (g *groups) unlock(names []string) {
 	}
 }
 
-// groupsOf are the groups of a batch, each once.
+// groupsOf returns the groups of a batch, each once.
 func groupsOf(batch []record) []string {
 	var names []string
 	for _, r := range batch {

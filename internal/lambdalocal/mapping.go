@@ -14,7 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 )
 
-// API is what a [Mapping] calls of the SDK. An *sqs.Client is one.
+// API is the part of the SDK that a [Mapping] calls. *sqs.Client implements it.
 type API interface {
 	GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInput, ...func(*sqs.Options)) (*sqs.GetQueueAttributesOutput, error)
 	ReceiveMessage(context.Context, *sqs.ReceiveMessageInput, ...func(*sqs.Options)) (*sqs.ReceiveMessageOutput, error)
@@ -23,35 +23,34 @@ type API interface {
 
 var _ API = (*sqs.Client)(nil)
 
-// MappingConfig says what a [Mapping] maps, and how. Client, QueueURL and
-// Function are required.
+// MappingConfig configures a [Mapping]. Client, QueueURL and Function are required.
 type MappingConfig struct {
 	Client   API
-	QueueURL string // as GetQueueUrl tells it; that of a FIFO queue ends in .fifo
+	QueueURL string // as returned by GetQueueUrl; for a FIFO queue it ends in .fifo
 	Function Invoker
 
-	// BatchSize is the most messages of an invocation: 1 to 10; to 10,000 with a
-	// Window of a second or more. Default 10.
+	// BatchSize is the maximum number of messages of an invocation: 1 to 10, or to
+	// 10,000 with a Window of a second or more. Default 10.
 	BatchSize int
-	// Window is how long messages are gathered after the first one, in whole
-	// seconds, 5 min at most. FIFO queues have none. Default 0: what one receive
-	// brings is a batch.
+	// Window is how long messages are collected after the first one, in whole
+	// seconds, 5 min at most. FIFO queues have none. Default 0: the messages of one
+	// receive are a batch.
 	Window time.Duration
-	// MaxConcurrency is the most invocations at a time, 2 to 1,000. Default 0:
-	// not set, and there are at most 1,250.
+	// MaxConcurrency is the maximum number of concurrent invocations, 2 to 1,000.
+	// Default 0: not set, and there are at most 1,250.
 	MaxConcurrency int
-	// PartialResponses takes the function's response for a list of the messages
-	// that failed (FunctionResponseTypes: ReportBatchItemFailures). Without it
-	// the response means nothing.
+	// PartialResponses makes the mapping read the function's response as a list of the
+	// messages that failed (FunctionResponseTypes: ReportBatchItemFailures). Without
+	// it the response is ignored.
 	PartialResponses bool
-	// SlowDown makes function errors and throttles halve the number of
-	// invocations at a time; see the package documentation.
+	// SlowDown makes function errors and throttles halve the number of concurrent
+	// invocations; see the package documentation.
 	SlowDown bool
 }
 
 // A Mapping is an event source mapping: it receives batches of messages from a
-// queue, invokes a function with each, and deletes what did not fail. Make one
-// with [NewMapping].
+// queue, invokes a function with each, and deletes the messages that did not fail.
+// Create one with [NewMapping].
 type Mapping struct {
 	cfg  MappingConfig
 	fifo bool
@@ -94,13 +93,13 @@ func NewMapping(cfg MappingConfig) (*Mapping, error) {
 	return &Mapping{cfg: cfg, fifo: fifo}, nil
 }
 
-// Run maps until ctx is done: then open polls are cut off, throttled batches
-// dropped, batches that are being gathered invoked as they are, and Run returns
-// nil when the last invocation has ended and what is done has been deleted.
+// Run runs the mapping until ctx is done. Then it aborts open polls, drops throttled
+// batches, and invokes the function with incomplete batches as they are. It returns nil
+// when the last invocation has ended and done messages are deleted.
 //
-// Before that it returns an error only when it can't begin: the queue can't be
-// asked for its attributes, or its visibility timeout is shorter than the
-// function's timeout, which Lambda refuses. One Run at a time.
+// It returns an error only if it can't start: the queue's attributes can't be read, or
+// its visibility timeout is shorter than the function's timeout, which Lambda refuses.
+// A Mapping has one Run at a time.
 func (m *Mapping) Run(ctx context.Context) error {
 	r := &run{m: m, ctx: ctx, most: mostPollers}
 	if m.cfg.MaxConcurrency > 0 {
@@ -119,29 +118,29 @@ func (m *Mapping) Run(ctx context.Context) error {
 	return nil
 }
 
-// A run is one of a mapping's.
+// A run is one Run of a mapping.
 type run struct {
 	m   *Mapping
-	ctx context.Context // until which there are new batches
+	ctx context.Context // new batches are started until it ends
 	all sync.WaitGroup  // pollers
 
-	// What the queue says of itself.
+	// Attributes of the queue.
 	arn        string
 	visibility time.Duration
 
-	most   int // pollers
+	most   int // maximum number of pollers
 	groups groups
 
 	mu      sync.Mutex  // guards what is below
-	want    int         // pollers that there should be
-	pollers int         // that there are
+	want    int         // wanted number of pollers
+	pollers int         // current number
 	rounds  int         // times that the mapping was slowed down
-	slow    bool        // since the last of them nothing has succeeded
-	growing *time.Timer // until one more poller is wanted; nil if none will be
+	slow    bool        // no success since the last of them
+	growing *time.Timer // adds a poller; nil if none is to be added
 	stopped bool
 }
 
-// describe asks for what the mapping has to know of the queue.
+// describe reads the queue's attributes that the mapping needs.
 func (r *run) describe() error {
 	out, err := r.m.cfg.Client.GetQueueAttributes(r.ctx, &sqs.GetQueueAttributesInput{
 		QueueUrl:       &r.m.cfg.QueueURL,

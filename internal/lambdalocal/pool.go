@@ -5,18 +5,18 @@ import (
 	"sync"
 )
 
-// A pool holds the execution environments of a function. An idle one is taken
-// again before another one is started, the most recently used first.
+// A pool holds the execution environments of a function. It reuses idle environments,
+// the most recently used first, before it allows another one.
 type pool[E any] struct {
 	max int
 
 	mu     sync.Mutex    // guards what is below
 	idle   []E           // the most recently used last
 	places int           // environments that are starting, idle or busy
-	empty  chan struct{} // set when nothing is taken any more; closed when places is 0 then
+	empty  chan struct{} // set when the pool is closed; closed when places is then 0
 }
 
-// take returns an idle environment, or a place to start one.
+// take returns an idle environment, or reserves a slot to start one.
 func (p *pool[E]) take() (e E, warm bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -34,8 +34,8 @@ func (p *pool[E]) take() (e E, warm bool, err error) {
 	return e, false, nil
 }
 
-// put gives a busy environment back for reuse. It reports false if it is to end
-// instead; its place is then freed by its user.
+// put returns a busy environment for reuse. It reports false if the environment is to
+// end instead; the caller then frees its slot.
 func (p *pool[E]) put(e E) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -46,7 +46,7 @@ func (p *pool[E]) put(e E) bool {
 	return true
 }
 
-// free frees the place of an environment that has ended, or did not start.
+// free frees the slot of an environment that has ended, or did not start.
 func (p *pool[E]) free() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -61,8 +61,8 @@ func (p *pool[E]) checkEmpty() {
 	}
 }
 
-// shed takes idle environments out, n at most, the least recently used first.
-// Their places are freed by the caller.
+// shed removes idle environments, n at most, the least recently used first. The caller
+// frees their slots.
 func (p *pool[E]) shed(n int) []E {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,8 +72,8 @@ func (p *pool[E]) shed(n int) []E {
 	return out
 }
 
-// close ends the taking. It returns the idle environments, whose places are
-// freed by the caller, and a channel that is closed when all places are free.
+// close closes the pool. It returns the idle environments, whose slots the caller
+// frees, and a channel that is closed when all slots are free.
 func (p *pool[E]) close() (idle []E, empty <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,49 +14,49 @@ import (
 	"time"
 )
 
-// ProcessConfig says how a [Process] runs a compiled function. Path is required.
+// ProcessConfig configures how a [Process] runs a compiled function. Path is required.
 type ProcessConfig struct {
-	// Path is the binary, which calls lambda.Start; Args are its arguments after
-	// the first, of which Lambda has none.
+	// Path is the binary, which calls lambda.Start. Args are its arguments after
+	// the first; Lambda passes none.
 	Path string
 	Args []string
 	// Env are the function's environment variables, as "name=value". Those that
 	// Lambda sets come before them; nothing is inherited.
 	Env []string
-	// Name is the function's. Default "local".
+	// Name is the function's name. Default "local".
 	Name string
-	// Region is what the function is told that it runs in. Default us-east-1.
+	// Region is the region in the function's environment. Default us-east-1.
 	Region string
-	// Memory is what the function is told that it has, 128 to 10,240 MB. Nothing
-	// keeps it to it. Default 128.
+	// Memory is the memory size in the function's environment, 128 to 10,240 MB. It
+	// is not enforced. Default 128.
 	Memory int
 	// Timeout is how long an invocation may take, up to 15 min, counted from when
-	// the function has it. Default 3 s.
+	// the function gets it. Default 3 s.
 	Timeout time.Duration
 	// InitTimeout is how long a process may take from its start until it asks for
 	// its first invocation, up to 15 min. Default 10 s, as on AWS.
 	InitTimeout time.Duration
-	// Concurrency is the most processes, 1 to 1,000. Invocations beyond it are
-	// throttled. Default 1,000.
+	// Concurrency is the maximum number of processes, 1 to 1,000. Invocations beyond
+	// it are throttled. Default 1,000.
 	Concurrency int
-	// NoFreeze lets processes run on between invocations.
+	// NoFreeze lets processes continue to run between invocations.
 	NoFreeze bool
-	// Output is where the standard output and error of all processes go, one
-	// Write at a time. Default: nowhere.
+	// Output gets the standard output and error of all processes, one Write at a
+	// time. Default: discarded.
 	Output io.Writer
 }
 
-// A Process is a compiled function, run by as many processes of this machine as
-// it has concurrent invocations. Make one with [NewProcess], and [Process.Close]
-// it.
+// A Process is a compiled function, run by one process of this machine for each
+// concurrent invocation. Create one with [NewProcess], and call [Process.Close] at the
+// end.
 type Process struct {
 	cfg    ProcessConfig
 	pool   pool[*environment]
 	output io.Writer
 
 	mu    sync.Mutex            // guards what is below
-	live  map[*environment]bool // whose process has not ended; true in mid-invocation
-	dead  bool                  // no process is started any more
+	live  map[*environment]bool // whose process has not ended; true during an invocation
+	dead  bool                  // no more processes are started
 	stats ProcessStats
 }
 
@@ -64,19 +64,19 @@ var _ Invoker = (*Process)(nil)
 
 // ProcessStats are what a [Process] has done so far.
 type ProcessStats struct {
-	Invocations int // that a process was given
-	Errors      int // that it answered with an error
-	Timeouts    int // that were ended by the timeout
-	Crashes     int // in which the process ended without an answer
+	Invocations int // that a process got
+	Errors      int // that the process answered with an error
+	Timeouts    int // that the timeout ended
+	Crashes     int // during which the process ended without a response
 	InitErrors  int // processes that never asked for an invocation
-	// ColdStarts are the times from the start of a process until it asked for its
-	// first invocation, in the order in which they did.
+	// ColdStarts are the times from the start of each process until it asked for its
+	// first invocation, in the order of those requests.
 	ColdStarts []time.Duration
 	Live       int // processes now
-	PeakLive   int // the most that Live was
+	PeakLive   int // the maximum of Live
 }
 
-// NewProcess returns a function that no process runs yet. It fails when a field
+// NewProcess returns a function that has no process yet. It fails when a field
 // of cfg is missing or out of range; the error names it.
 func NewProcess(cfg ProcessConfig) (*Process, error) {
 	bad := func(format string, args ...any) (*Process, error) {
@@ -115,14 +115,13 @@ func NewProcess(cfg ProcessConfig) (*Process, error) {
 	return p, nil
 }
 
-// Timeout is that of the config.
+// Timeout returns the configured timeout.
 func (p *Process) Timeout() time.Duration { return p.cfg.Timeout }
 
-// Invoke gives the payload to a process, which it starts if none is idle. It
-// returns when the process is done with it: it has answered and asked for the
-// next invocation, it has ended, or its time was over and it was killed. The
-// context does not cut it short, as a caller that has gone does not a function
-// of Lambda; Close does.
+// Invoke passes the payload to a process, which it starts if none is idle. It
+// returns when the process has responded and asked for the next invocation, has ended,
+// or has been killed at its timeout. As on Lambda, an invocation continues although its
+// caller has gone: only Close ends it, not the context.
 func (p *Process) Invoke(_ context.Context, payload []byte) ([]byte, error) {
 	e, err := p.environment()
 	if err != nil {
@@ -149,7 +148,7 @@ func (p *Process) Invoke(_ context.Context, payload []byte) ([]byte, error) {
 	return out.response, out.err
 }
 
-// environment returns one that has asked for an invocation.
+// environment returns an environment that has asked for an invocation.
 func (p *Process) environment() (*environment, error) {
 	for {
 		e, warm, err := p.pool.take()
@@ -197,7 +196,7 @@ func (p *Process) start() (*environment, error) {
 	return e, nil
 }
 
-// mark notes whether an environment is in mid-invocation.
+// mark records whether an environment has an invocation.
 func (p *Process) mark(e *environment, invoked bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -206,7 +205,7 @@ func (p *Process) mark(e *environment, invoked bool) {
 	}
 }
 
-// ended is told that the process of an environment is no more.
+// ended is called when the process of an environment has ended.
 func (p *Process) ended(e *environment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -231,9 +230,8 @@ func (p *Process) Stats() ProcessStats {
 	return s
 }
 
-// Kill kills a random one of the processes that are in mid-invocation, as
-// kill -9 does, and reports whether there was one. The invocation fails, unless
-// the process had just answered.
+// Kill kills a random process that has an invocation, as kill -9 does, and reports
+// whether there was one. The invocation fails, unless the process had just responded.
 func (p *Process) Kill() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -251,7 +249,7 @@ func (p *Process) Kill() bool {
 }
 
 // Recycle ends up to n idle processes, the least recently used first, and
-// returns how many: as many invocations start cold later.
+// returns how many. As many later invocations are cold starts.
 func (p *Process) Recycle(n int) int {
 	idle := p.pool.shed(n)
 	endAll(idle)
@@ -261,9 +259,9 @@ func (p *Process) Recycle(n int) int {
 	return len(idle)
 }
 
-// Close ends all processes: idle ones with SIGTERM, and half a second later with
-// SIGKILL; those in mid-invocation with SIGKILL, and their invocations fail. It
-// returns when all are gone, and Invoke fails from now on.
+// Close ends all processes. Idle ones get SIGTERM, and half a second later SIGKILL.
+// Those with an invocation get SIGKILL, and the invocation fails. Close returns when all
+// have ended; Invoke fails from now on.
 func (p *Process) Close() {
 	idle, empty := p.pool.close()
 	p.mu.Lock()
@@ -282,7 +280,7 @@ func (p *Process) Close() {
 	<-empty
 }
 
-// endAll ends environments side by side.
+// endAll ends environments concurrently.
 func endAll(es []*environment) {
 	var all sync.WaitGroup
 	for _, e := range es {
@@ -291,7 +289,7 @@ func endAll(es []*environment) {
 	all.Wait()
 }
 
-// A lockedWriter has one Write at a time.
+// A lockedWriter serializes Writes.
 type lockedWriter struct {
 	mu sync.Mutex // guards w
 	w  io.Writer

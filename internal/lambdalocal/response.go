@@ -8,9 +8,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
-// failuresOf returns the ids that a partial batch response names. An error says
-// why it is none, and the whole batch has failed. Names are taken as they are
-// written, unlike encoding/json does: a response with BatchItemFailures names
+// failuresOf returns the ids that a partial batch response names. An error says why the
+// response is invalid, and means that the whole batch has failed. Unlike in
+// encoding/json, names are case sensitive: a response with BatchItemFailures names
 // nothing, and so its batch is done.
 func failuresOf(response []byte, batch []record) (map[string]bool, error) {
 	if len(bytes.TrimSpace(response)) == 0 {
@@ -40,7 +40,7 @@ func failuresOf(response []byte, batch []record) (map[string]bool, error) {
 		if err := json.Unmarshal(value, &id); err != nil {
 			return nil, fmt.Errorf("batchItemFailures[%d]: %w", i, err)
 		}
-		if !known[id] { // empty or null ones are not either
+		if !known[id] { // empty and null ids are not known either
 			return nil, fmt.Errorf("batchItemFailures[%d]: %q is no message of the batch", i, id)
 		}
 		failed[id] = true

@@ -18,11 +18,11 @@ import (
 type runtimeAPI struct {
 	arn   string
 	asked chan struct{} // has a value when the process has asked for an invocation
-	calls chan *call    // for the process that has asked
+	calls chan *call    // the invocation for a process that has asked
 	gone  <-chan struct{}
 
 	mu      sync.Mutex // guards what is below
-	current *call      // that the process was given and has not answered
+	current *call      // that the process got and has not answered
 	failure *FunctionError
 }
 
@@ -36,7 +36,7 @@ type call struct {
 	trace    string
 	payload  []byte
 	deadline time.Time
-	answered chan outcome // has one value at last, or none if the process ends
+	answered chan outcome // gets one value, or none if the process ends
 }
 
 func newCall(payload []byte, deadline time.Time) *call {
@@ -53,14 +53,14 @@ func newCall(payload []byte, deadline time.Time) *call {
 	}
 }
 
-// hexText is n random bytes in hexadecimal.
+// hexText returns n random bytes in hexadecimal.
 func hexText(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails
 	return hex.EncodeToString(b)
 }
 
-// give gives the process an invocation, which it has asked for.
+// give passes an invocation to the process, which has asked for it.
 func (a *runtimeAPI) give(c *call) {
 	a.mu.Lock()
 	a.current = c
@@ -68,7 +68,7 @@ func (a *runtimeAPI) give(c *call) {
 	a.calls <- c
 }
 
-// initError is what the process has said of why it can't begin.
+// initError returns the process's report of why it can't start, if there is one.
 func (a *runtimeAPI) initError() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -107,7 +107,7 @@ func (a *runtimeAPI) next(w http.ResponseWriter, r *http.Request) {
 	h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(c.deadline.UnixMilli(), 10))
 	h.Set("Lambda-Runtime-Invoked-Function-Arn", a.arn)
 	h.Set("Lambda-Runtime-Trace-Id", c.trace)
-	_, _ = w.Write(c.payload) // a process that has gone is noticed elsewhere
+	_, _ = w.Write(c.payload) // the end of the process is noticed elsewhere
 }
 
 // take returns the invocation that a request answers, and the request's body.
@@ -133,7 +133,7 @@ func (a *runtimeAPI) response(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := outcome{response: body}
-	// A response that fails while it is streamed says so at its end.
+	// A response that fails while it is streamed reports that in its trailer.
 	if kind := r.Trailer.Get("Lambda-Runtime-Function-Error-Type"); kind != "" {
 		text, _ := base64.StdEncoding.DecodeString(r.Trailer.Get("Lambda-Runtime-Function-Error-Body"))
 		e := functionError(text, kind)
@@ -191,7 +191,7 @@ func read(w http.ResponseWriter, r *http.Request) ([]byte, bool) {
 func accept(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
-	_, _ = io.WriteString(w, `{"status":"OK"}`) // a process that has gone is noticed elsewhere
+	_, _ = io.WriteString(w, `{"status":"OK"}`) // the end of the process is noticed elsewhere
 }
 
 func refuse(w http.ResponseWriter, status int, kind, message string) {

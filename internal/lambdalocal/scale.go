@@ -3,15 +3,15 @@ package lambdalocal
 import "time"
 
 const (
-	firstPollers = 5                 // batches at a time in the beginning
+	firstPollers = 5                 // concurrent batches at the start
 	mostPollers  = 1250              // without a maximum concurrency
-	growEvery    = time.Minute / 300 // one more
+	growEvery    = time.Minute / 300 // a poller is added
 )
 
-// Pollers are started and ended here. Each of them has one batch at a time, so
-// that their number is what limits the concurrency.
+// Pollers are started and ended here. Each has one batch at a time, so their number
+// limits the concurrency.
 
-// start starts pollers up to the wanted number. It is called with r.mu held.
+// start starts pollers up to the wanted number. The caller holds r.mu.
 func (r *run) start() {
 	for r.pollers < r.want && !r.stopped {
 		r.pollers++
@@ -23,7 +23,8 @@ func (r *run) start() {
 	}
 }
 
-// stays tells a poller whether to take another batch. If not, it is one no more.
+// stays reports whether a poller is to take another batch. If not, it no longer counts
+// as a poller.
 func (r *run) stays() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -35,8 +36,8 @@ func (r *run) stays() bool {
 	return false
 }
 
-// found is told that there are messages: one more poller comes a fifth of a
-// second later, unless failures have slowed the mapping down.
+// found is called when there are messages: a fifth of a second later it adds a poller,
+// unless failures have slowed the mapping down.
 func (r *run) found() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -61,8 +62,7 @@ func (r *run) growSoon() {
 	})
 }
 
-// empty is told that a long poll brought nothing: pollers that were added go
-// again.
+// empty is called after an empty long poll: it removes a poller that was added.
 func (r *run) empty() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -71,16 +71,16 @@ func (r *run) empty() {
 	}
 }
 
-// round returns what later tells an invocation begun now from one begun before
-// the mapping slowed down.
+// round returns the number of slow-downs so far, which distinguishes an invocation that
+// begins now from those that began before the last one.
 func (r *run) round() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.rounds
 }
 
-// failed halves the number of pollers, once for all the invocations that ran
-// side by side.
+// failed halves the number of pollers, once for all invocations that ran
+// concurrently.
 func (r *run) failed(round int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -102,7 +102,7 @@ func (r *run) succeeded(round int) {
 	}
 }
 
-// stop ends all pollers after what they are doing.
+// stop ends all pollers after their current batches.
 func (r *run) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

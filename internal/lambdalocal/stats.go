@@ -4,13 +4,13 @@ package lambdalocal
 // is the sum of Deleted, Undeleted, Returned and Dropped.
 type Stats struct {
 	Batches          int // of messages, formed
-	Invocations      int // that ran: FunctionErrors are included, Throttles are not
+	Invocations      int // that ran, including FunctionErrors, but not Throttles
 	FunctionErrors   int // invocations that failed
 	Throttles        int // invocations that did not run because of the function's concurrency
 	PartialResponses int // invocations that named at least one message as failed
-	Malformed        int // invocations whose response was none, so that their whole batch failed
+	Malformed        int // invocations with an invalid response, so that their whole batch failed
 
-	Received  int // messages, each time they were
+	Received  int // messages, counted at each receive
 	Deleted   int // messages
 	Undeleted int // messages that are done, but that SQS did not delete
 	Returned  int // messages that failed: alone, or with their whole batch
@@ -19,9 +19,9 @@ type Stats struct {
 	ReceiveErrors int // receives that failed
 
 	Concurrency     int // invocations now
-	PeakConcurrency int // the most that Concurrency was
-	Pollers         int // batches that are waited for or in work now
-	PeakPollers     int // the most that Pollers was
+	PeakConcurrency int // the maximum of Concurrency
+	Pollers         int // batches that are collected or in progress now
+	PeakPollers     int // the maximum of Pollers
 }
 
 // count changes the figures.
