@@ -135,8 +135,8 @@ func TestStatuses(t *testing.T) {
 	}
 }
 
-// The services that hand out credentials have refusals of their own, and passing
-// failures, and neither is the service's that the request was for.
+// The services that issue credentials have refusals and temporary failures of their
+// own, which are not those of the service that the request was for.
 func TestCredentials(t *testing.T) {
 	refused := func(status int, code string) error { return reply(status, &smithy.GenericAPIError{Code: code}) }
 	lost := &smithyhttp.RequestSendError{Err: io.ErrUnexpectedEOF}

@@ -1,6 +1,6 @@
-// Package deps_test keeps the packages' imports as the design has them: leaves
-// stay leaves, heavy dependencies stay out of the root module, and nothing but
-// tests imports testing.
+// Package deps_test checks that the packages' imports follow the design: leaves
+// stay leaves, heavy dependencies stay out of the root module, and only tests import
+// testing.
 package deps_test
 
 import (
@@ -16,8 +16,8 @@ import (
 
 const module = "github.com/rampmeter/rampmeter"
 
-// allowed says what each package of the root module may import beside the
-// standard library. A package that is not here may not exist.
+// allowed lists what each package of the root module may import in addition to the
+// standard library. A package that is not listed may not exist.
 var allowed = map[string][]string{
 	"limiter": {module + "/internal/again", module + "/internal/nils", module + "/internal/permanent", module + "/internal/quota", module + "/internal/sendonce", module + "/limiter/internal/line", "golang.org/x/time/rate"},
 	"retry":   {module + "/internal/permanent", module + "/internal/quota", module + "/internal/sleep", "github.com/cenkalti/backoff/v4"},

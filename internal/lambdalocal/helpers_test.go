@@ -130,7 +130,7 @@ func (s *stage) left() int {
 	return q.Visible + q.Delayed + q.InFlight
 }
 
-// A raw is an invoker that answers what it is told to.
+// A raw is an invoker with configurable responses.
 type raw struct {
 	timeout time.Duration
 	f       func(events.SQSEvent) ([]byte, error)

@@ -51,7 +51,7 @@ func TestMain(m *testing.M) {
 	os.Exit(2)
 }
 
-// An order is what a function is told to do.
+// An order is an instruction to a function.
 type order struct {
 	Do  string
 	For time.Duration

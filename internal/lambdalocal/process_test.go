@@ -210,7 +210,7 @@ func TestInitErrors(t *testing.T) {
 	} {
 		t.Run(function, func(t *testing.T) {
 			c := compile(t, function, func(cfg *lambdalocal.ProcessConfig) { cfg.Concurrency, cfg.InitTimeout = 1, e.timeout })
-			for range 2 { // its place is free again
+			for range 2 { // its slot is free again
 				_, err := c.tell("")
 				c.fails(err, e.kind, e.message)
 			}
@@ -237,7 +237,7 @@ func TestConcurrentInvocations(t *testing.T) {
 	require.ErrorIs(t, err, lambdalocal.ErrThrottled)
 	require.Equal(t, 3, c.Stats().Live)
 
-	// All of them are killed, one by one, and others come in their places.
+	// All of them are killed, one by one, and others replace them.
 	for i := range 3 {
 		require.True(t, c.Kill())
 		c.fails(<-errs, lambdalocal.Exited, "signal: killed")

@@ -1,5 +1,5 @@
-// Package readme_test keeps the README true: its program compiles, runs and ends as
-// it says, and the text is no longer than somebody reads.
+// Package readme_test checks the README: its program compiles, runs and ends as the
+// README says, and the text is not too long to be read.
 package readme_test
 
 import (

@@ -20,8 +20,8 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// A process is a redrive's connection to its queues, that can be cut off: after
-// the crash nothing that it does has an effect.
+// A process is a redrive's connection to its queues, which can crash: after the crash
+// none of its calls has an effect.
 type process struct {
 	from queue.Source
 	to   queue.Sink

@@ -148,7 +148,7 @@ func TestListEndsEarly(t *testing.T) {
 	})
 }
 
-// What comes while a listing goes on is not listed, and does not keep it going.
+// Letters that arrive during a listing are not listed, and do not prolong it.
 func TestListEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead := newQueue(t, memqueue.Config{})
@@ -278,7 +278,7 @@ func TestRedriveSome(t *testing.T) {
 	})
 }
 
-// Those that are refused do not take the place of others under Max.
+// Refused letters do not count towards Max.
 func TestMaxWithRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
@@ -303,7 +303,7 @@ func TestTwiceInOneReceive(t *testing.T) {
 	})
 }
 
-// repeating is a queue that hands out twice what it hands out.
+// repeating is a queue that delivers every message twice.
 type repeating struct{ queue.Source }
 
 func (r repeating) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
@@ -360,8 +360,8 @@ func TestNoRoomForTheHistory(t *testing.T) {
 	})
 }
 
-// Trouble of the destination is waited out; what stops everybody ends the
-// redrive. Either way nothing is lost, and nothing is left hidden.
+// A redrive waits for the end of an outage of the destination; a permanent failure of
+// the destination ends the redrive. Either way no letter is lost or left hidden.
 func TestTrouble(t *testing.T) {
 	for name, c := range map[string]struct {
 		err    error
@@ -406,7 +406,7 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
-// A breaker waits out an outage of any length.
+// With a breaker a redrive waits for the end of an outage of any length.
 func TestBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
@@ -429,8 +429,8 @@ func TestBreaker(t *testing.T) {
 	})
 }
 
-// Of what Max allows nothing is given up for a moment's trouble, and trouble of a
-// part of each batch does not end a redrive that gets on.
+// Temporary failures do not use up Max, and failures of a part of each batch do not end
+// a redrive that makes progress.
 func TestTroubleAndProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
@@ -466,8 +466,8 @@ func (o overload) Error() string             { return "slow down" }
 func (o overload) Is(target error) bool      { return target == limiter.ErrOverload }
 func (o overload) RetryAfter() time.Duration { return time.Duration(o) }
 
-// Of a call that fails as a whole, without a word about the downstream, nothing is
-// known: its letters are in doubt, and the others go on.
+// If a call fails as a whole, with an error that says nothing about the downstream, its
+// letters are in doubt, and the redrive continues with the others.
 func TestInDoubt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
@@ -549,7 +549,7 @@ func TestNothingCanBeDeleted(t *testing.T) {
 	}
 }
 
-// undeletable is a queue of whose messages every so many can't be deleted.
+// undeletable is a queue in which one in of messages can't be deleted.
 type undeletable struct {
 	queue.Source
 	of  int
@@ -639,7 +639,7 @@ func TestQueueThatHangs(t *testing.T) {
 	}
 }
 
-// hanging is a queue that does not answer when it is told something.
+// hanging is a queue that does not answer nacks, nor acks if acks is set.
 type hanging struct {
 	queue.Source
 	own  time.Duration
@@ -671,7 +671,7 @@ func (h hanging) hang(ctx context.Context, msgs []*queue.Message) error {
 	return &queue.BatchError{Op: "settle", Failed: failed}
 }
 
-// One chunk of letters that can't be given back does not keep the others hidden.
+// A chunk of letters that can't be returned does not keep the others hidden.
 func TestGiveBackGoesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead := newQueue(t, memqueue.Config{})
@@ -712,7 +712,7 @@ func (r ready) Ready(ctx context.Context, n int, d time.Duration) (int, error) {
 	return r.other.Ready(ctx, n, d)
 }
 
-// Of what is done a redrive remembers next to nothing.
+// A redrive remembers almost nothing about letters with an outcome.
 func TestLongRedriveIsSmall(t *testing.T) {
 	heap := func() uint64 {
 		runtime.GC()
@@ -888,8 +888,8 @@ func TestAnIdleSweepEndsAtOnce(t *testing.T) {
 	})
 }
 
-// careless is a queue that goes on with a receive whose caller has gone, and hands
-// out messages to nobody.
+// careless is a queue that continues a receive after its caller has gone, and delivers
+// messages that nobody receives.
 type careless struct{ *memqueue.Queue }
 
 func (c careless) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
@@ -975,7 +975,7 @@ func TestLostLeases(t *testing.T) {
 	})
 }
 
-// Every permit is given back, whatever happens to its letter.
+// Every permit is released, whatever happens to its letter.
 func TestPermits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})

@@ -97,9 +97,10 @@
 // # Cancellation
 //
 // When the context ends, calls in progress are completed and the remaining letters are
-// returned. That takes as long as the queues take to answer. If they do not answer, it
-// takes about two minutes at most: each call has 30 s, and after the first call that
-// the dead-letter queue does not answer there are no others.
+// returned. That takes as long as the queues take to answer. If they do not answer, a
+// redrive takes about two minutes at most: each call has 30 s, and after the first call
+// that the dead-letter queue does not answer there are no others. A list takes a minute
+// at most.
 //
 // # The service's own redrive
 //
@@ -112,5 +113,6 @@
 // # Concurrency
 //
 // Functions of this package may be called concurrently, on one queue too: each gets a
-// part of the letters.
+// part of the letters. So several redrives of one queue are faster: each receives,
+// sends and acks ten letters at a time.
 package deadletter

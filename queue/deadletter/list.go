@@ -27,9 +27,8 @@ import (
 //
 // An error ends the loop: a field of cfg that is out of range, which the error
 // names; a receive that fails repeatedly, or with [limiter.ErrMisconfigured];
-// [ErrTooMany]; the cause of ctx. A queue that does not answer delays the end of the
-// loop for a minute at most. Loops may run concurrently, but hide letters from each
-// other.
+// [ErrTooMany]; the cause of ctx. Loops may run concurrently, but hide letters from
+// each other.
 func List(ctx context.Context, from queue.Source, cfg Config) iter.Seq2[Letter, error] {
 	return func(yield func(Letter, error) bool) {
 		cfg, err := cfg.check("list", from)

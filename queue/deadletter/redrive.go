@@ -74,8 +74,7 @@ type Summary struct {
 // destination fails; letters can't be deleted; Config.Limiter fails; a receive fails
 // repeatedly; [ErrTooMany]. The Summary is valid even with an error.
 //
-// Redrives may run concurrently on one queue, to be faster: each gets a part of the
-// letters. A single one receives, sends and acks ten letters at a time.
+// Redrives may run concurrently on one queue.
 func Redrive(ctx context.Context, from queue.Source, to queue.Sink, cfg Config) (summary Summary, err error) {
 	cfg, err = cfg.check("redrive", from)
 	switch {

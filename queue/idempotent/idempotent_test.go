@@ -122,8 +122,8 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// A second delivery while the first one runs is given back until that run's
-// claim ends: not run, not failed, however often.
+// A second delivery during a run is returned until that run's claim ends: it is not run
+// and has not failed, however often this happens.
 func TestBusyIsPostponedAndNeverExhausted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, err := memqueue.New(memqueue.Config{})
@@ -175,7 +175,7 @@ func TestBusyIsPostponedAndNeverExhausted(t *testing.T) {
 }
 
 // Attempts are failures of runs: postponements and crashes are none, and a
-// message that comes back from a dead-letter queue starts anew.
+// message that is redriven starts again.
 func TestAttemptsAreFailures(t *testing.T) {
 	store := memory(t, 10)
 	w := middleware(t, store, idempotent.Config{})
@@ -366,7 +366,7 @@ func (s heedful) Release(ctx context.Context, c idempotent.Claim, forget bool) e
 }
 
 // A consumer that ends a run for its own reasons costs the message no attempt,
-// and the store is told of the end although the run's context has ended.
+// and the end is reported to the store although the run's context has ended.
 func TestEndedRunIsNoFailure(t *testing.T) {
 	for _, cause := range []error{queue.ErrLeaseLost, queue.ErrDrainTimeout} {
 		store := memory(t, 10)
@@ -402,7 +402,7 @@ func TestEndIsToldAfterTheDeadline(t *testing.T) {
 	})
 }
 
-// silent is a store that can't be told of successes.
+// silent is a store that can't record successes.
 type silent struct{ *idempotent.Memory }
 
 func (silent) Done(context.Context, idempotent.Claim, []byte) error {
@@ -418,7 +418,7 @@ func TestUnrecordedSuccessIsAcked(t *testing.T) {
 	})
 }
 
-// away is a store that can't be told of a success for a while.
+// away is a store that can't record a success for a while.
 type away struct {
 	idempotent.Store
 	until time.Time
@@ -574,7 +574,7 @@ func TestClaimThatIsCutOff(t *testing.T) {
 	})
 }
 
-// A handler is told of a doubt until a run succeeds, whatever came between.
+// A handler's claim is in doubt until a run succeeds, whatever happened in between.
 func TestDoubtStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memory(t, 10)

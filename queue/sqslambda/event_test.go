@@ -27,7 +27,7 @@ import (
 // ----- order -----
 
 // newFIFOEvent returns an event of a FIFO queue with a record for each of the
-// given names, as "a1": the group and the place in it.
+// given names, such as "a1": the group and the position in it.
 func newFIFOEvent(names string) events.SQSEvent {
 	var e events.SQSEvent
 	for i, name := range strings.Fields(names) {
@@ -102,7 +102,7 @@ func TestAGroupEndsWithItsFirstFailure(t *testing.T) {
 						require.NotContains(t, got, before, "%s ran behind a failure: %v", name, ran)
 					}
 				}
-				for _, group := range []string{"a", "b"} { // each is tried again in its place only
+				for _, group := range []string{"a", "b"} { // each is retried only in its order
 					of := slices.DeleteFunc(slices.Clone(ran), func(name string) bool { return name[:1] != group })
 					require.True(t, slices.IsSorted(of), "order: %v", ran)
 				}

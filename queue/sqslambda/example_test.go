@@ -39,7 +39,7 @@ func batch(bodies ...string) events.SQSEvent {
 // One message succeeds, one fails and is returned, one can't be decoded and is
 // dead-lettered.
 func ExampleHandler() {
-	dead, err := memqueue.New(memqueue.Config{}) // an sqsqueue.Queue in earnest, as Config.Queue
+	dead, err := memqueue.New(memqueue.Config{}) // in production an sqsqueue.Queue, like Config.Queue
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -85,8 +85,8 @@ func ExampleHandler() {
 	// message 2 of orders is undecodable
 }
 
-// A function that was written before gains limits, retries and dead letters
-// with a reason, and is not changed for it.
+// An existing function gains limits, retries and dead letters with a reason, without
+// any change to it.
 func ExampleWrap() {
 	existing := func(_ context.Context, e events.SQSEvent) error {
 		for _, r := range e.Records {
@@ -129,8 +129,8 @@ func ExampleFleetLimit() {
 	// 5 a second here, 1 at once, sqslambda.Config
 }
 
-// How long the downstream may be away before a message ends in the dead-letter
-// queue for it, by the queue's maxReceiveCount.
+// How long an outage of the downstream may last before it sends messages to the
+// dead-letter queue, depending on the queue's maxReceiveCount.
 func ExampleOutageSpan() {
 	for _, n := range []int{5, 20, 50} {
 		fmt.Println(n, sqslambda.OutageSpan(n))

@@ -29,8 +29,8 @@ import (
 
 func succeed(context.Context, *queue.Message) error { return nil }
 
-// An event of something else than SQS has no Records. It says so once, and fails
-// nothing.
+// An event that is not one of SQS has no Records. The function logs that once, and does
+// not fail.
 func TestEventWithoutRecords(t *testing.T) {
 	bubble(t, "", func(t *testing.T) {
 		var log bytes.Buffer
@@ -98,7 +98,8 @@ func TestResults(t *testing.T) {
 		"last panic": {panics: true, receives: 12, done: true, dead: "exhausted", least: time.Nanosecond, most: 5 * time.Minute},
 		"overload":   {err: limiter.ErrOverload, least: 30 * time.Second, most: 38 * time.Second},
 		"overloads":  {err: limiter.ErrOverload, receives: 4, least: 4 * time.Minute, most: 5 * time.Minute},
-		// A process that has seen no success can't tell an outage from a bad message.
+		// A process that has seen no success can't distinguish an outage from a bad
+		// message.
 		"unavailable":      {err: limiter.ErrUnavailable, least: 30 * time.Second, most: 38 * time.Second},
 		"long unavailable": {err: limiter.ErrUnavailable, receives: 40, least: 15 * time.Minute, most: 15 * time.Minute},
 		"misconfigured":    {err: limiter.ErrMisconfigured, least: 30 * time.Second, most: 38 * time.Second},
@@ -237,8 +238,8 @@ func TestAHandlersContextEndsBeforeTheFunction(t *testing.T) {
 	}
 }
 
-// A handler that the deadline has ended and that says nothing of the downstream has
-// failed, and its message comes back like any other that has.
+// A handler that the deadline ended, and whose error says nothing about the downstream,
+// has failed, and its message comes back like any other failed message.
 func TestAHandlerThatTookTooLongHasFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &sourceQueue{}
@@ -321,7 +322,7 @@ func TestNothingRunsAfterTheAnswer(t *testing.T) {
 	})
 }
 
-// A watched limiter tells when it is asked.
+// A watched limiter reports when it is consulted.
 type watched struct {
 	limiter.Limiter
 	asked func()
@@ -433,8 +434,8 @@ func TestFleetLimit(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 
-	// Ten processes, each of which starts anew after every batch, keep the rate
-	// together, with a burst of ten at most.
+	// Ten processes, each restarted after every batch, together keep the rate, with a
+	// burst of ten at most.
 	synctest.Test(t, func(t *testing.T) {
 		const rate, processes = 20.0, 10
 		var mu sync.Mutex
@@ -467,11 +468,11 @@ func TestFleetLimit(t *testing.T) {
 	})
 }
 
-// Trouble at the downstream is waited out for two seconds; then the batch is
-// returned, to come back when the trouble may be over.
+// An invocation waits for two seconds for the end of an outage. Then it returns the
+// batch until the outage may be over.
 func TestTroubleIsHeldForTwoSeconds(t *testing.T) {
 	for name, c := range map[string]struct {
-		lasts    time.Duration // the trouble
+		lasts    time.Duration // the outage
 		err      error
 		done     bool
 		within   time.Duration // of time that is billed
@@ -514,8 +515,8 @@ func TestTroubleIsHeldForTwoSeconds(t *testing.T) {
 			}
 			require.Len(t, q.delays(t), 20)
 
-			// What comes now meets an open breaker or a pause, is not tried, and not held
-			// long. Bare refusals are an outage once there have been some for ten seconds.
+			// Further messages meet an open breaker or a pause, are not tried, and not held
+			// long. Refusals without a Retry-After are an outage after ten seconds.
 			again := func(most time.Duration, mostCalls int) {
 				calls, began = 0, time.Now()
 				require.Equal(t, numbers(0, 4), returned(t, f, c.deadline, received(newEvent(5), 3)))
@@ -539,8 +540,8 @@ func (e limited) Error() string             { return "429" }
 func (e limited) Is(target error) bool      { return target == limiter.ErrOverload }
 func (e limited) RetryAfter() time.Duration { return e.after }
 
-// One message that meets an overload is returned alone as long as others succeed,
-// if there is no breaker that says otherwise.
+// A single message that meets an overload is returned alone as long as others succeed,
+// unless a breaker is open.
 func TestOneOverloadDoesNotEndTheInvocation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFunction(t, func(_ context.Context, m *queue.Message) error {
@@ -554,7 +555,7 @@ func TestOneOverloadDoesNotEndTheInvocation(t *testing.T) {
 	})
 }
 
-// Waiting for a rate is not trouble, and is not cut short.
+// Waiting for a rate is not an outage, and is not cut short.
 func TestARateIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bucket, err := limiter.NewTokenBucket(0.2, 1)
@@ -623,8 +624,8 @@ func TestAnOpenBreakerMayFailTheInvocation(t *testing.T) {
 	})
 }
 
-// Messages that were not run say nothing about this program, nor about the far
-// side, however often they came.
+// Messages that were not run say nothing about this program or the downstream, however
+// often they were received.
 func TestPostponedMessagesAreNoResults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, dead := &sourceQueue{}, &sink{}
@@ -648,8 +649,7 @@ func TestPostponedMessagesAreNoResults(t *testing.T) {
 	})
 }
 
-// A message that is postponed comes back when it should, though it had met trouble
-// before.
+// A postponed message comes back when it should, even if it met an outage before.
 func TestPostponedAfterTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, runs := &sourceQueue{}, 0
@@ -691,7 +691,7 @@ func TestADeadLetterSinkThatFailsLosesNothing(t *testing.T) {
 	})
 }
 
-// A delay that can't be set costs nothing but itself.
+// If a delay can't be set, only that delay is lost.
 func TestAQueueThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, q := range []*sourceQueue{{err: errors.New("throttled")}, {took: time.Hour}} {

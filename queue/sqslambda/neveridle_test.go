@@ -23,12 +23,12 @@ import (
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
 
-// A busyAPI is a downstream that a function with more than enough to do calls.
+// A busyAPI is the downstream of a function that always has more messages.
 type busyAPI struct {
 	rate       float64       // requests a second; 0: any number
 	burst      float64       // of them at once
 	retryAfter time.Duration // of a refusal; 0: it says nothing
-	bad        int           // of so many messages one always fails; 0: none
+	bad        int           // one of this many messages always fails; 0: none
 	badWith    error         // with this
 	down, up   time.Duration // down from then, and until then
 	takes      time.Duration // for a request, and up to half as much again; 0: 15 ms
@@ -45,7 +45,7 @@ const (
 	busyRate = 50.0 // of the downstreams with a limit
 )
 
-// run has so many instances of a function with the defaults work for busySpan.
+// run runs this many instances of a function with the defaults for busySpan.
 func (a busyAPI) run(t *testing.T, instances int, seed uint64) busyRun {
 	t.Helper()
 	var server sqsfake.Server
@@ -155,8 +155,8 @@ func sum(counts []int) (n int) {
 	return n
 }
 
-// A function with its defaults uses what the downstream can take, whatever it is,
-// though nobody has said so, in one process and in ten.
+// A function with the defaults uses the downstream's capacity without any
+// configuration, whatever it is, in one process and in ten.
 func TestHandlerIsNeverIdle(t *testing.T) {
 	minute := int(time.Minute / time.Second)
 	all := []int{1, 2, 10}

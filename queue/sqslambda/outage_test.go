@@ -189,8 +189,8 @@ func (o outage) start(t *testing.T, client *sqs.Client, url, deadURL string, cal
 	return f
 }
 
-// What is dead-lettered because of an outage: with Handler and a queue nothing,
-// as long as the outage is shorter than OutageSpan.
+// With Handler and a queue, an outage that is shorter than OutageSpan dead-letters
+// nothing.
 func TestAnOutageDeadLettersNothing(t *testing.T) {
 	messages, functions := 200, []string{byHand, withBackoff, noBreaker, withBreaker}
 	if testing.Short() {

@@ -22,7 +22,7 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// limiters are those that know what a Retry-After is, up to n at once.
+// limiters are the limiters that obey a Retry-After, up to n at once.
 func limiters(n int) map[string]func(t *testing.T) limiter.Limiter {
 	breaker := func(t *testing.T) limiter.Limiter {
 		t.Helper()
@@ -51,8 +51,8 @@ func limiters(n int) map[string]func(t *testing.T) limiter.Limiter {
 	}
 }
 
-// A throttled message is waited for if that is short, and returned otherwise, to
-// come back when the downstream has said it may; with it what was not tried.
+// An invocation waits for a throttled message if the wait is short, and otherwise
+// returns it until the downstream's Retry-After is over, with all untried messages.
 func TestAThrottledBatchComesBackWhenItMay(t *testing.T) {
 	for name, c := range map[string]struct {
 		after    time.Duration
@@ -67,8 +67,8 @@ func TestAThrottledBatchComesBackWhenItMay(t *testing.T) {
 		"in some minutes":       {after: 5 * time.Minute, returned: true, least: 5 * time.Minute, most: 7 * time.Minute},
 		"in some, come often":   {after: 5 * time.Minute, receives: 40, returned: true, least: 5 * time.Minute, most: 15 * time.Minute},
 		"in a while, come much": {after: 10 * time.Second, receives: 3, returned: true, least: 2 * time.Minute, most: 150 * time.Second},
-		// What was not tried is looked at again after a quarter of an hour: the one
-		// that was told may be an exception.
+		// Untried messages come back after a quarter of an hour at most: the message with
+		// the Retry-After may be an exception.
 		"in an hour": {after: time.Hour, returned: true, least: 15 * time.Minute, most: 15 * time.Minute},
 	} {
 		for with, l := range limiters(10) {
@@ -106,8 +106,8 @@ func TestAThrottledBatchComesBackWhenItMay(t *testing.T) {
 	}
 }
 
-// What comes while the process knows that the downstream is closed is returned
-// untried for as long as that lasts, and what comes after it is done.
+// Messages that arrive while the downstream is known to refuse are returned untried for
+// that long, and later ones are handled.
 func TestAProcessRemembersHowLongItMustNotCall(t *testing.T) {
 	for with, l := range limiters(10) {
 		bubble(t, with, func(t *testing.T) {

@@ -92,7 +92,7 @@ func TestGuilt(t *testing.T) {
 	}
 }
 
-// A message that is tried again in hand counts once among those that have failed.
+// A message that is retried without being returned counts once as failed.
 func TestGuilt_CountsMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead, runs := &sink{}, 0
@@ -104,7 +104,7 @@ func TestGuilt_CountsMessages(t *testing.T) {
 			return limiter.ErrUnavailable
 		}, sqslambda.Config{DeadLetter: dead, Limiter: all(t), NoBreaker: true, NoPace: true, Retry: retry.Policy{MaxAttempts: 3, BaseDelay: 100 * time.Millisecond, Multiplier: 1}})
 		require.Empty(t, returned(t, f, time.Minute, record("good", 1)))
-		ordered := newFIFOEvent("a1") // which is tried again in hand, though others succeed
+		ordered := newFIFOEvent("a1") // retried without being returned, although others succeed
 		ordered.Records[0].MessageId = "other"
 		require.Equal(t, []string{"other"}, returned(t, f, time.Minute, ordered))
 		require.Greater(t, runs, 10)
@@ -113,8 +113,8 @@ func TestGuilt_CountsMessages(t *testing.T) {
 	})
 }
 
-// Nobody knows whether an old message has failed all the time, or has only waited,
-// so it is not given up for its age.
+// An old message may have failed all the time or only waited, so it is not given up for
+// its age.
 func TestGuilt_AgeIsNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, dead := &sourceQueue{}, &sink{}
@@ -136,7 +136,7 @@ func repeat(n int, errs ...error) (all []error) {
 	return all
 }
 
-// A counted limiter counts the failures that it hears of.
+// A counted limiter counts the failures that are reported to it.
 type counted struct {
 	limiter.Limiter
 	mu    sync.Mutex
@@ -225,8 +225,8 @@ func TestShortOutagesAreWaitedFor(t *testing.T) {
 	}
 }
 
-// When the limits report an outage, what waits in hand is not waited for, wherever
-// it waits: for its turn, for a permit, or for its group.
+// When the limits report an outage, the invocation does not wait for held messages,
+// whether they wait for their turn, for a permit, or for their group.
 func TestAnOutageEndsTheWait(t *testing.T) {
 	for name, l := range limiters(10) {
 		for _, class := range []error{limited{time.Minute}, limiter.ErrMisconfigured} {
@@ -544,9 +544,9 @@ func TestDelays_DoNotOverflowAtTheDeadline(t *testing.T) {
 
 // ----- order -----
 
-// A head that fails is tried again in its place while that takes little time, and
-// those behind it lose no receive. When it fails on, its group is returned soon,
-// and the other groups are done.
+// The first message of a group is retried before the next one while that takes little
+// time, and the later ones lose no receive. If it continues to fail, its group is
+// returned soon, and the other groups are done.
 func TestOrder_FailingHead(t *testing.T) {
 	for name, c := range map[string]struct {
 		failures int // of a1
@@ -670,7 +670,7 @@ func TestHandlersThatBreak(t *testing.T) {
 
 // ----- the consumer within -----
 
-// The trace is the user's own, and hears of what the results come to.
+// The user's own trace gets the outcome of each result.
 func TestTrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -725,7 +725,7 @@ func TestAConsumerWithinAHandler(t *testing.T) {
 	})
 }
 
-// What waits for a slot or a rate loses no receive by it.
+// Waiting for a slot or a rate costs a message no receive.
 func TestWaitingIsNoReasonToReturn(t *testing.T) {
 	for _, concurrency := range []int{2, 5} {
 		bubble(t, strconv.Itoa(concurrency), func(t *testing.T) {

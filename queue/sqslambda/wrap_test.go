@@ -21,7 +21,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
 
-// A legacy function is one that was written before: it has two shapes.
+// A legacy function is an existing Lambda function, with one of two signatures.
 type legacy struct {
 	mu   sync.Mutex
 	seen []events.SQSMessage
@@ -134,7 +134,7 @@ func TestWrapUnderAConsumer(t *testing.T) {
 	}
 }
 
-// A dead letter has the types of its attributes still.
+// A dead letter keeps the types of its attributes.
 func TestADeadLetterKeepsItsAttributes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var server sqsfake.Server

@@ -46,8 +46,8 @@ func (a *asked) ids() []string {
 	return ids
 }
 
-// A receive whose reply is lost is made again: the messages come in the same
-// delivery, with a lease that begins anew.
+// A receive whose reply is lost is repeated: the messages come in the same delivery,
+// with a new lease.
 func TestLostReceiveIsMadeAgain(t *testing.T) {
 	for name, fault := range map[string]sqsfake.Fault{
 		"reset":     {Mode: sqsfake.LoseReply},
@@ -106,8 +106,8 @@ func TestLostReceiveThatBringsTooMany(t *testing.T) {
 	})
 }
 
-// What something has happened to is not handed out again: then the receive is
-// one like any other.
+// If something has happened to the messages, they are not delivered again: the receive
+// is then like any other.
 func TestLostReceiveThatIsOver(t *testing.T) {
 	t.Run("taken by another", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
@@ -183,8 +183,8 @@ func TestStandardQueueHasNoAttemptID(t *testing.T) {
 	})
 }
 
-// Of every seventh receive the reply is lost, and the lease is long: no group
-// waits for its end, and no receive is burned.
+// The reply to every seventh receive is lost, and the lease is long: no group waits for
+// its end, and no receive is wasted.
 func TestLostReceivesBlockNoGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const groups, each = 40, 20

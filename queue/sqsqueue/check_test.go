@@ -171,8 +171,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// The queue that the consumer sends dead letters to is looked at, whether the
-// service sends them there too or not.
+// The consumer's dead-letter queue is checked, whether or not the service's redrive
+// policy uses it too.
 func TestCheckConsumersDeadLetterQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &sqsfake.Server{}
@@ -203,7 +203,7 @@ func TestCheckDeadLettersInACircle(t *testing.T) {
 	})
 }
 
-// On FIFO queues the retention of a dead letter begins anew.
+// On FIFO queues the retention of a dead letter starts again.
 func TestCheckFIFO(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &sqsfake.Server{}
@@ -219,7 +219,7 @@ func TestCheckFIFO(t *testing.T) {
 	})
 }
 
-// A telling client tells attributes that the fake would not have.
+// A telling client returns attributes that the fake would not have.
 type telling struct {
 	*sqs.Client
 	attrs

@@ -360,8 +360,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// While the service is away there are few requests, and it is noticed when it is
-// back.
+// During an outage of the service there are few requests, and its end is noticed.
 func TestServiceAway(t *testing.T) {
 	for name, fault := range map[string]sqsfake.Fault{
 		"resets":     {Mode: sqsfake.Reset},
@@ -429,9 +428,8 @@ func (l *journal) since(from time.Time, level slog.Level) (texts []string) {
 	return texts
 }
 
-// What only a person can put right does not end a consumer that has worked: it
-// says what to do, at Error, waits longer and longer, and goes on when it has
-// been done.
+// A misconfiguration does not end a consumer that has worked: the consumer logs at
+// Error what to do, waits longer and longer, and continues when that is done.
 func TestMisconfiguredLater(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault sqsfake.Error // Code "": the queue is deleted, and made again
@@ -498,9 +496,9 @@ func TestMisconfiguredLater(t *testing.T) {
 	}
 }
 
-// With a DrainTimeout that is shorter than the poll would be, polls are shorter:
-// whenever the drain begins, the open one lands, and what it brings is given
-// back at once. The log says so, once.
+// With a DrainTimeout that is shorter than the poll, polls are shorter: whenever the
+// drain begins, the open poll is completed, and its messages are returned at once. The
+// log says once that polls are shorter.
 func TestDrainLetsPollsLand(t *testing.T) {
 	for _, busy := range []bool{false, true} {
 		t.Run(fmt.Sprint("busy ", busy), func(t *testing.T) {
@@ -537,10 +535,10 @@ func TestDrainLetsPollsLand(t *testing.T) {
 	}
 }
 
-// What only a person can put right ends a consumer that has not worked yet, at
-// once, with an error that says what to do.
+// A misconfiguration ends a consumer that has not worked yet at once, with an error
+// that says what to do.
 func TestMisconfiguredAtStart(t *testing.T) {
-	only := func(status int, code string) sqsfake.Error { // without the older protocol's code beside it
+	only := func(status int, code string) sqsfake.Error { // without the older protocol's code in addition
 		return sqsfake.Error{Status: status, Code: code, QueryCode: "-", Message: "no"}
 	}
 	for name, c := range map[string]struct {
@@ -643,9 +641,8 @@ func balanced(t *testing.T, s queue.Stats) {
 	require.Zero(t, s.InHand+s.Unsettled, "%+v", s)
 }
 
-// A standard queue may hand out again what was deleted. That is handled again or,
-// if it comes before the delete is answered, deleted again; and the consumer goes
-// on.
+// A standard queue may deliver deleted messages again. They are handled again or, if
+// they come before the reply to the delete, deleted again, and the consumer continues.
 func TestDeliveredAfterDelete(t *testing.T) {
 	for name, c := range map[string]struct {
 		n          int
@@ -695,8 +692,8 @@ func TestDeliveredAfterDelete(t *testing.T) {
 	}
 }
 
-// A receive may be answered when the leases of what it brings are over, or nearly:
-// what is not ours any more does not run, whoever has it by then.
+// The reply to a receive may come when the leases of its messages are over, or nearly:
+// messages that are no longer ours do not run, whoever has them by then.
 func TestReplyAfterLease(t *testing.T) {
 	for name, c := range map[string]struct {
 		late  time.Duration
@@ -739,9 +736,9 @@ func TestReplyAfterLease(t *testing.T) {
 	}
 }
 
-// Messages that wait for their next try stay in flight. When as many do as the
-// service lets be, it hands out no more, or refuses receives: nothing else goes
-// wrong, and what comes back makes room.
+// Messages that wait for their next attempt stay in flight. At the service's limit it
+// delivers no more, or refuses receives: nothing else goes wrong, and messages that
+// become visible make room.
 func TestTooManyInFlight(t *testing.T) {
 	for _, refuses := range []bool{false, true} {
 		t.Run(fmt.Sprint("refuses ", refuses), func(t *testing.T) {

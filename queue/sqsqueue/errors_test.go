@@ -182,8 +182,8 @@ func TestEveryErrorOfTheSDK(t *testing.T) {
 	}
 }
 
-// A source of credentials that refuses is named, and one that fails in passing is
-// waited for.
+// The error names a source of credentials that refuses; a temporary failure of the
+// source is waited out.
 func TestErrorsOfCredentials(t *testing.T) {
 	sts := func(status int, code string) error {
 		return &smithy.OperationError{ServiceID: "STS", OperationName: "AssumeRole", Err: &smithyhttp.ResponseError{
@@ -332,7 +332,7 @@ func TestOtherServers(t *testing.T) {
 	}
 }
 
-// What SQS and its like reply to a receive that brings nothing is no error.
+// An empty reply of SQS, or of a server like it, to a receive is not an error.
 func TestEmptyReplies(t *testing.T) {
 	for _, body := range []string{
 		"{}", " {\n}\n", `{"Messages":[]}`, `{"Messages":null}`, `{"ResponseMetadata":{"RequestId":"d5950a2a-38e4-4b8d-b6d6-e1b1ee2a5b93"},"Messages":[]}`,

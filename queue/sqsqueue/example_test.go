@@ -41,8 +41,7 @@ func ExampleNew() {
 	// hello of tenant 7, attempt 1
 }
 
-// A message that will never succeed ends in the dead-letter queue, with the
-// reason.
+// A message that can never succeed goes to the dead-letter queue, with the reason.
 func ExampleQueue() {
 	var server sqsfake.Server // in place of AWS
 	open := func(name string) *sqsqueue.Queue {

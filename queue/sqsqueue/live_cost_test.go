@@ -174,7 +174,7 @@ func TestLiveCostOfIdling(t *testing.T) {
 	stopIdle(t, running, direct)
 }
 
-// A hundred messages in hand cost ten requests for each half of their lease.
+// A hundred messages in flight cost ten requests for each half of their lease.
 func TestLiveCostOfHeartbeats(t *testing.T) {
 	direct, through, count := counted(t)
 	t.Parallel()

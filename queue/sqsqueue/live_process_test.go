@@ -29,9 +29,9 @@ func bodied(bodies ...string) []*queue.Message {
 }
 
 // A consumer process is killed at random moments while messages flow, and
-// started again. Nothing is lost; what failed for good is in the dead-letter
-// queue, with its reason; and handled again is only what was in hand or not
-// confirmed when its process was killed.
+// started again. Nothing is lost. Messages that failed for good are in the dead-letter
+// queue, with their reason. Only messages that were in flight or unconfirmed when their
+// process was killed are handled again.
 func TestLiveCrash(t *testing.T) {
 	client := liveClient(t)
 	t.Parallel()
@@ -76,7 +76,7 @@ func TestLiveCrash(t *testing.T) {
 	empties(t, client, q, time.Minute)
 	last.terminate()
 
-	// What each process had in its hands when it ended, and what was begun again.
+	// The messages that each process held when it ended, and those that were begun again.
 	var (
 		done                   = make(map[string]bool)
 		unconfirmed            = make(map[string]bool) // was started by the last process that did, and not confirmed there
@@ -143,8 +143,8 @@ func TestLiveCrash(t *testing.T) {
 
 // Two hundred drains by SIGTERM, of processes that share a queue under load, and
 // some of an empty one. Nothing is lost or left hidden: the lease is longer than
-// the test, and every receive of every message brought it to somebody, who gave
-// it back before the next one.
+// the test, and every received message went to a process that returned it before the
+// next receive.
 func TestLiveDrain(t *testing.T) {
 	client := liveClient(t)
 	t.Parallel()
@@ -226,7 +226,7 @@ func TestLiveDrain(t *testing.T) {
 		drains   []time.Duration
 		handled  = make(map[string]int)
 		receives = make(map[delivery]time.Time)
-		back     = make(map[delivery]time.Time) // when it was given back
+		back     = make(map[delivery]time.Time) // when it was returned
 	)
 	for _, w := range workers {
 		drains = append(drains, w.drained())
@@ -286,7 +286,7 @@ func TestLiveDrain(t *testing.T) {
 	t.Logf("drains of an idle consumer took %v in the mean, %v at the longest", mean(waits), slices.Max(waits))
 	require.LessOrEqual(t, slices.Max(waits), drainTimeout+time.Second)
 
-	// None of them has left a poll behind that takes what comes.
+	// None of them has left a poll behind that takes new messages.
 	var bodies []string
 	for i := range 50 {
 		bodies = append(bodies, fmt.Sprint("last-", i))

@@ -107,9 +107,9 @@ func empties(t *testing.T, client *sqs.Client, q *sqsqueue.Queue, limit time.Dur
 	t.Fatalf("the queue still holds %d visible messages and %d hidden ones after %v", visible, hidden, limit)
 }
 
-// landing is a queue whose receives land when their context ends, as those of a
-// consumer do: a server may go on with a poll that was cut off, and hand out the
-// next message to nobody.
+// landing is a queue whose receives are completed when their context ends, as those of
+// a consumer are: a server may continue an aborted poll, and deliver the next message
+// to nobody.
 type landing struct{ *sqsqueue.Queue }
 
 func (l landing) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
@@ -123,9 +123,9 @@ func (l landing) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.
 	return msgs, err
 }
 
-// The suite on a server that others wrote, in real time. fauxqs 1.9 hides what is
-// given back or extended after the end of its lease, as long as nobody polls, so
-// it needs -skip '/.*/(Nack|Extend)_LostLease'.
+// The suite on a third-party server, in real time. fauxqs 1.9 expires leases only while
+// somebody polls, and hides messages that are returned or extended after their lease,
+// so it needs -skip '/.*/(Nack|Extend)_LostLease'.
 func TestLiveSource(t *testing.T) {
 	client := liveClient(t)
 	for name, cfg := range map[string]queuetest.Config{

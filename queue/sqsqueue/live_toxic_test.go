@@ -83,10 +83,10 @@ func (p *toxiproxy) poison(d time.Duration, kind, stream string, attributes map[
 	p.call(http.MethodDelete, "/proxies/"+p.name+"/toxics/"+kind, nil, nil)
 }
 
-// A consumer process behind a network that resets connections, is slow, and
-// swallows everything for half a minute, on the way there or on the way back
-// (then requests are acted on). Nothing is lost, it goes on by itself, and while
-// nothing gets through it does next to nothing.
+// A consumer process behind a network that resets connections, is slow, and drops
+// everything for half a minute: requests, or replies (then requests are acted on).
+// Nothing is lost, the consumer recovers by itself, and while nothing gets through it
+// is almost idle.
 func TestLiveBadNetwork(t *testing.T) {
 	toxiproxyAPI(t)
 	t.Parallel()

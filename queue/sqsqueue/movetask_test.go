@@ -65,8 +65,8 @@ func TestMove_Cancelled(t *testing.T) {
 	})
 }
 
-// When the context ends while the task is being started, it is cancelled, too: no
-// task goes on that nobody knows of.
+// If the context ends while the task is being started, the task is cancelled, too: no
+// task continues unnoticed.
 func TestMove_CancelledWhileItStarts(t *testing.T) {
 	for name, c := range map[string]struct {
 		fail  error
@@ -113,7 +113,7 @@ func (c startingMove) StartMessageMoveTask(ctx context.Context, in *sqs.StartMes
 	return out, err
 }
 
-// Where the service's own way does not apply, the error says so.
+// If the service can't move the messages, the error says so.
 func TestMove_NotMovable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var server sqsfake.Server
@@ -193,9 +193,9 @@ func TestMove_Errors(t *testing.T) {
 	})
 }
 
-// A server that has no such tasks, as those that stand in for SQS, does not move
-// these messages itself. One that does not know the queue's attributes either is none
-// of SQS.
+// A server without such tasks, like those that emulate SQS, does not move these
+// messages itself. A server that does not know the queue's attributes either is not
+// SQS.
 func TestMove_NotThere(t *testing.T) {
 	for _, refusal := range []sqsfake.Error{
 		{Code: "UnknownOperationException"}, {Code: "InvalidAction"}, {Code: "UnsupportedOperation"}, {Status: 501, Code: "InternalFailure"},

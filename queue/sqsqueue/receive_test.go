@@ -77,10 +77,9 @@ func (a *asked) ReceiveMessage(ctx context.Context, in *sqs.ReceiveMessageInput,
 	return a.Client.ReceiveMessage(ctx, in, o...)
 }
 
-// A receive says how long it waits and for how long it leases: zeros would not
-// be sent, and the queue's own would hold. It waits for less when it is told to,
-// and with a short lease, so that what comes at the end of the wait is still
-// leased.
+// A receive sends its wait and its lease: zeros would not be sent, and the queue's own
+// values would apply. It waits for less if o.Wait says so, and with a short lease, so
+// that a message that comes at the end of the wait is still leased.
 func TestReceiveAsks(t *testing.T) {
 	for _, c := range []struct {
 		cfg         sqsqueue.Config
@@ -225,8 +224,8 @@ func TestRequestBodyOutlivesItsEnd(t *testing.T) {
 	})
 }
 
-// The SDK's check of bodies is made by the Queue. A client that is told not to make
-// it gets what comes.
+// The Queue makes the SDK's check of bodies. If the client has it disabled, bodies are
+// not checked.
 func TestDamagedBodyIsNotDelivered(t *testing.T) {
 	for _, unchecked := range []bool{false, true} {
 		t.Run(fmt.Sprint("unchecked ", unchecked), func(t *testing.T) {
@@ -285,8 +284,8 @@ func TestSDKDoesNotRetry(t *testing.T) {
 	})
 }
 
-// A receive that the HTTP client would cut off is not made: it would fail whenever
-// the queue is empty. A client that is only to send may be so.
+// A receive that the HTTP client would abort is not made: it would fail whenever the
+// queue is empty. A client that only sends may have such a Timeout.
 func TestClientWithShortTimeout(t *testing.T) {
 	for limit, good := range map[time.Duration]bool{0: true, 10 * time.Second: false, 20 * time.Second: false, 25 * time.Second: true} {
 		for name, client := range map[string]sqs.HTTPClient{

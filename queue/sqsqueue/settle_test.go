@@ -38,8 +38,8 @@ var settlers = []struct {
 	}},
 }
 
-// Whatever goes wrong once with a request goes well in a second one, and only
-// what went wrong is asked again.
+// Whatever goes wrong once with a request succeeds in a second one, and only the
+// messages that failed are in it.
 func TestSettleAsksAgain(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault sqsfake.Fault
@@ -108,7 +108,7 @@ func TestSettleGivesUp(t *testing.T) {
 				require.ErrorIs(t, errs[0], context.DeadlineExceeded)
 				require.Equal(t, 5*time.Second, time.Since(begin))
 
-				// What waiting does not help is not tried again.
+				// Failures that waiting does not help are not retried.
 				server.ResetStats()
 				fault = sqsfake.Fault{Mode: sqsfake.FailEntries, Err: sqsfake.AccessDenied(), Entries: []int{1}}
 				errs = failed(t, s.do(t.Context(), q, msgs...))
@@ -204,7 +204,7 @@ func TestTwelveHours(t *testing.T) {
 	})
 }
 
-// A receipt handle that somebody else has received does not say since when its
+// A receipt handle from a receive outside this package does not say since when its
 // message is hidden.
 func TestTwelveHoursOfBareHandle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -37,12 +37,12 @@ func TestSource(t *testing.T) {
 }
 
 // faults are those that the callers of a queue need not notice, up to three in a
-// row for each operation. A request whose reply is lost must be one that can be
-// made again: on a standard queue no send, which then is there twice, and no
-// receive, whose messages stay hidden. On a FIFO queue entries of one send that
-// fail alone are overtaken by the others. And when it is not known whether a
-// message was given back, and asking again says that its lease is over, that is
-// success, which the suite does not expect.
+// row for each operation. The lost replies are those of requests that can be
+// repeated: on a standard queue not those of a send, whose messages would then be there
+// twice, or of a receive, whose messages stay hidden. On a FIFO queue entries of one
+// send that fail alone are overtaken by the others. And if it is unknown whether a
+// message was returned, and the retry says that its lease is over, that is success,
+// which the suite does not expect.
 func faults(seed uint64, fifo bool) sqsfake.Plan {
 	random := func(faults ...sqsfake.Fault) sqsfake.Plan {
 		seed++

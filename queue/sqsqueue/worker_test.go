@@ -54,7 +54,7 @@ type workerConfig struct {
 	Work                        time.Duration // of a handler, in the mean
 }
 
-// What a line of a report tells, with the body of a message where there is one.
+// The kinds of lines in a report, each with the body of the message if there is one.
 const (
 	begun        = "begun"   // the consumer runs
 	received     = "receive" // a message, and the number of its receives
@@ -65,7 +65,7 @@ const (
 	deadLettered = "dead"
 	requested    = "request"    // one is made; with the operation
 	failure      = "failure"    // a call has failed; with the operation
-	usedCPU      = "cpu"        // so many microseconds till now
+	usedCPU      = "cpu"        // microseconds so far
 	terminated   = "terminated" // SIGTERM has come
 	returned     = "returned"   // Run has
 )

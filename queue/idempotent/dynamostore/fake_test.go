@@ -22,7 +22,7 @@ type attributes = map[string]types.AttributeValue
 // fake is DynamoDB in memory, as far as it is needed: items by table and id,
 // conditions, updates and transactions.
 type fake struct {
-	silent  bool          // it does not tell what stood in the way of a condition, as some servers
+	silent  bool          // it does not return the item when a condition fails, as some servers
 	latency time.Duration // of a request
 
 	mu     sync.Mutex // guards all below

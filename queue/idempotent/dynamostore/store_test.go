@@ -244,8 +244,7 @@ func TestKeysAndResultsThatNoItemHasRoomFor(t *testing.T) {
 	require.Equal(t, idempotent.Record{State: idempotent.Done}, r, "the success is remembered")
 }
 
-// An item that somebody else has put there is taken for one that has expired,
-// and never makes trouble.
+// A foreign item counts as expired, and does no harm.
 func TestForeignItems(t *testing.T) {
 	for _, item := range []attributes{
 		{"expires_at": &types.AttributeValueMemberS{Value: "tomorrow"}, "is_done": &types.AttributeValueMemberS{Value: "yes"}},
@@ -471,7 +470,7 @@ func TestTimeout(t *testing.T) {
 	})
 }
 
-// Our own cancellation says nothing of the table, and tells its cause.
+// Our own cancellation says nothing about the table, and reports its cause.
 func TestCancelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, cause := newStore(t, sdk(server(hang))), errors.New("enough")

@@ -58,7 +58,7 @@ func (f faulty) Release(ctx context.Context, c idempotent.Claim, forget bool) er
 	return f.Memory.Release(ctx, c, forget)
 }
 
-// complaints is a test that goes on although it was told of errors.
+// complaints is a test that continues after errors were reported to it.
 type complaints struct {
 	testing.TB
 	mu   sync.Mutex // guards said
