@@ -46,8 +46,8 @@
 //
 // A handler's context ends a second before the function's deadline, or a sixth of
 // the remaining time before it, if that is less. The rest is for sending dead
-// letters and setting delays. A message is not started if, by the time that handlers
-// took lately, it can't be expected to end in time: it is returned without a delay.
+// letters and setting delays. A message is not started if it can't be expected to end in
+// time, judging by how long handlers took lately: it is returned without a delay.
 // The first messages of an invocation are always tried. A context without a
 // deadline, in a test for example, sets no limit.
 //
@@ -65,16 +65,16 @@
 //   - Guilt is decided from what the process has seen. A message that fails with
 //     limiter.ErrOverload, ErrUnavailable or ErrMisconfigured is guilty when it was
 //     received three times or more and others succeed: a message succeeded within
-//     the last 30 s, at most two have failed with the same class since then, and so
-//     did less than a tenth of the first runs of the last ten minutes (if there were
-//     at least 20). A message that was received as often is a suspect if, since the
-//     last success, only such messages have failed: its attempts do not count, and
-//     its failures are not reported to the limits. A new process has seen no success,
-//     and finds no message guilty.
-//   - Refusals count as the messages' own when, of the messages that the process has
-//     seen refused before, four fifths are refused again, and of the others no more
-//     than a quarter. Then they do not lower the pace. Refusals with a Retry-After
-//     need 95 % of twenty, and then pause nobody.
+//     the last 30 s, at most two messages have failed with the same class since then,
+//     and less than a tenth of the first runs of the last ten minutes failed with it
+//     (if there were at least 20). A message that was received as often is a suspect
+//     if, since the last success, only such messages have failed: its attempts do not
+//     count, and its failures are not reported to the limits. A new process has seen
+//     no success, and finds no message guilty.
+//   - Refusals count as the messages' own when four fifths of the messages that the
+//     process has seen refused before are refused again, and no more than a quarter of
+//     the others. Then they do not lower the pace. For refusals with a Retry-After it
+//     takes 95 % of twenty messages, and then they pause nobody.
 //   - A message that failed is returned, hidden for its retry delay through
 //     Config.Queue.
 //   - A message that got a 429 without a Retry-After while others succeed is hidden

@@ -305,7 +305,7 @@ func (c *checks) deadLetters(ctx context.Context, dead *Queue, source attributes
 	}
 	keeps, ok := a.seconds(types.QueueAttributeNameMessageRetentionPeriod)
 	kept, known := source.seconds(types.QueueAttributeNameMessageRetentionPeriod)
-	if ok && known && keeps <= kept && !c.q.fifo { // on FIFO queues it counts anew
+	if ok && known && keeps <= kept && !c.q.fifo { // on FIFO queues it starts again
 		c.add(dead.url, types.QueueAttributeNameMessageRetentionPeriod,
 			fmt.Sprintf("is %v, not longer than the source's, %v: it counts from when a message was first sent, so one that comes late is deleted at once", keeps, kept),
 			"set it to 1209600 (14 days), and the source's to less")

@@ -28,7 +28,7 @@
 // none is.
 //
 // On FIFO queues, whose URL ends in .fifo, a hidden message holds up its group. So
-// after a lost reply the next Receive that asks for as many messages repeats the
+// after a lost reply the next Receive for at least as many messages repeats the
 // request, with the same ReceiveRequestAttemptId, and the service returns the same
 // messages again, in the same delivery and with a new lease. If it no longer does,
 // because their lease has expired, the messages come back as usual. A message that
@@ -183,10 +183,6 @@
 //
 // A consumer needs sqs:ReceiveMessage, sqs:DeleteMessage and
 // sqs:ChangeMessageVisibility, Send needs sqs:SendMessage, and Check needs
-// sqs:GetQueueAttributes and sqs:GetQueueUrl.
-//
-// [Move] needs sqs:StartMessageMoveTask, sqs:ListMessageMoveTasks,
-// sqs:CancelMessageMoveTask, sqs:ListDeadLetterSourceQueues, sqs:ReceiveMessage,
-// sqs:DeleteMessage and sqs:GetQueueAttributes on the dead-letter queue, and
-// sqs:SendMessage and sqs:GetQueueAttributes on the destination.
+// sqs:GetQueueAttributes and sqs:GetQueueUrl. [Move] lists the permissions that it
+// needs.
 package sqsqueue

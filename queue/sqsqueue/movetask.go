@@ -61,15 +61,19 @@ const (
 // Move makes the service move all messages of the dead-letter queue at fromURL, as
 // its console's redrive does (a message move task), and waits for the end of the task.
 // It costs no receives, and the task continues if the process dies. The package
-// documentation has the conditions, under Moving dead letters, and the permissions. If
-// a condition does not hold, the error answers errors.Is for [ErrNotMovable], and says
-// why.
+// documentation lists the conditions under Moving dead letters. Otherwise the error
+// answers errors.Is for [ErrNotMovable], and says why.
 //
 // When ctx ends, Move cancels the task, which leaves the remaining messages where they
 // are, and returns the cause of ctx. Move also fails when fromURL or a field of cfg is
 // out of range, which the error names; when the queue already has a task; when the
 // task fails or somebody cancels it; and when a request fails, as listed in the package
 // documentation.
+//
+// Move needs sqs:StartMessageMoveTask, sqs:ListMessageMoveTasks,
+// sqs:CancelMessageMoveTask, sqs:ListDeadLetterSourceQueues, sqs:ReceiveMessage,
+// sqs:DeleteMessage and sqs:GetQueueAttributes on the dead-letter queue, and
+// sqs:SendMessage and sqs:GetQueueAttributes on the destination.
 func Move(ctx context.Context, client MoveAPI, fromURL string, cfg MoveConfig) (MoveProgress, error) {
 	if nils.Is(client) {
 		return MoveProgress{}, fmt.Errorf("sqsqueue: Move: client is %s", nils.Describe(client))
