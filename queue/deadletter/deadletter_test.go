@@ -314,7 +314,7 @@ func (r repeating) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queu
 	return msgs, err
 }
 
-// What the destination refuses stays as it was, and is tried once.
+// A message that the destination refuses stays unchanged, and is tried once.
 func TestRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})
@@ -481,7 +481,8 @@ func TestInDoubt(t *testing.T) {
 	})
 }
 
-// What was accepted but could not be deleted is deleted later, and not sent again.
+// A letter that was accepted but could not be deleted is deleted later, and not sent
+// again.
 func TestAckFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		fails []int // acks
@@ -577,8 +578,8 @@ func (u *undeletable) Ack(ctx context.Context, msgs ...*queue.Message) error {
 	return &queue.BatchError{Op: "ack", Failed: failed}
 }
 
-// When its context has ended a redrive or a listing returns, though the queue does
-// not answer any more.
+// When its context has ended, a redrive or a listing returns even if the queue no
+// longer answers.
 func TestQueueThatHangs(t *testing.T) {
 	const n = 5000
 	for name, c := range map[string]struct {
@@ -936,8 +937,8 @@ func (u *unreliable) Ack(ctx context.Context, msgs ...*queue.Message) error {
 	return u.Queue.Ack(ctx, msgs...)
 }
 
-// Two redrives at once, whose leases can't be extended: what is no longer theirs
-// they leave to each other, so nothing is sent twice.
+// Two concurrent redrives whose leases can't be extended leave letters to each other
+// when they lose the lease, so nothing is sent twice.
 func TestLostLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dead, orders := newQueue(t, memqueue.Config{}), newQueue(t, memqueue.Config{})

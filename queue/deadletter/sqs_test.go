@@ -105,7 +105,7 @@ func TestSQSMessageStaysWhole(t *testing.T) {
 	})
 }
 
-// What the queue's own policy has moved has no record, and is redriven as well.
+// Messages that the queue's redrive policy moved have no record, and are redriven too.
 func TestSQSMovedByThePolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var server sqsfake.Server

@@ -11,9 +11,9 @@ import (
 	"github.com/rampmeter/rampmeter/queue/idempotent"
 )
 
-// What the middleware adds to a message: a key that was never seen, in a store
-// that is full as it is in the long run, and one whose operation has succeeded
-// before. The key is there; what it costs to make one is not the middleware's.
+// The cost that the middleware adds to a message: with a new key, in a store that is
+// full, as in the long run; and with a key whose operation has already succeeded. The
+// cost of computing the key is not included.
 func BenchmarkMemory(b *testing.B) {
 	keys := make([]string, 1<<16)
 	for i := range keys {

@@ -52,9 +52,10 @@
 //
 // Failures are counted with the key, so that a message's attempts are its failed
 // runs and not its receives: crashes, drains and postponements cost none
-// ([queue.Attempted]). Refusals and outages of the downstream, a handler's own
-// [queue.Postpone] and permanent errors release the claim without counting a failure.
-// A permanent error also resets the count, so a message that is redriven starts again.
+// ([queue.Attempted]). Errors that are limiter.ErrOverload or limiter.ErrMisconfigured,
+// a handler's own [queue.Postpone] and permanent errors release the claim without
+// counting a failure. A permanent error also resets the count, so a message that is
+// redriven starts again.
 //
 // # Stores
 //

@@ -431,7 +431,7 @@ func (s away) Done(ctx context.Context, c idempotent.Claim, result []byte) error
 	return s.Store.Done(ctx, c, result)
 }
 
-// A store that is away for four seconds costs no second run.
+// An outage of the store of four seconds causes no second run.
 func TestSuccessWaitsForItsStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := middleware(t, away{memory(t, 10), time.Now().Add(4 * time.Second)}, idempotent.Config{})
@@ -493,7 +493,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// large is a store that has no room for results.
+// large is a store for which every result is too large.
 type large struct {
 	*idempotent.Memory
 	told int
@@ -534,7 +534,7 @@ func (s *lossy) Claim(ctx context.Context, c idempotent.Claim) (idempotent.Recor
 	return r, err
 }
 
-// A claim that may have been made, but is not known to be, holds up nobody.
+// A claim that may have been made, after a lost reply, holds up nobody.
 func TestClaimThatNobodyKnowsOf(t *testing.T) {
 	s := &lossy{memory(t, 10), fmt.Errorf("connection reset: %w", limiter.ErrUnavailable)}
 	w := middleware(t, s, idempotent.Config{})

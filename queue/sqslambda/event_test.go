@@ -194,7 +194,7 @@ func TestMalformedEvents(t *testing.T) {
 	}
 }
 
-// What is no event at all never gets to the function: lambda.Start fails the
+// A payload that is not an event never reaches the function: lambda.Start fails the
 // invocation, and the batch is delivered again.
 func TestBadBase64IsRefusedBeforeTheFunction(t *testing.T) {
 	var e events.SQSEvent
@@ -202,7 +202,7 @@ func TestBadBase64IsRefusedBeforeTheFunction(t *testing.T) {
 	require.Error(t, err)
 }
 
-// Failures in their thousands are not slow.
+// Thousands of failures are not slow.
 func TestABigBatchThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &sourceQueue{}
@@ -215,8 +215,8 @@ func TestABigBatchThatFails(t *testing.T) {
 	})
 }
 
-// FuzzEvent feeds the function with what a decoder makes of any text: it never
-// panics, and every record ends as done or as returned, not as both.
+// FuzzEvent passes to the function what a decoder makes of any text: the function never
+// panics, and every record ends as either done or returned.
 func FuzzEvent(f *testing.F) {
 	for _, e := range []events.SQSEvent{{}, newEvent(1), newEvent(3), newFIFOEvent("a1 b1 a2 a3 b2")} {
 		text, err := json.Marshal(e)

@@ -161,8 +161,9 @@ func TestTheAnswerIsNeverNull(t *testing.T) {
 	})
 }
 
-// Ten messages of two seconds and five seconds of time: two are done, the others
-// are returned untried and at once, and no call of those that settle is cut off.
+// With ten messages of two seconds and a timeout of five seconds, two are done and the
+// others are returned untried and without a delay. No call that settles them is cut
+// short.
 func TestNothingIsStartedThatCantEndInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := &sourceQueue{took: 200 * time.Millisecond}
@@ -190,7 +191,7 @@ func TestNothingIsStartedThatCantEndInTime(t *testing.T) {
 	})
 }
 
-// A batch that fits is not warned about.
+// There is no warning about a batch that fits.
 func TestABatchThatFits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -252,7 +253,7 @@ func TestAHandlerThatTookTooLongHasFailed(t *testing.T) {
 	})
 }
 
-// However long handlers took, the first message of an invocation is tried.
+// The first message of an invocation is tried, however long handlers took.
 func TestSomethingIsAlwaysTried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		takes := 9 * time.Second
@@ -374,8 +375,8 @@ func TestAContextThatIsDone(t *testing.T) {
 	})
 }
 
-// Limits are those of the process: concurrent invocations share them, and after
-// a freeze there is one burst at most.
+// Limits belong to the process: concurrent invocations share them, and after a freeze
+// there is one burst at most.
 func TestLimitsAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const rate, burst, places = 10, 5, 3

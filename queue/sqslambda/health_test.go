@@ -11,7 +11,7 @@ import (
 	"github.com/rampmeter/rampmeter/queue/internal/judge"
 )
 
-// What a process sees of refusals says whether they are the messages' own.
+// The refusals that a process sees show whether they are the messages' own.
 func TestHealth_Typical(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	refusal := func(pause time.Duration) judge.Facts {
@@ -65,7 +65,7 @@ func TestHealth_Typical(t *testing.T) {
 	}
 }
 
-// The messages that a process remembers are bounded.
+// The number of messages that a process remembers is limited.
 func TestHealth_Memory(t *testing.T) {
 	var h health
 	for n := range 10 * mostKnown {

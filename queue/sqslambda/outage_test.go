@@ -26,9 +26,8 @@ import (
 	"github.com/rampmeter/rampmeter/retry"
 )
 
-// An outage is one of the API that ten processes of a function call, each with a
-// breaker of its own. Messages are sent before it, and all the time until shortly
-// after it.
+// An outage is an outage of the API that ten processes of a function call, each with
+// its own breaker. Messages are sent from before the outage until shortly after it.
 type outage struct {
 	lasts       time.Duration
 	maxReceives int
@@ -37,7 +36,7 @@ type outage struct {
 	messages    int
 }
 
-// How it went.
+// The result of an outage.
 type outcome struct {
 	dead     int // messages in the dead-letter queue
 	byUs     int // of these, those that we sent there

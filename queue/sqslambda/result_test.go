@@ -35,8 +35,8 @@ func record(id string, receives int) events.SQSEvent {
 
 // ----- guilt -----
 
-// A message is blamed for a failure that names a class when it was received three
-// times at least, others succeeded within 30 s, and few failed so since.
+// A message is guilty of a failure that has a class when it was received at least three
+// times, others succeeded within 30 s, and few have failed with that class since.
 func TestGuilt(t *testing.T) {
 	const bad = "bad"
 	for name, c := range map[string]struct {
@@ -158,8 +158,8 @@ func (c *counted) ReleasePermit(_ uint64, err error) {
 	}
 }
 
-// What is blamed is retried like any other failure, and exhausted in the end; the
-// messages that come with it are done meanwhile.
+// A guilty message is retried like any other failed one, and exhausted in the end; the
+// other messages of its batches are done meanwhile.
 func TestGuilt_Exhausts(t *testing.T) {
 	for _, class := range []error{limiter.ErrUnavailable, limiter.ErrMisconfigured, limiter.ErrOverload} {
 		bubble(t, class.Error(), func(t *testing.T) {
@@ -208,7 +208,7 @@ func TestOneRefusedMessageIsNoOutage(t *testing.T) {
 	}
 }
 
-// Outages that end within two seconds are waited for, however many there are.
+// An invocation waits for outages that end within two seconds, however many there are.
 func TestShortOutagesAreWaitedFor(t *testing.T) {
 	for name, l := range limiters(10) {
 		bubble(t, name, func(t *testing.T) {
@@ -270,8 +270,8 @@ func TestAnOutageEndsTheWait(t *testing.T) {
 	}
 }
 
-// A pause that is longer than a batch is waited for ends the wait, though a message
-// that started before it succeeds in it.
+// A pause that is longer than an invocation waits ends the wait, even if a message that
+// started before the pause succeeds during it.
 func TestASuccessInAPauseDoesNotEndIt(t *testing.T) {
 	for name, l := range limiters(10) {
 		bubble(t, name, func(t *testing.T) {
@@ -297,8 +297,8 @@ func TestASuccessInAPauseDoesNotEndIt(t *testing.T) {
 	}
 }
 
-// A long outage has left every message with many receives, and each process with
-// no memory of it. When it ends in a partial one, no message is blamed.
+// After a long outage every message has many receives, and no process remembers the
+// outage. If it ends in a partial outage, no message is guilty.
 func TestAPartialOutageDeadLettersNothing(t *testing.T) {
 	for seed := range uint64(20) {
 		synctest.Test(t, func(t *testing.T) {
@@ -323,8 +323,8 @@ func TestAPartialOutageDeadLettersNothing(t *testing.T) {
 
 // ----- the dead-letter guard -----
 
-// A bad deploy does not empty the queue into the dead letters, however few
-// messages an invocation has.
+// A bad deploy does not dead-letter the whole queue, however few messages an invocation
+// has.
 func TestGuard_LivesAcrossInvocations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q, dead := &sourceQueue{}, &sink{}
@@ -377,7 +377,7 @@ func TestGuard_Off(t *testing.T) {
 	})
 }
 
-// Most messages are bad: the good ones are done all the same, and pay for the
+// When most messages are bad, the good ones are still done, and their successes allow
 // dead letters.
 func TestGuard_GoodMessagesGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -400,9 +400,9 @@ func TestGuard_GoodMessagesGoOn(t *testing.T) {
 
 // ----- the deadline -----
 
-// A handler that the deadline has cut off after most of the function's time has
-// met a timeout. One that had less time says nothing: no breaker opens for it, and
-// it is no attempt.
+// A handler that the deadline cuts short after most of the function's time has timed
+// out. A handler that had less time says nothing: it opens no breaker, and does not
+// count as an attempt.
 func TestDeadline_WhatItSays(t *testing.T) {
 	for name, c := range map[string]struct {
 		waits  time.Duration // before the message starts
@@ -455,8 +455,8 @@ func TestDeadline_WhatItSays(t *testing.T) {
 	}
 }
 
-// A handler that ignores the end of its context leaves the time that is needed to
-// answer, also where there is little of it.
+// If a handler ignores the end of its context, there is still time for the response,
+// even with a short timeout.
 func TestDeadline_IgnoredByAHandler(t *testing.T) {
 	for _, timeout := range []time.Duration{time.Second, 3 * time.Second, 15 * time.Minute} {
 		bubble(t, timeout.String(), func(t *testing.T) {
@@ -607,7 +607,7 @@ func TestOrder_DeadlineBeforeTheRetry(t *testing.T) {
 	})
 }
 
-// A dead letter that can't be sent holds up its group, and not the invocation.
+// A dead letter that can't be sent holds up its group, but not the invocation.
 func TestOrder_DeadLetterSinkFails(t *testing.T) {
 	for delay, runs := range map[time.Duration]int{time.Minute: 1, time.Second: 2, 600 * time.Millisecond: 4} {
 		bubble(t, delay.String(), func(t *testing.T) {
@@ -699,8 +699,8 @@ func TestTrace(t *testing.T) {
 	})
 }
 
-// A consumer that a handler runs is one of its own: its results are not those of
-// the function's messages.
+// A consumer that a handler runs is independent: its results do not affect the
+// function's messages.
 func TestAConsumerWithinAHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFunction(t, func(ctx context.Context, _ *queue.Message) error {

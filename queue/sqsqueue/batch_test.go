@@ -15,8 +15,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue/sqsqueue"
 )
 
-// A call whose context ends while it waits to ask again says so at once, of each
-// message that is not done, and what it had to wait for.
+// A call whose context ends while it waits for a retry returns at once. For each
+// message that is not done it reports that, and the error that it was waiting out.
 func TestBatchEndsBetweenTries(t *testing.T) {
 	sends := settlers[0]
 	sends.name, sends.op = "send", sqsfake.SendMessageBatch

@@ -13,8 +13,8 @@ import (
 	"github.com/rampmeter/rampmeter/queue"
 )
 
-// A duplicate that is answered with the checksum of the first message, which has
-// another body, is sent: the SDK by itself fails all that was sent with it.
+// A duplicate whose reply has the checksum of the first message, with another body,
+// counts as sent. The SDK by itself would fail the whole request.
 func TestSendOfDuplicateWithAnotherBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &sqsfake.Server{Plan: sqsfake.On(sqsfake.SendMessageBatch, sqsfake.Fault{FirstChecksums: true})}

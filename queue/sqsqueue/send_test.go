@@ -183,7 +183,7 @@ func TestSendKeepsOrder(t *testing.T) {
 	})
 }
 
-// Attributes that are no text the service takes travel as bytes.
+// Attributes that are not valid text for the service travel as bytes.
 func TestBinaryAttributes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(t, &sqsfake.Server{}, false, nil)
@@ -258,8 +258,8 @@ func TestDeadLetter(t *testing.T) {
 	}
 }
 
-// Dead letters keep the group of their message: of a FIFO queue with the
-// message's id for deduplication, of a fair queue as its tenant.
+// Dead letters keep the group of their message: on a FIFO queue with the message's id
+// for deduplication, on a fair queue as the tenant.
 func TestDeadLetterKeepsItsGroup(t *testing.T) {
 	for _, suffix := range []string{"", ".fifo"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -289,7 +289,7 @@ func TestDeadLetterKeepsItsGroup(t *testing.T) {
 	}
 }
 
-// A dead-letter queue may take less than the service does.
+// A dead-letter queue may have a smaller size limit than the service.
 func TestDeadLetterTooLongForItsQueue(t *testing.T) {
 	for size, record := range map[int]bool{262144: false, 262144 - 150: true} {
 		synctest.Test(t, func(t *testing.T) {
