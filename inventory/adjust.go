@@ -78,7 +78,7 @@ func (a Adjustment) check() string {
 	case a.Delta == 0:
 		return "delta is 0"
 	case a.IfMatch != "" && !isETag(a.IfMatch):
-		return "if match is no ETag: it must be as the API told it"
+		return "if match is no ETag: must be the etag that the API returned"
 	case strings.HasPrefix(a.IfMatch, weak):
 		return "if match is a weak ETag, which matches nothing: ask the API's operators for a strong one"
 	}

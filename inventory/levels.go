@@ -78,7 +78,7 @@ func (c *Client) Refresh(ctx context.Context, known Level) (Level, error) {
 		return Level{}, r.invalid(problem)
 	}
 	if known.ETag != "" && !isETag(known.ETag) {
-		return Level{}, r.invalid("etag is none: it must be as the API told it")
+		return Level{}, r.invalid("etag is none: must be the etag that the API returned")
 	}
 	return c.level(ctx, r, known)
 }

@@ -315,7 +315,7 @@ func (a *Adaptive) full(n int) bool { return n*10 >= a.inForce()*9 }
 // current trial counts it.
 func (a *Adaptive) give(token uint64) (current, counts bool) {
 	if a.inFlight == 0 {
-		panic("limiter: Adaptive: a permit was given back twice")
+		panic("limiter: Adaptive: a permit was returned twice")
 	}
 	a.use()
 	a.inFlight--

@@ -398,7 +398,7 @@ func TestAdaptiveReadyAndBlocked(t *testing.T) {
 		require.Equal(t, errGaveUp, c.errs[1])
 		require.Zero(t, a.Stats().Waiting)
 		p.Release(nil)
-		require.PanicsWithValue(t, "limiter: Adaptive: a permit was given back twice", func() { p.Release(nil) })
+		require.PanicsWithValue(t, "limiter: Adaptive: a permit was returned twice", func() { p.Release(nil) })
 	})
 }
 

@@ -389,7 +389,7 @@ func (b *bundle) CancelPermit(token uint64) {
 // end ends the use with that token.
 func (b *bundle) end(token uint64) {
 	if !b.use.CompareAndSwap(token, token+1) {
-		panic("limiter: All: a permit was given back twice")
+		panic("limiter: All: a permit was returned twice")
 	}
 }
 

@@ -162,7 +162,7 @@ func (s *Semaphore) giveBack(releases uint64) {
 	s.mu.Lock()
 	if s.inUse == 0 {
 		s.mu.Unlock()
-		panic("limiter: Semaphore: a permit was given back twice")
+		panic("limiter: Semaphore: a permit was returned twice")
 	}
 	s.inUse--
 	s.released += releases

@@ -87,7 +87,7 @@ func (e *engine) limiterOf(m *Message) (own limiter.Limiter, err error) {
 	case nils.Is(own): // a map's value for an unknown key, for example
 		err = fmt.Errorf("queue: Config.LimiterFor: returned a nil %T: for none it must return nil itself", own)
 	case !v.Comparable():
-		err = fmt.Errorf("queue: Config.LimiterFor: a %T can't be told from another: must be comparable, a pointer for example", own)
+		err = fmt.Errorf("queue: Config.LimiterFor: a %T can't be compared: return a pointer, or another comparable value", own)
 	case limiter.Share(own, e.limits):
 		err = errors.New("queue: Config.LimiterFor: its limiter is in Config.Limiter or Config.Gate, too: an operation would wait for itself")
 	}

@@ -71,7 +71,7 @@ func (p program) run(ctx context.Context, args []string) int {
 
 // landing describes how a list or a redrive ends after an interrupt.
 func landing() string {
-	return "interrupted: waiting up to 30s for each call under way, and returning the letters in hand"
+	return "interrupted: waiting up to 30s for each call under way, and returning the letters in flight"
 }
 
 // list prints a line for each letter.

@@ -202,7 +202,7 @@ func TestRedrive_Interrupted(t *testing.T) {
 		code, out, progress := s.runUntil(ctx, "redrive", "-dead-letter-url", s.dead, "-queue-url", s.orders)
 		require.Equal(s, 1, code)
 		require.Contains(s, out, "50 redriven, 0 refused, 0 in doubt, ")
-		require.Contains(s, progress, "interrupted: waiting up to 30s for each call under way, and returning the letters in hand; press Ctrl-C again to stop now\n")
+		require.Contains(s, progress, "interrupted: waiting up to 30s for each call under way, and returning the letters in flight; press Ctrl-C again to stop now\n")
 		require.Contains(s, progress, "context canceled")
 		require.Equal(s, 50, s.server.Queue("orders").Visible)
 		require.Equal(s, 150, s.server.Queue("dead").Visible)

@@ -269,7 +269,7 @@ func (l *link) set(ctx context.Context, value float64) error {
 	}
 }
 
-var errClosed = errors.New("it is closed")
+var errClosed = errors.New("the limiter is closed")
 
 // Idle reports whether the limiter is idle: nothing is held, nobody waits, it
 // is not paused, and it has no goroutine.

@@ -272,7 +272,7 @@ func (s *Semaphore) giveBack(releases float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.inUse == 0 {
-		panic("redislimiter: Semaphore: a permit was given back twice")
+		panic("redislimiter: Semaphore: a permit was returned twice")
 	}
 	now := s.now()
 	s.fade(now)

@@ -33,7 +33,7 @@ const (
 
 // ErrTooMany means that too many letters stay in the queue to be hidden at once, so
 // that the letters behind them can't be reached. Redrive or delete some of them first.
-var ErrTooMany = fmt.Errorf("%d letters that stay are in hand, and no more can be", maxInHand)
+var ErrTooMany = fmt.Errorf("%d messages that stay are in flight, the most there can be: redrive or delete some first", maxInHand)
 
 var errNoAnswer = errors.New("deadletter: the queue does not answer")
 
@@ -253,7 +253,7 @@ func (s *sweep) close(ctx context.Context) {
 		}
 	}
 	if back < len(left) {
-		s.cfg.Logger.Warn("deadletter: letters could not be given back, and come back when their leases end",
+		s.cfg.Logger.Warn("deadletter: returning letters failed; they come back when their visibility timeouts end",
 			"letters", len(left)-back, "error", last)
 	}
 }

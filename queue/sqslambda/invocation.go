@@ -96,7 +96,7 @@ func (inv *invocation) run(ctx context.Context) {
 	inv.returnRest(ctx)
 	inv.finish()
 	if err != nil {
-		inv.cfg.Logger.Error("sqslambda: invocation ended with messages in hand; they are returned", "function", inv.name, "error", err)
+		inv.cfg.Logger.Error("sqslambda: invocation ended with unfinished messages; they are returned", "function", inv.name, "error", err)
 	}
 }
 

@@ -108,7 +108,7 @@ func New(client API, queueURL string, cfg Config) (*Queue, error) {
 	}
 	u, err := url.Parse(queueURL)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") == "" {
-		return nil, fmt.Errorf("sqsqueue: New: queueURL is %q: must be the URL of a queue, as GetQueueUrl tells it", queueURL)
+		return nil, fmt.Errorf("sqsqueue: New: queueURL is %q: must be the URL of a queue, as GetQueueUrl returns it", queueURL)
 	}
 	if cfg.Wait == 0 {
 		cfg.Wait = maxPoll
