@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/rampmeter/rampmeter/internal/farside"
+	"github.com/rampmeter/rampmeter/internal/downstream"
 	"github.com/rampmeter/rampmeter/internal/testrun"
 	"github.com/rampmeter/rampmeter/limiter"
 )
@@ -45,8 +45,8 @@ func TestAdaptiveFindsTheCapacity(t *testing.T) {
 					if c == 200 && seed > 0 {
 						break // it only strains the machine
 					}
-					capacity, steps := farside.Stepped(length/time.Duration(len(each)), each...)
-					cfg := farside.Config{
+					capacity, steps := downstream.Stepped(length/time.Duration(len(each)), each...)
+					cfg := downstream.Config{
 						Capacity: capacity,
 						Steps:    steps,
 						Queue:    queue,
@@ -56,11 +56,11 @@ func TestAdaptiveFindsTheCapacity(t *testing.T) {
 						Settling: time.Minute,
 						Seed:     seed,
 					}
-					var got, ideal farside.Result
+					var got, ideal downstream.Result
 					synctest.Test(t, func(t *testing.T) {
-						got = farside.Run(adaptiveClient{newAdaptive(t, limiter.AdaptiveConfig{Max: 1000})}, cfg)
+						got = downstream.Run(adaptiveClient{newAdaptive(t, limiter.AdaptiveConfig{Max: 1000})}, cfg)
 					})
-					synctest.Test(t, func(t *testing.T) { ideal = farside.Run(farside.Known(cfg), cfg) })
+					synctest.Test(t, func(t *testing.T) { ideal = downstream.Run(downstream.Known(cfg), cfg) })
 
 					what := fmt.Sprintf("%s, capacity %d, %s, seed %d", name, c, kind, seed)
 					goodput := float64(got.Good) / float64(ideal.Good)

@@ -98,7 +98,7 @@ func TestFrontDoorQueues(t *testing.T) {
 	require.Equal(t, 502, res.StatusCode)
 }
 
-func TestFrontDoorWhenTheFarSideFails(t *testing.T) {
+func TestFrontDoorWhenTheDownstreamFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		err    error
 		status int

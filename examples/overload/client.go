@@ -47,7 +47,7 @@ var again = retry.Policy{MaxDelay: 10 * time.Second, MaxAttempts: -1}
 // A Client does operations by calling the downstream.
 type Client struct {
 	Limiter limiter.Limiter
-	Far     *FarSide
+	Far     *Downstream
 }
 
 // Run does one operation at each of these times, counted from now, until ctx

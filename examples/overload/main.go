@@ -86,7 +86,7 @@ func Play(ctx context.Context, s Settings, progress io.Writer) ([]Pass, error) {
 	var all sync.WaitGroup
 	passes := make([]Pass, len(kinds))
 	for i, kind := range kinds {
-		far := NewFarSide(s)
+		far := NewDownstream(s)
 		passes[i] = Pass{Limiter: kind.Name, Meter: far.Meter}
 		client := Client{Limiter: kind.Limiter, Far: far}
 		all.Go(func() { client.Run(ctx, arrivals) })

@@ -242,7 +242,7 @@ func TestParseFlags(t *testing.T) {
 
 // The downstream works as described, phase by phase: it runs its capacity at once,
 // lets half as many wait, and refuses the rest; then it is down.
-func TestFarSide(t *testing.T) {
+func TestDownstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := Settings{Length: 2 * time.Minute, Capacity: 40, Load: 1, Fixed: 40, Seed: 1}
 		for name, c := range map[string]struct {
@@ -255,7 +255,7 @@ func TestFarSide(t *testing.T) {
 			"down":   {at: 75 * time.Second, fails: 100},
 			"double": {at: 100 * time.Second, done: 100},
 		} {
-			f := NewFarSide(s)
+			f := NewDownstream(s)
 			time.Sleep(c.at)
 			require.Equal(t, name, s.PhaseAt(c.at).Name)
 			var mu sync.Mutex
@@ -285,7 +285,7 @@ func TestFarSide(t *testing.T) {
 // Calls that run or wait when it goes down fail.
 func TestGoingDownFailsWhatIsThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := NewFarSide(Settings{Length: 2 * time.Minute, Capacity: 40, Load: 1, Fixed: 40, Seed: 1})
+		f := NewDownstream(Settings{Length: 2 * time.Minute, Capacity: 40, Load: 1, Fixed: 40, Seed: 1})
 		time.Sleep(67500*time.Millisecond - time.Millisecond)
 		var all sync.WaitGroup
 		for range 60 {

@@ -66,7 +66,7 @@ var allowed = map[string][]string{
 	"inventory":                  {module + "/internal/nils", module + "/internal/quota", module + "/internal/sendonce", module + "/limiter", module + "/retry"},
 	"inventory/inventorytest":    {module + "/inventory"},
 	"internal/deps":              {},
-	"internal/farside":           {},
+	"internal/downstream":        {},
 	"internal/awsconns":          {"github.com/aws/aws-sdk-go-v2/aws", "github.com/aws/aws-sdk-go-v2/aws/transport/http"},
 	"internal/awserr":            {module + "/limiter", "github.com/aws/smithy-go", "github.com/aws/smithy-go/transport/http"},
 	"internal/awserr/awserrtest": {},

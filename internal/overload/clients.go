@@ -7,7 +7,7 @@ import (
 	platinum "github.com/platinummonkey/go-concurrency-limits/limiter"
 	"github.com/platinummonkey/go-concurrency-limits/strategy"
 
-	"github.com/rampmeter/rampmeter/internal/farside"
+	"github.com/rampmeter/rampmeter/internal/downstream"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -19,18 +19,18 @@ const hardCap = 1000
 // them.
 var contenders = []struct {
 	name string
-	make func(farside.Config) farside.Client
+	make func(downstream.Config) downstream.Client
 }{
-	{"capacity known", farside.Known},
-	{"rampmeter Adaptive", func(farside.Config) farside.Client { return newOurs() }},
-	{"failsafe-go", func(farside.Config) farside.Client { return newFailsafe() }},
-	{"AIMD", func(farside.Config) farside.Client {
+	{"capacity known", downstream.Known},
+	{"rampmeter Adaptive", func(downstream.Config) downstream.Client { return newOurs() }},
+	{"failsafe-go", func(downstream.Config) downstream.Client { return newFailsafe() }},
+	{"AIMD", func(downstream.Config) downstream.Client {
 		return newPlatinum(limit.NewDefaultAIMDLimit("aimd", core.EmptyMetricRegistryInstance))
 	}},
-	{"Vegas", func(farside.Config) farside.Client {
+	{"Vegas", func(downstream.Config) downstream.Client {
 		return newPlatinum(limit.NewDefaultVegasLimit("vegas", limit.NoopLimitLogger{}, core.EmptyMetricRegistryInstance))
 	}},
-	{"Gradient2", func(farside.Config) farside.Client {
+	{"Gradient2", func(downstream.Config) downstream.Client {
 		l, err := limit.NewGradient2Limit("gradient2", 20, hardCap, 1, nil, 0.2, 600, limit.NoopLimitLogger{}, core.EmptyMetricRegistryInstance)
 		if err != nil {
 			panic(err)

@@ -23,7 +23,7 @@ import (
 	"testing/synctest" //nolint:depguard // virtual time
 	"time"
 
-	"github.com/rampmeter/rampmeter/internal/farside"
+	"github.com/rampmeter/rampmeter/internal/downstream"
 )
 
 var background = context.Background()
@@ -99,11 +99,11 @@ func table(t *testing.T, out io.Writer, scenes []scene, length time.Duration, se
 	}
 }
 
-func measure(t *testing.T, s scene, client func(farside.Config) farside.Client, length time.Duration, seeds uint64) row {
+func measure(t *testing.T, s scene, client func(downstream.Config) downstream.Client, length time.Duration, seeds uint64) row {
 	var r row
 	for seed := range seeds {
-		capacity, steps := farside.Stepped(length/time.Duration(len(s.capacity)), s.capacity...)
-		cfg := farside.Config{
+		capacity, steps := downstream.Stepped(length/time.Duration(len(s.capacity)), s.capacity...)
+		cfg := downstream.Config{
 			Capacity: capacity,
 			Steps:    steps,
 			Queue:    s.queue,
@@ -113,8 +113,8 @@ func measure(t *testing.T, s scene, client func(farside.Config) farside.Client, 
 			Settling: time.Minute,
 			Seed:     seed,
 		}
-		var got farside.Result
-		synctest.Test(t, func(*testing.T) { got = farside.Run(client(cfg), cfg) })
+		var got downstream.Result
+		synctest.Test(t, func(*testing.T) { got = downstream.Run(client(cfg), cfg) })
 		n := float64(seeds)
 		r.good += float64(got.Good) / n
 		r.refused += got.Refused / n

@@ -235,7 +235,7 @@ func TestReadyWithinForEver(t *testing.T) {
 // A Retry-After that one process sees pauses the fleet.
 func TestPauseOfTheFleet(t *testing.T) {
 	pairs(t, func(t *testing.T, kind string, a, b closer) {
-		var far farSide
+		var far downstream
 		var wg sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		for i, l := range []closer{a, b} {
@@ -296,7 +296,7 @@ func TestPauseForEver(t *testing.T) {
 func TestPauseOutlivesAFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newRates(t, 2, 100, 10, redislimiter.Config{})
-		var far farSide
+		var far downstream
 		var wg sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		for i, b := range f.all {
@@ -325,7 +325,7 @@ func TestPauseOutlivesAFlush(t *testing.T) {
 func TestSetRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newRates(t, 3, 100, 5, redislimiter.Config{})
-		var far farSide
+		var far downstream
 		var wg sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		for i, b := range f.all {
@@ -413,7 +413,7 @@ func TestOneBusyProcess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate = 8, 200.0
 		f := newRates(t, n, rate, 20, redislimiter.Config{})
-		var far farSide
+		var far downstream
 		var wg sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		first, stop := context.WithCancel(ctx)
@@ -476,7 +476,7 @@ func TestBurst(t *testing.T) {
 		warm(t, f.all[0])
 		warm(t, f.all[1])
 		time.Sleep(10 * time.Second)
-		var far farSide
+		var far downstream
 		var wg sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		for i, b := range f.all {
@@ -498,7 +498,7 @@ func TestInAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate, burst, limit = 4, 200.0, 10, 8
 		rates, places := newRates(t, n, rate, burst, redislimiter.Config{}), newPlaces(t, n, limit, redislimiter.Config{})
-		var far farSide
+		var far downstream
 		var in crowd
 		var wg sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())

@@ -103,14 +103,14 @@ func (w rateWire) Lease(ctx context.Context, c store.RateCall) (store.RateState,
 	return st, err
 }
 
-// A farSide records when operations start.
-type farSide struct {
+// A downstream records when operations start.
+type downstream struct {
 	mu     sync.Mutex // guards all below
 	starts []time.Time
 	by     map[int]int // starts of each process
 }
 
-func (f *farSide) start(process int) {
+func (f *downstream) start(process int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.starts = append(f.starts, time.Now())
@@ -121,14 +121,14 @@ func (f *farSide) start(process int) {
 }
 
 // of returns the starts of a process, and all of them.
-func (f *farSide) of(process int) (its, all int) {
+func (f *downstream) of(process int) (its, all int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.by[process], len(f.starts)
 }
 
 // between returns the starts of a span.
-func (f *farSide) between(from, to time.Time) int {
+func (f *downstream) between(from, to time.Time) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := 0
@@ -142,13 +142,13 @@ func (f *farSide) between(from, to time.Time) int {
 
 // worst returns by how much the starts of some window exceed rate*t: at most
 // the burst where the limit holds.
-func (f *farSide) worst(rate float64) float64 {
+func (f *downstream) worst(rate float64) float64 {
 	epoch := time.Now()
 	return f.over(func(t time.Time) float64 { return rate * t.Sub(epoch).Seconds() })
 }
 
 // over is worst for a limit that changes: allowed is its integral.
-func (f *farSide) over(allowed func(t time.Time) float64) float64 {
+func (f *downstream) over(allowed func(t time.Time) float64) float64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	slices.SortFunc(f.starts, time.Time.Compare)
@@ -164,7 +164,7 @@ func (f *farSide) over(allowed func(t time.Time) float64) float64 {
 }
 
 // jain returns Jain's index of the starts of n processes.
-func (f *farSide) jain(n int) float64 {
+func (f *downstream) jain(n int) float64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	sum, squares := 0.0, 0.0
@@ -177,7 +177,7 @@ func (f *farSide) jain(n int) float64 {
 
 // work starts operations of process number i as often as l allows, with a
 // number of goroutines, until ctx ends; each takes as long as hold returns.
-func work(ctx context.Context, wg *sync.WaitGroup, l limiter.Limiter, f *farSide, i, goroutines int, hold func() time.Duration) {
+func work(ctx context.Context, wg *sync.WaitGroup, l limiter.Limiter, f *downstream, i, goroutines int, hold func() time.Duration) {
 	for range goroutines {
 		wg.Go(func() {
 			for {

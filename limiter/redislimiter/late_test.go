@@ -202,7 +202,7 @@ func TestLateCallFreesNoSlots(t *testing.T) {
 	m.SetTime(time.Now().Add(cold + 101*time.Second)) // that slot has come, the next one does not
 
 	b, _ := postedBucket(t, m, rate, burst)
-	var far farSide
+	var far downstream
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(t.Context())
 	work(ctx, &wg, a, &far, 0, 1, nil)

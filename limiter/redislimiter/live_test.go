@@ -60,7 +60,7 @@ func TestLiveTokenBucketFleet(t *testing.T) {
 	c := liveClient(t)
 	const n, rate, burst = 8, 200, 20
 	name := liveName(t, c)
-	var far farSide
+	var far downstream
 	var wg sync.WaitGroup
 	var all []*liveProcess[*redislimiter.TokenBucket]
 	add := func() {
@@ -246,7 +246,7 @@ func TestLiveRestart(t *testing.T) {
 			t.Parallel()
 			server := newServer(t)
 			const n, rate, burst, limit = 4, 200, 20, 12
-			var far farSide
+			var far downstream
 			var in crowd
 			var wg sync.WaitGroup
 			var buckets []*liveProcess[*redislimiter.TokenBucket]

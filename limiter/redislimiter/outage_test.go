@@ -29,7 +29,7 @@ func TestTokenBucketOutage(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const n, rate, burst = 8, 200.0, 20
 				f := newRates(t, n, rate, burst, redislimiter.Config{OnOutage: mode})
-				var far farSide
+				var far downstream
 				var wg sync.WaitGroup
 				ctx, cancel := context.WithCancel(t.Context())
 				for i, b := range f.all {
@@ -94,7 +94,7 @@ func TestTokenBucketPartition(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate, burst = 4, 200.0, 10
 		f := newRates(t, n, rate, burst, redislimiter.Config{})
-		var far farSide
+		var far downstream
 		var wg sync.WaitGroup
 		ctx, cancel := context.WithCancel(t.Context())
 		for i, b := range f.all {
@@ -114,7 +114,7 @@ func TestTokenBucketPartition(t *testing.T) {
 		t.Logf("worst %.1f of limit, %.1f of 5/4", far.worst(rate), far.worst(rate*1.25))
 		require.LessOrEqual(t, far.worst(rate*(1+1.0/n)), burst+rate*0.022)
 		far.mu.Lock()
-		late := farSide{}
+		late := downstream{}
 		for _, s := range far.starts {
 			if s.After(at.Add(500 * ms)) {
 				late.starts = append(late.starts, s)
@@ -145,7 +145,7 @@ func TestTokenBucketNeverOver(t *testing.T) {
 				slowest = max(slowest, w.trip)
 				w.flaky = func() bool { return own.IntN(20) == 0 }
 			}
-			var far farSide
+			var far downstream
 			var wg sync.WaitGroup
 			ctx, cancel := context.WithCancel(t.Context())
 			stops := make([]context.CancelFunc, 0)
@@ -249,7 +249,7 @@ func TestStoreOfAnotherTime(t *testing.T) {
 				f := newRates(t, n, rate, burst, redislimiter.Config{})
 				var lock sync.Mutex
 				f.each(func(w *wire) { w.skew, w.clock = &skew, &lock })
-				var far farSide
+				var far downstream
 				var wg sync.WaitGroup
 				ctx, cancel := context.WithCancel(t.Context())
 				for i, b := range f.all {

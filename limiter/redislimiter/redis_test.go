@@ -95,7 +95,7 @@ func TestServerRefuses(t *testing.T) {
 			m.SetError(answer)
 			ctx, cancel := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
-			var far farSide
+			var far downstream
 			var in crowd
 			work(ctx, &wg, b, &far, 0, 2, nil)
 			in.work(ctx, &wg, s, 0, 20, func() time.Duration { return ms })

@@ -51,7 +51,7 @@ func TestTokenBucketFleet(t *testing.T) {
 	for _, test := range fleets {
 		synctest.Test(t, func(t *testing.T) {
 			f := newRates(t, test.n, test.rate, test.burst, redislimiter.Config{})
-			var far farSide
+			var far downstream
 			var wg sync.WaitGroup
 			ctx, cancel := context.WithCancel(t.Context())
 			begin := time.Now()

@@ -22,14 +22,14 @@ type Effect int
 
 // The effects, and how often an operation may have each.
 const (
-	AtFarSide  Effect = iota // the downstream honours the key: once
-	WithRecord               // one write is effect and record: once
-	Alone                    // effect and record are separate: at most one repeat per crash, which is counted
+	AtDownstream Effect = iota // the downstream honours the key: once
+	WithRecord                 // one write is effect and record: once
+	Alone                      // effect and record are separate: at most one repeat per crash, which is counted
 )
 
 // Effects are all effects, by name.
 func Effects() map[string]Effect {
-	return map[string]Effect{"effect at a downstream that honours the key": AtFarSide, "effect with the record": WithRecord, "effect alone": Alone}
+	return map[string]Effect{"effect at a downstream that honours the key": AtDownstream, "effect with the record": WithRecord, "effect alone": Alone}
 }
 
 // TestCrashes runs twenty consumers on this many operations through s, each delivered
@@ -65,7 +65,7 @@ func TestCrashes(t T, s idempotent.Store, effect Effect, operations int, seed ui
 		return
 	}
 
-	far := &farSide{rnd: rand.New(rand.NewPCG(seed, 99)), effects: make(map[string]int), doubts: make(map[string]int), running: make(map[string]int)}
+	far := &downstream{rnd: rand.New(rand.NewPCG(seed, 99)), effects: make(map[string]int), doubts: make(map[string]int), running: make(map[string]int)}
 	type consumer struct {
 		p     *process
 		w     *idempotent.Middleware
@@ -178,8 +178,8 @@ func record(ctx context.Context, s idempotent.Store, c idempotent.Claim) (err er
 	return err
 }
 
-// farSide simulates the downstream: it counts the effects and the runs.
-type farSide struct {
+// downstream simulates the downstream: it counts the effects and the runs.
+type downstream struct {
 	mu      sync.Mutex // guards all below
 	rnd     *rand.Rand
 	effects map[string]int // by key
@@ -187,13 +187,13 @@ type farSide struct {
 	running map[string]int
 }
 
-func (f *farSide) draw(n int) int {
+func (f *downstream) draw(n int) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.rnd.IntN(n)
 }
 
-func (f *farSide) begin(c idempotent.Claim) int {
+func (f *downstream) begin(c idempotent.Claim) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.running[c.Key]++
@@ -203,16 +203,16 @@ func (f *farSide) begin(c idempotent.Claim) int {
 	return f.running[c.Key]
 }
 
-func (f *farSide) end(c idempotent.Claim) {
+func (f *downstream) end(c idempotent.Claim) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.running[c.Key]--
 }
 
-func (f *farSide) have(c idempotent.Claim, e Effect) {
+func (f *downstream) have(c idempotent.Claim, e Effect) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e != AtFarSide || f.effects[c.Key] == 0 {
+	if e != AtDownstream || f.effects[c.Key] == 0 {
 		f.effects[c.Key]++
 	}
 }

@@ -1,4 +1,4 @@
-package farside_test
+package downstream_test
 
 import (
 	"testing"
@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/rampmeter/rampmeter/internal/farside"
+	"github.com/rampmeter/rampmeter/internal/downstream"
 )
 
 // A fixed limit, whatever the capacity is.
@@ -24,8 +24,8 @@ func (f *fixed) Try() (func(bool), bool) {
 }
 
 func TestRun(t *testing.T) {
-	capacity, steps := farside.Stepped(4*time.Minute, 10, 5)
-	cfg := farside.Config{
+	capacity, steps := downstream.Stepped(4*time.Minute, 10, 5)
+	cfg := downstream.Config{
 		Capacity: capacity,
 		Steps:    steps,
 		Queue:    1,
@@ -35,7 +35,7 @@ func TestRun(t *testing.T) {
 		Settling: time.Minute,
 	}
 	synctest.Test(t, func(t *testing.T) {
-		r := farside.Run(farside.Known(cfg), cfg)
+		r := downstream.Run(downstream.Known(cfg), cfg)
 		require.InEpsilon(t, 15*240*10, r.Good, 0.02, "10 and then 5 at once, 100 ms each, by Little's law")
 		require.Zero(t, r.Refused)
 		require.InDelta(t, 1, r.Means[0], 0.01)
@@ -43,7 +43,7 @@ func TestRun(t *testing.T) {
 		require.InEpsilon(t, 460*time.Millisecond, r.P99, 0.05, "ln 100 times the mean")
 	})
 	synctest.Test(t, func(t *testing.T) {
-		r := farside.Run(&fixed{limit: 20}, cfg)
+		r := downstream.Run(&fixed{limit: 20}, cfg)
 		require.InEpsilon(t, 15*240*10, r.Good, 0.02, "no more than it can do")
 		require.Positive(t, r.Refused, "20 are 10 more than it does and lets wait, since the step")
 		require.InDelta(t, 2, r.Means[0], 0.01)

@@ -1,8 +1,8 @@
-// Package farside simulates a downstream of limited capacity behind a concurrency
+// Package downstream simulates a downstream of limited capacity behind a concurrency
 // limiter, with as many callers as the limiter allows, and measures the result. It
 // runs in the time of the calling goroutine, which is virtual in a testing/synctest
 // bubble.
-package farside
+package downstream
 
 import (
 	"container/heap"

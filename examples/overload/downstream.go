@@ -62,10 +62,10 @@ const (
 	jitter  = 0.5                    // by which the time of a call varies, as a share of it
 )
 
-// A FarSide is a service that runs some calls at once and lets some wait. It
+// A Downstream is a service that runs some calls at once and lets some wait. It
 // refuses further calls, which costs it time as well. It may be called
 // concurrently, by one client.
-type FarSide struct {
+type Downstream struct {
 	*Meter
 	s     Settings
 	began time.Time
@@ -77,9 +77,9 @@ type FarSide struct {
 	debt    time.Duration // of the slots' time, for refused calls
 }
 
-// NewFarSide returns a FarSide whose story begins now.
-func NewFarSide(s Settings) *FarSide {
-	return &FarSide{Meter: NewMeter(s), s: s, began: time.Now(), rnd: rand.New(rand.NewPCG(s.Seed, 1))}
+// NewDownstream returns a Downstream whose story begins now.
+func NewDownstream(s Settings) *Downstream {
+	return &Downstream{Meter: NewMeter(s), s: s, began: time.Now(), rnd: rand.New(rand.NewPCG(s.Seed, 1))}
 }
 
 // A problem is a downstream's error, as a limiter understands it.
@@ -97,7 +97,7 @@ var (
 )
 
 // Call calls the downstream. Its error is one of the two, or the context's cause.
-func (f *FarSide) Call(ctx context.Context) error {
+func (f *Downstream) Call(ctx context.Context) error {
 	at := time.Since(f.began)
 	f.Begin(at)
 	err := f.call(ctx, f.s.PhaseAt(at))
@@ -105,7 +105,7 @@ func (f *FarSide) Call(ctx context.Context) error {
 	return err
 }
 
-func (f *FarSide) call(ctx context.Context, p Phase) error {
+func (f *Downstream) call(ctx context.Context, p Phase) error {
 	if p.Takes == 0 {
 		return sleep(ctx, broken, errDown)
 	}
@@ -132,7 +132,7 @@ func (f *FarSide) call(ctx context.Context, p Phase) error {
 }
 
 // serve runs a call that has a slot.
-func (f *FarSide) serve(ctx context.Context) error {
+func (f *Downstream) serve(ctx context.Context) error {
 	defer f.leave()
 	p := f.s.PhaseAt(time.Since(f.began))
 	if p.Takes == 0 {
@@ -156,7 +156,7 @@ func (f *FarSide) serve(ctx context.Context) error {
 }
 
 // leave frees a slot, and assigns free slots to waiting calls.
-func (f *FarSide) leave() {
+func (f *Downstream) leave() {
 	p := f.s.PhaseAt(time.Since(f.began))
 	places := f.s.Places(p)
 	if p.Takes == 0 {
