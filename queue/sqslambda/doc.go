@@ -74,7 +74,7 @@
 //   - Refusals count as the messages' own when four fifths of the messages that the
 //     process has seen refused before are refused again, and no more than a quarter of
 //     the others. Then they do not lower the pace. For refusals with a Retry-After it
-//     takes 95 % of twenty messages, and then they pause nobody.
+//     takes nearly all of twenty messages, and then they pause nobody.
 //   - A message that failed is returned, hidden for its retry delay through
 //     Config.Queue.
 //   - A message that got a 429 without a Retry-After while others succeed is hidden

@@ -18,10 +18,10 @@ const (
 	// again, and few of those that come for the first time. Sending requests in a pause
 	// that the downstream has asked for takes stronger evidence.
 	leastAgain    = 0.8  // refused share of the messages that come back
-	leastPaused   = 0.95 // the same with a Retry-After
+	leastPaused   = 0.98 // the same with a Retry-After: one that is accepted counts for long
 	mostFirst     = 0.25 // refused share of the others
-	leastKnown    = 4    // results needed of messages that came back; memoryAgain with a Retry-After
-	memoryAgain   = 20   // results remembered of messages that came back
+	leastKnown    = 3    // messages needed that came back; memoryAgain with a Retry-After
+	memoryAgain   = 20   // messages that came back and are remembered
 	memoryFirst   = 50   // results remembered of the others
 	mostKnown     = 1000 // refused messages remembered
 	typicalMisses = 5    // since the last success, of messages that were not received often
@@ -36,8 +36,8 @@ type health struct {
 	misses  map[error]misses // messages that failed since then, by class
 	longest time.Duration    // that handlers took lately
 
-	first, again refusals            // of messages that run for the first time, and of those that were refused before
-	refused      map[string]struct{} // messages that this process has seen refused, by id; some are forgotten
+	first, again refusals        // of messages that run for the first time, and of those that were refused before
+	refused      map[string]bool // messages that this process has seen refused, by id, and whether again has them; some are forgotten
 }
 
 // refusals is the share of refusals among the latest results.
@@ -55,33 +55,37 @@ func (r *refusals) add(refused bool, memory int) {
 	r.share += (x - r.share) / float64(r.n)
 }
 
-// compare counts the first run of a delivery. An overload refuses messages that come
-// back no more often than others; a message that is refused for its content is
-// refused each time.
+// compare counts the first run of a delivery, and the success of a later one. An
+// overload refuses messages that come back no more often than others; a message that
+// is refused for its content is refused each time. A message counts once when it comes
+// back, or the few that are always refused would outnumber those that an overload
+// refuses. An empty id is that of a message that can't be recognized.
 func (h *health) compare(id string, receives int, f judge.Facts) {
-	if f.Run > 1 {
+	if f.Run > 1 && f.Class != nil { // a pause or an outage is not over
 		return
 	}
 	refused := f.Class == limiter.ErrOverload
-	if _, before := h.refused[id]; before {
+	counted, before := h.refused[id]
+	switch {
+	case before && !counted:
 		h.again.add(refused, memoryAgain)
-	} else if receives <= 1 {
+	case !before && f.Run == 1 && receives <= 1:
 		h.first.add(refused, memoryFirst)
 	}
-	if !refused {
+	if !refused || id == "" {
 		delete(h.refused, id)
 		return
 	}
 	if h.refused == nil {
-		h.refused = make(map[string]struct{})
+		h.refused = make(map[string]bool)
 	}
 	for known := range h.refused {
-		if len(h.refused) < mostKnown {
+		if before || len(h.refused) < mostKnown {
 			break
 		}
 		delete(h.refused, known)
 	}
-	h.refused[id] = struct{}{}
+	h.refused[id] = before
 }
 
 // own reports whether refusals are the messages' own; with pauses, those with a

@@ -102,9 +102,7 @@ func (inv *invocation) run(ctx context.Context) {
 
 // Handle is what the consumer calls for each message.
 func (inv *invocation) Handle(ctx context.Context, m *queue.Message) error {
-	if inv.source.index[m.ID].nameless {
-		m.ID = ""
-	}
+	m.ID = inv.source.name(m.ID)
 	return inv.handler.Handle(ctx, m)
 }
 
@@ -120,7 +118,7 @@ func (inv *invocation) Guard() *judge.Guard { return &inv.guard }
 // returned rather than waited for: its batch is all that the process works on, and
 // waits only for what stops every message, a pause or an outage.
 func (inv *invocation) Guilt(id string, receives int, f judge.Facts) (g judge.Guilt, alone, typical bool) {
-	return inv.health.failed(time.Now(), id, receives, f)
+	return inv.health.failed(time.Now(), inv.source.name(id), receives, f)
 }
 
 // Judged records what becomes of a message, and what that says about the downstream.
@@ -136,7 +134,7 @@ func (inv *invocation) Judged(id string, receives int, f judge.Facts, v judge.Ve
 	inv.source.note(id, fate, f.Alone && f.Class == limiter.ErrOverload)
 	switch {
 	case v.Action == judge.Ack:
-		inv.health.succeeded(now, id, receives, f)
+		inv.health.succeeded(now, inv.source.name(id), receives, f)
 		inv.works()
 	case fate == refused:
 		inv.fails(id, time.Time{})

@@ -65,6 +65,15 @@ func newSource(raw []events.SQSMessage, now time.Time) *source {
 	return s
 }
 
+// name returns the message's own id, given the one that the engine uses; "" if it has
+// none: other messages get the engine's in other events.
+func (s *source) name(id string) string {
+	if r := s.index[id]; r != nil && r.nameless {
+		return ""
+	}
+	return id
+}
+
 // Receive returns messages that may be started. The last ones come with io.EOF.
 func (s *source) Receive(ctx context.Context, o queue.ReceiveOptions) ([]*queue.Message, error) {
 	for {
