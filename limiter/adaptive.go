@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rampmeter/rampmeter/internal/again"
 	"github.com/rampmeter/rampmeter/limiter/internal/line"
 )
 
@@ -367,7 +368,7 @@ func (a *Adaptive) ReleasePermit(token uint64, err error) {
 		}
 	case class == ErrOverload:
 		after, _ := RetryAfter(err)
-		if current {
+		if current && !again.Is(err) {
 			a.refused(atOnce, after)
 		}
 		a.pause(after)

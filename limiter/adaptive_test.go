@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/rampmeter/rampmeter/internal/again"
 	"github.com/rampmeter/rampmeter/limiter"
 )
 
@@ -74,6 +75,24 @@ func TestAdaptiveRefusalLowersOnce(t *testing.T) {
 		require.Empty(t, fill(a))
 		permits[9].Release(nil)
 		require.Len(t, fill(a), 1)
+	})
+}
+
+// A refusal that is the operation's own lowers nothing. Its pause is obeyed.
+func TestAdaptiveOfWhatIsNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdaptive(t, limiter.AdaptiveConfig{Max: 100, Initial: 100})
+		permits := fill(a)
+		permits[0].Release(again.Mark(limiter.ErrOverload))
+		require.Equal(t, 100, a.Limit())
+		require.Empty(t, a.Stats().PausedUntil)
+		permits[1].Release(again.Mark(overload(time.Second)))
+		require.Empty(t, fill(a))
+		require.Equal(t, limiter.ByPause, a.Blocked().Reason)
+		releaseAll(permits[2:], nil)
+		time.Sleep(time.Second)
+		rounds(a, 60) // which it ramps for
+		require.Equal(t, 100, a.Limit())
 	})
 }
 
