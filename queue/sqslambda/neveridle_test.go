@@ -215,8 +215,11 @@ func TestHandlerIsNeverIdle(t *testing.T) {
 				t.Logf("%.1f %% of the throughput without them (first minute %.0f %%); %d good ones done, bad ones tried %d times", 100*share,
 					100*float64(sum(r.accepted[:minute])+sum(r.failed[:minute]))/float64(sum(ideal.accepted[:minute])), sum(r.accepted), sum(r.failed))
 				least := 0.9
-				if name == "429" && instances > 2 {
+				switch {
+				case name == "429" && instances > 2:
 					least = 0.5 // each sees few of the messages again that it has refused
+				case name == "429":
+					least = 0.85 // goroutines take turns as they like: 92 to 97 % have been seen
 				}
 				require.GreaterOrEqual(t, share, least)
 			})
