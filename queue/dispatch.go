@@ -67,23 +67,20 @@ func (e *engine) dispatch() {
 	}
 }
 
-// acquire waits for the permit of the next start. Without look-ahead it records
-// that it has to wait: only then is a slot free that no buffered message takes at
-// once.
+// acquire waits for the permit of the next start, and records that it has to, and
+// until when, if that is known.
 func (e *engine) acquire() (limiter.Permit, error) {
-	if e.cfg.NoLookAhead {
-		if permit, ok := e.cfg.Limiter.TryAcquire(); ok {
-			return permit, nil
-		}
-		e.awaitPermit(true)
-		defer e.awaitPermit(false)
+	if permit, ok := e.cfg.Limiter.TryAcquire(); ok {
+		return permit, nil
 	}
+	e.awaitPermit(true, e.cfg.Limiter.Blocked().Until)
+	defer e.awaitPermit(false, time.Time{})
 	return e.cfg.Limiter.Acquire(e.starts)
 }
 
-func (e *engine) awaitPermit(is bool) {
+func (e *engine) awaitPermit(is bool, until time.Time) {
 	e.mu.Lock()
-	e.awaitsPermit = is
+	e.awaitsPermit, e.permitAt = is, until
 	e.nudgeIntake(time.Now())
 	e.mu.Unlock()
 }

@@ -52,7 +52,8 @@ type engine struct {
 	receiveAt   time.Time          // after failures: not before
 	everWorked  bool               // a receive has succeeded
 
-	awaitsPermit bool // a start waits for the limits; without look-ahead only
+	awaitsPermit bool      // a start waits for the limits
+	permitAt     time.Time // until when, as far as is known
 
 	down       bool      // the limits admitted only single probes when last checked
 	heldLimit  int       // how many may be held in the present outage

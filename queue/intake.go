@@ -51,7 +51,7 @@ func (e *engine) intake() {
 			e.asking, e.interrupt = context.WithCancel(e.starts)
 			asking = e.asking
 		}
-		holds, only := e.counted > 0, e.onlyAgain()
+		holds, only, permitAt := e.counted > 0, e.onlyAgain(), e.permitAt
 		until, why := e.blockedUntil(p), e.why
 		stop := e.draining || e.eof
 		e.mu.Unlock()
@@ -82,6 +82,9 @@ func (e *engine) intake() {
 		n, err := before+p.ask, error(nil)
 		wait, ahead := time.Duration(0), false
 		if only {
+			if block.Reason == limiter.ByRate && !permitAt.IsZero() {
+				block.Until = permitAt // the start that waits already is for it, and not the one after that
+			}
 			wait, ahead = aheadOf(block, now.Add(p.look.horizon))
 		}
 		switch {

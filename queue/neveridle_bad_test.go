@@ -102,6 +102,40 @@ func TestNeverIdleBehindBadMessages(t *testing.T) {
 	}
 }
 
+// A rate that messages which always fail could use up goes to the others as well: the
+// start that waits is for the fresh message that is received for it.
+func TestNeverIdleForBadMessagesAtARate(t *testing.T) {
+	for _, ahead := range []bool{true, false} {
+		bubble(t, fmt.Sprint("look-ahead ", ahead), func(t *testing.T) {
+			q := newQueue(t, memqueue.Config{})
+			for n := range 2000 {
+				body := "good"
+				if n%3 == 0 {
+					body = "bad"
+				}
+				require.NoError(t, q.Send(t.Context(), &queue.Message{Body: []byte(body)}))
+			}
+			bucket, err := limiter.NewTokenBucket(0.5, 1)
+			require.NoError(t, err)
+			var good atomic.Int64
+			cfg := queue.Config{Concurrency: 4, Limiter: bucket, NoBreaker: true, NoPace: true, NoLookAhead: !ahead}
+			r := start(t, q, cfg, func(_ context.Context, m *queue.Message) error {
+				time.Sleep(time.Millisecond)
+				if string(m.Body) == "bad" {
+					return stamped{is: limiter.ErrUnavailable}
+				}
+				good.Add(1)
+				return nil
+			})
+			time.Sleep(time.Hour)
+			before := good.Load()
+			time.Sleep(10 * time.Minute)
+			require.GreaterOrEqual(t, good.Load()-before, int64(100), "of 300")
+			require.NoError(t, r.drain())
+		})
+	}
+}
+
 // goodOnes runs a consumer with the defaults over messages of which a share always
 // fails, if failure is set, and returns how many handlers start in the last
 // minute, how many of them for good messages, and how long one of these waited to
