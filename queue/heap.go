@@ -44,7 +44,7 @@ func (h *heap[T]) remove(item T) {
 	}
 }
 
-// up and down move the item at i to where it belongs. Both put it there only once.
+// up and down move the item at i to where it belongs, and write it once, at the end.
 func (h *heap[T]) up(i int) int {
 	item := h.items[i]
 	for i > 0 {
