@@ -78,9 +78,9 @@ func TestWhatErrorsMean(t *testing.T) {
 		require.Equal(t, c.permanent, errors.Is(err, retry.ErrPermanent), name)
 		require.Equal(t, c.verdict, limiter.Classify(err), name)
 		require.Equal(t, c.reason, retry.Reason(err), name)
-		after, told := limiter.RetryAfter(err)
-		require.Equal(t, c.e.After > 0, told, name)
-		if told {
+		after, ok := limiter.RetryAfter(err)
+		require.Equal(t, c.e.After > 0, ok, name)
+		if ok {
 			require.Equal(t, c.e.After, after, name)
 		}
 	}

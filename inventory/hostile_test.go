@@ -307,7 +307,7 @@ func FuzzResponse(f *testing.F) {
 			if means != 1 || classes != 1 || len(err.Error()) > 2000 || strings.Contains(err.Error(), token) {
 				t.Fatalf("%d meanings, %d classes: %v", means, classes, err)
 			}
-			if after, told := limiter.RetryAfter(err); told && (after <= 0 || after > 24*time.Hour) {
+			if after, ok := limiter.RetryAfter(err); ok && (after <= 0 || after > 24*time.Hour) {
 				t.Fatalf("%v: %v", after, err)
 			}
 		}

@@ -177,7 +177,7 @@ func TestTheFirst429StopsEverybody(t *testing.T) {
 					}
 					require.LessOrEqual(t, arrived-1, concurrency-1, "already in flight")
 					count, _ := net.starts(first, resumed)
-					require.Zero(t, count, "while it is told to wait")
+					require.Zero(t, count, "while it has to wait")
 
 					// A ramp, and not all at once.
 					full := latency + 2*oneWay

@@ -382,9 +382,9 @@ func TestRetryAfterIsBounded(t *testing.T) {
 			client := w.client(t, inventory.Config{})
 			_, err := client.Level(t.Context(), "A")
 			require.ErrorIs(t, err, limiter.ErrOverload, header)
-			after, told := limiter.RetryAfter(err)
+			after, ok := limiter.RetryAfter(err)
 			if want < 0 {
-				require.False(t, told, header)
+				require.False(t, ok, header)
 			} else {
 				require.Equal(t, want, after, header)
 			}

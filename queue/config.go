@@ -105,7 +105,9 @@ type Config struct {
 
 	// NoLookAhead turns off the look-ahead: nothing is received for which there
 	// is no free slot. Fast handlers then idle for a round-trip between
-	// messages.
+	// messages, and where no limit stops them, messages that fail again and
+	// again can take most of the slots, since a slot that one of them is due for
+	// is not free.
 	NoLookAhead bool
 
 	// Logger gets what an operator must know: nothing while all is well, except

@@ -83,7 +83,7 @@ func (e *engine) intake() {
 		wait, ahead := time.Duration(0), false
 		if only {
 			if block.Reason == limiter.ByRate && !permitAt.IsZero() {
-				block.Until = permitAt // the start that waits already is for it, and not the one after that
+				block.Until = permitAt // when the dispatcher starts the next message: the limits report the start after that
 			}
 			wait, ahead = aheadOf(block, now.Add(p.look.horizon))
 		}

@@ -603,11 +603,11 @@ func TestFullOfParkedMessagesIsSaid(t *testing.T) {
 // A LimiterFor that fails costs its message a delay, and nothing else.
 func TestBadLimiterForHarmsOneMessageOnly(t *testing.T) {
 	for name, bad := range map[string]func(shared limiter.Limiter) limiter.Limiter{
-		"panics":           func(limiter.Limiter) limiter.Limiter { panic("no tenant") },
-		"is a nil pointer": func(limiter.Limiter) limiter.Limiter { return map[string]*limiter.Semaphore{}["bad"] },
-		"can't be told":    func(limiter.Limiter) limiter.Limiter { return untold{} },
-		"has Limiter's":    func(shared limiter.Limiter) limiter.Limiter { return shared },
-		"has it among all": func(shared limiter.Limiter) limiter.Limiter { return all(t, semaphore(t, 1), shared) },
+		"panics":            func(limiter.Limiter) limiter.Limiter { panic("no tenant") },
+		"is a nil pointer":  func(limiter.Limiter) limiter.Limiter { return map[string]*limiter.Semaphore{}["bad"] },
+		"can't be compared": func(limiter.Limiter) limiter.Limiter { return incomparable{} },
+		"has Limiter's":     func(shared limiter.Limiter) limiter.Limiter { return shared },
+		"has it among all":  func(shared limiter.Limiter) limiter.Limiter { return all(t, semaphore(t, 1), shared) },
 	} {
 		bubble(t, name, func(t *testing.T) {
 			q, shared := newQueue(t, memqueue.Config{}), semaphore(t, 4)
@@ -692,13 +692,13 @@ func TestALimiterThatCanNotBeMadeHarmsItsKeyOnly(t *testing.T) {
 	})
 }
 
-// untold is a limiter that is no map key.
-type untold struct {
+// incomparable is a limiter that is no map key.
+type incomparable struct {
 	limiter.Limiter
 	_ []int
 }
 
-func (untold) Blocked() limiter.Block { return limiter.Block{} }
+func (incomparable) Blocked() limiter.Block { return limiter.Block{} }
 
 // One of a thousand tenants sends nine tenths of the messages. The others wait as
 // long as they do without it, or nearly so.

@@ -29,59 +29,59 @@ type run struct {
 // A throttled message is held, leased, and runs again when it may; if that is too
 // late, it is returned for the rest of the wait.
 func TestThrottledIsNotFailed(t *testing.T) {
-	told := func(d time.Duration) error { return stamped{limiter.ErrOverload, d} }
+	after := func(d time.Duration) error { return stamped{limiter.ErrOverload, d} }
 	for name, c := range map[string]struct {
 		results []error // of the runs; then it succeeds
 		cfg     queue.Config
 		runs    []run
 	}{
 		"a short wait": {
-			results: []error{told(time.Second)},
+			results: []error{after(time.Second)},
 			runs:    []run{{0, 1}, {time.Second, 1}},
 		},
 		"longer than the lease": {
-			results: []error{told(31 * time.Second)},
+			results: []error{after(31 * time.Second)},
 			cfg:     queue.Config{Lease: 2 * time.Second},
 			runs:    []run{{0, 1}, {31 * time.Second, 1}},
 		},
 		"almost as long as it may be held": {
-			results: []error{told(15*time.Minute - time.Second)},
+			results: []error{after(15*time.Minute - time.Second)},
 			runs:    []run{{0, 1}, {15*time.Minute - time.Second, 1}},
 		},
 		"longer than it may be held": {
-			results: []error{told(15*time.Minute + time.Second)},
+			results: []error{after(15*time.Minute + time.Second)},
 			runs:    []run{{0, 1}, {15*time.Minute + time.Second, 2}},
 		},
 		"again and again, until that is too long": {
-			results: []error{told(4 * time.Minute), told(4 * time.Minute), told(4 * time.Minute)},
+			results: []error{after(4 * time.Minute), after(4 * time.Minute), after(4 * time.Minute)},
 			cfg:     queue.Config{MaxHold: 10 * time.Minute},
 			runs:    []run{{0, 1}, {4 * time.Minute, 1}, {8 * time.Minute, 1}, {12 * time.Minute, 2}},
 		},
 		"more often than there are attempts": {
-			results: []error{told(time.Minute), told(time.Minute), told(time.Minute), told(time.Minute)},
+			results: []error{after(time.Minute), after(time.Minute), after(time.Minute), after(time.Minute)},
 			cfg:     queue.Config{Retry: retry.Policy{MaxAttempts: 1}},
 			runs:    []run{{0, 1}, {time.Minute, 1}, {2 * time.Minute, 1}, {3 * time.Minute, 1}, {4 * time.Minute, 1}},
 		},
 		"given back more often than there are attempts": {
-			results: []error{told(time.Hour), told(time.Hour), told(time.Hour)},
+			results: []error{after(time.Hour), after(time.Hour), after(time.Hour)},
 			cfg:     queue.Config{Retry: retry.Policy{MaxAttempts: 1}},
 			runs:    []run{{0, 1}, {time.Hour, 2}, {2 * time.Hour, 3}, {3 * time.Hour, 4}},
 		},
 		"for longer than the queue can hide it": {
-			results: []error{told(24 * time.Hour)},
+			results: []error{after(24 * time.Hour)},
 			runs:    []run{{0, 1}, {24 * time.Hour, 2}}, // it is there again after 12 h, and not received
 		},
-		"without being told for how long": {
-			results: []error{told(0), told(0)},
+		"without a Retry-After": {
+			results: []error{after(0), after(0)},
 			cfg:     queue.Config{Retry: retry.Policy{BaseDelay: 4 * time.Second, Jitter: -1}},
 			runs:    []run{{0, 1}, {4 * time.Second, 1}, {12 * time.Second, 1}},
 		},
 		"wrapped": {
-			results: []error{fmt.Errorf("reserve 3 of SKU-1: %w", errors.Join(errors.New("429"), told(2*time.Minute)))},
+			results: []error{fmt.Errorf("reserve 3 of SKU-1: %w", errors.Join(errors.New("429"), after(2*time.Minute)))},
 			runs:    []run{{0, 1}, {2 * time.Minute, 1}},
 		},
 		"after a failure of its own": {
-			results: []error{errors.New("?"), told(2 * time.Minute)},
+			results: []error{errors.New("?"), after(2 * time.Minute)},
 			cfg:     queue.Config{Retry: retry.Policy{BaseDelay: 10 * time.Second, Jitter: -1}},
 			runs:    []run{{0, 1}, {10 * time.Second, 2}, {130 * time.Second, 2}},
 		},

@@ -247,18 +247,18 @@ func (brokenLimiter) Ready(context.Context, int, time.Duration) (int, error) {
 func TestALimiterThatFailsIsAskedOncePerSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
-		told := 0
+		reports := 0
 		r := start(t, newQueue(t, memqueue.Config{}), queue.Config{Limiter: brokenLimiter{all(t)}, Trace: &queue.Trace{
 			Error: func(i queue.ErrorInfo) {
 				mu.Lock()
 				defer mu.Unlock()
-				told++
+				reports++
 				require.Equal(t, time.Second, i.RetryIn)
 			},
 		}}, func(context.Context, *queue.Message) error { return nil })
 		time.Sleep(time.Minute)
 		require.NoError(t, r.drain())
-		require.LessOrEqual(t, told, 61)
+		require.LessOrEqual(t, reports, 61)
 	})
 }
 

@@ -136,7 +136,7 @@ func TestSQSFails(t *testing.T) {
 	listen(t, &server)
 	q := play(t, t.Context(), s, io.Discard).Queued
 	require.Equal(t, s.Orders+5, q.Accepted+q.Failed)
-	require.Positive(t, q.Failed, "nobody is told 200 for an order that is not in the queue")
+	require.Positive(t, q.Failed, "no 200 for an order that is not in the queue")
 	require.Zero(t, q.Lost)
 	require.Zero(t, q.Left)
 }

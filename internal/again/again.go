@@ -1,12 +1,11 @@
-// Package again marks repeated refusals.
+// Package again marks refusals that are the operations' own.
 package again
 
 import "errors"
 
-// Mark returns err, marked as the failure of an operation that has failed in the same
-// way before while others were accepted. A limiter that measures what the downstream
-// accepts must not count it again and again. The limiter still obeys a Retry-After in
-// it.
+// Mark returns err, marked as a refusal that the operation, or one like it, meets each
+// time, while others are accepted. A limiter must not lower a pace or a limit for it,
+// but still obeys a Retry-After in it.
 func Mark(err error) error { return &marked{err} }
 
 // Is reports whether err has been marked.

@@ -193,7 +193,7 @@ func TestIdempotency(t *testing.T) {
 		s.Break(inventorytest.Outage{Fault: inventorytest.LoseReply})
 		status, _ := post(t, s, "k", body)
 		require.Zero(t, status)
-		require.Equal(t, 3, s.Stock()["A"], "applied, though nobody was told")
+		require.Equal(t, 3, s.Stock()["A"], "applied, though no reply says so")
 		s.Mend()
 		status, answer := post(t, s, "k", body)
 		require.Equal(t, 200, status)

@@ -70,7 +70,7 @@ type link struct {
 	line     line.Line
 	self     caller
 	clock    clock
-	told     store.State // from the answer to the last successful call
+	reported store.State // from the answer to the last successful call
 	declared store.Limit
 	number   int64
 	calls    uint64
@@ -148,7 +148,7 @@ type setting struct {
 func (l *link) init(what, name string, by limiter.Reason, cfg Config, declared store.Limit, self caller) {
 	l.what, l.name, l.id, l.cfg, l.base = what, name, newID(), cfg, time.Now()
 	l.by, l.declared, l.self = by, declared, self
-	l.told.Limit = declared
+	l.reported.Limit = declared
 	l.wake = make(chan struct{}, 1)
 }
 
@@ -173,7 +173,7 @@ func (l *link) state(now time.Duration) State {
 	switch {
 	case l.away(now):
 		return Away
-	case l.told.Gen == 0:
+	case l.reported.Gen == 0:
 		return Joining
 	}
 	return Connected
@@ -291,7 +291,7 @@ func (l *link) Close(ctx context.Context) error {
 	if !l.closed {
 		l.closed = true
 		l.line.Stir()
-		if l.told.Gen > 0 {
+		if l.reported.Gen > 0 {
 			l.start()
 		}
 	}
@@ -408,9 +408,9 @@ func (l *link) exchange(now time.Duration) {
 	l.number++
 	l.calls++
 	c := store.Call{
-		ID: l.id, Number: l.number, Gen: l.told.Gen, Seq: l.told.Seq,
-		Away: l.away(now), Join: l.told.Gen == 0, Declared: l.declared,
-		Version: l.told.Version, Limit: l.told.Limit, Leave: l.closed && !l.self.busy(),
+		ID: l.id, Number: l.number, Gen: l.reported.Gen, Seq: l.reported.Seq,
+		Away: l.away(now), Join: l.reported.Gen == 0, Declared: l.declared,
+		Version: l.reported.Version, Limit: l.reported.Limit, Leave: l.closed && !l.self.busy(),
 	}
 	if c.Version == 0 {
 		c.Limit = store.Limit{}
@@ -486,7 +486,7 @@ func (l *link) failed(err error) {
 	if l.failing == 0 {
 		// Before the origin of its generation the store does not know all
 		// live processes, so a newcomer does not either.
-		known := l.told.Gen > 0 && (l.peersMin > 0 || l.heardAt > l.clock.after(l.told.Origin))
+		known := l.reported.Gen > 0 && (l.peersMin > 0 || l.heardAt > l.clock.after(l.reported.Origin))
 		l.entitled = l.sharing(now) || (known && now-l.heardAt <= touch)
 	}
 	l.failing++
@@ -502,8 +502,8 @@ func (l *link) heard(sent time.Duration, st store.State) {
 	now := l.now()
 	l.clock.hear(sent, now, st.Now)
 	wasSharing := l.sharing(now)
-	renewed := st.Gen != l.told.Gen
-	if renewed && l.told.Gen > 0 {
+	renewed := st.Gen != l.reported.Gen
+	if renewed && l.reported.Gen > 0 {
 		l.peersMin = now + touch
 	}
 	if now < l.peersMin {
@@ -511,7 +511,7 @@ func (l *link) heard(sent time.Duration, st store.State) {
 	} else {
 		l.peers = st.Live
 	}
-	l.told, l.failing, l.err = st, 0, nil
+	l.reported, l.failing, l.err = st, 0, nil
 	l.leaseEnd, l.heardAt = sent+lease, now
 	l.shareTil = 0
 	if origin := l.clock.after(st.Origin); wasSharing && origin > now {

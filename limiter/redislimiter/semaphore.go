@@ -135,7 +135,7 @@ func (s *Semaphore) Stats() SemaphoreStats {
 	defer s.mu.Unlock()
 	now := s.now()
 	return SemaphoreStats{
-		State: s.state(now), Limit: int(s.told.Limit.Value), Share: s.places(now),
+		State: s.state(now), Limit: int(s.reported.Limit.Value), Share: s.places(now),
 		InUse: s.inUse, Waiting: s.line.Waiting(), Processes: s.processes(),
 		PausedUntil: s.pausedUntil(now), Calls: s.calls, Failures: s.failures, Err: s.err,
 	}
@@ -153,7 +153,7 @@ func (s *Semaphore) places(now time.Duration) int {
 }
 
 // ownPlaces is the share during an outage.
-func (s *Semaphore) ownPlaces() int { return int(s.told.Limit.Value) / s.processes() }
+func (s *Semaphore) ownPlaces() int { return int(s.reported.Limit.Value) / s.processes() }
 
 // Ready implements [limiter.Limiter]: the free slots among those that this
 // process holds and, unless within is 0, those expected to be returned within

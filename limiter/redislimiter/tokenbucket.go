@@ -163,7 +163,7 @@ func checkRate(perSecond float64, burst int) error {
 // change later.
 func (b *TokenBucket) SetRate(ctx context.Context, ratePerSecond float64) error {
 	b.mu.Lock()
-	burst := b.told.Limit.Burst
+	burst := b.reported.Limit.Burst
 	b.mu.Unlock()
 	err := checkRate(ratePerSecond, int(burst))
 	if err == nil {
@@ -190,7 +190,7 @@ func (b *TokenBucket) Stats() TokenBucketStats {
 	b.void(now)
 	s := TokenBucketStats{
 		State: b.state(now),
-		Rate:  b.told.Limit.Value, Burst: int(b.told.Limit.Burst),
+		Rate:  b.reported.Limit.Value, Burst: int(b.reported.Limit.Burst),
 		Share: b.share, Processes: b.processes(),
 		Held: len(b.slots), Waiting: b.line.Waiting(), PausedUntil: b.pausedUntil(now),
 		Missed: b.missed, Calls: b.calls, Failures: b.failures, Err: b.err,
@@ -373,7 +373,7 @@ func (b *TokenBucket) slotOf(token uint64) (slot, bool) {
 func (b *TokenBucket) slot(cell int64) slot {
 	start := store.Start(b.origin, cell, b.rate)
 	from := b.clock.after(start)
-	return slot{cell: cell, from: from, until: max(b.clock.before(start+store.Width(b.told.Limit)), from+slotMin)}
+	return slot{cell: cell, from: from, until: max(b.clock.before(start+store.Width(b.reported.Limit)), from+slotMin)}
 }
 
 func byFrom(a, c slot) int {
@@ -386,7 +386,7 @@ func byFrom(a, c slot) int {
 	return 0
 }
 
-func (b *TokenBucket) grain() int64 { return store.Grain(b.told.Limit.Value) }
+func (b *TokenBucket) grain() int64 { return store.Grain(b.reported.Limit.Value) }
 
 // take takes a slot, or returns after how long to try again.
 func (b *TokenBucket) take(now time.Duration) (s slot, retry time.Duration, ok bool) {
@@ -439,14 +439,14 @@ func (b *TokenBucket) void(now time.Duration) {
 		b.slots = slices.DeleteFunc(b.slots, func(s slot) bool { return (s.cell == own) != sharing })
 	}
 	if sharing {
-		b.meter.set(b.ownRate(), float64(b.told.Limit.Burst)/float64(b.processes()))
+		b.meter.set(b.ownRate(), float64(b.reported.Limit.Burst)/float64(b.processes()))
 	} else if !b.leased(now) && len(b.slots) > 0 {
 		b.slots = nil
 	}
 }
 
 // ownRate is the share during an outage.
-func (b *TokenBucket) ownRate() float64 { return b.told.Limit.Value / float64(b.processes()) }
+func (b *TokenBucket) ownRate() float64 { return b.reported.Limit.Value / float64(b.processes()) }
 
 // sample adds the starts since the last sample to the demand.
 func (b *TokenBucket) sample(now time.Duration) {

@@ -308,7 +308,7 @@ func (w *Middleware) failed(run *runContext) int {
 	ctx := run.telling()
 	defer ctx.end()
 	n, err := w.store.Failed(ctx, run.claim)
-	w.untold(run.claim, err)
+	w.unrecorded(run.claim, err)
 	return n
 }
 
@@ -316,10 +316,11 @@ func (w *Middleware) failed(run *runContext) int {
 func (w *Middleware) release(run *runContext, forget bool) {
 	ctx := run.telling()
 	defer ctx.end()
-	w.untold(run.claim, w.store.Release(ctx, run.claim, forget))
+	w.unrecorded(run.claim, w.store.Release(ctx, run.claim, forget))
 }
 
-func (w *Middleware) untold(c Claim, err error) {
+// unrecorded notes that the store did not record what became of a claim.
+func (w *Middleware) unrecorded(c Claim, err error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, ErrNotOwner):

@@ -496,11 +496,11 @@ func TestMemoryIsBounded(t *testing.T) {
 // large is a store for which every result is too large.
 type large struct {
 	*idempotent.Memory
-	told int
+	calls int
 }
 
 func (s *large) Done(ctx context.Context, c idempotent.Claim, _ []byte) error {
-	s.told++
+	s.calls++
 	return errors.Join(s.Memory.Done(ctx, c, nil), idempotent.ErrResultTooLarge)
 }
 
@@ -514,7 +514,7 @@ func TestSuccessWithoutItsResult(t *testing.T) {
 	}})
 	h := w.Wrap(queue.HandlerFunc(func(context.Context, *queue.Message) error { return nil }))
 	require.NoError(t, h.Handle(t.Context(), message("o", 1)))
-	require.Equal(t, 1, s.told, "the store would say the same again")
+	require.Equal(t, 1, s.calls, "the store would say the same again")
 	require.NoError(t, h.Handle(t.Context(), message("o", 2)))
 	require.True(t, replayed)
 	require.Equal(t, idempotent.Stats{Runs: 1, Done: 1}, w.Stats())

@@ -481,7 +481,7 @@ func TestTroubleIsHeldForTwoSeconds(t *testing.T) {
 	}{
 		"short":                   {lasts: 500 * time.Millisecond, err: limiter.ErrUnavailable, done: true, within: 3 * time.Second, deadline: time.Minute},
 		"long":                    {lasts: time.Hour, err: limiter.ErrOverload, within: 2100 * time.Millisecond, deadline: time.Minute},
-		"long, told so":           {lasts: time.Hour, err: limited{time.Minute}, within: time.Millisecond, deadline: time.Minute},
+		"long, with Retry-After":  {lasts: time.Hour, err: limited{time.Minute}, within: time.Millisecond, deadline: time.Minute},
 		"long, without deadline":  {lasts: time.Hour, err: limiter.ErrOverload, within: 2100 * time.Millisecond},
 		"misconfigured":           {lasts: time.Hour, err: limiter.ErrMisconfigured, within: 2001 * time.Millisecond, deadline: time.Minute},
 		"unavailable, many times": {lasts: time.Hour, err: limiter.ErrUnavailable, within: 2001 * time.Millisecond, deadline: time.Minute},

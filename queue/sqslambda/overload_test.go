@@ -95,7 +95,7 @@ func TestAThrottledBatchComesBackWhenItMay(t *testing.T) {
 				require.Equal(t, numbers(0, 9), got)
 				delays := q.delays(t)
 				require.Len(t, delays, 10)
-				require.GreaterOrEqual(t, delays["0"], c.after, "as it was told")
+				require.GreaterOrEqual(t, delays["0"], c.after, "as the Retry-After says")
 				delete(delays, "0")
 				for id, d := range delays {
 					require.GreaterOrEqual(t, d, c.least, id)

@@ -231,7 +231,7 @@ func (c telling) GetQueueAttributes(context.Context, *sqs.GetQueueAttributesInpu
 
 func TestCheckOfStrangeAnswers(t *testing.T) {
 	for _, c := range []struct {
-		told             attrs
+		reported         attrs
 		attribute, wants string
 	}{
 		{attrs{"FifoQueue": "true"}, "FifoQueue", "a name that ends in .fifo"},
@@ -240,7 +240,7 @@ func TestCheckOfStrangeAnswers(t *testing.T) {
 		{attrs{"RedrivePolicy": `{"deadLetterTargetArn":"dead","maxReceiveCount":"20"}`}, "QueueArn", `"dead" is not the ARN of a queue`},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			q, err := sqsqueue.New(telling{(&sqsfake.Server{}).Client(), c.told}, "https://sqs.test/0/orders", sqsqueue.Config{})
+			q, err := sqsqueue.New(telling{(&sqsfake.Server{}).Client(), c.reported}, "https://sqs.test/0/orders", sqsqueue.Config{})
 			require.NoError(t, err)
 			found, err := q.Check(t.Context(), sqsqueue.CheckConfig{})
 			require.NoError(t, err)

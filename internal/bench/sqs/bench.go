@@ -107,7 +107,7 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	scenario string
-	told     string // the scenario of the last line
+	printed  string // the scenario of the last line
 }
 
 func newProgress(w io.Writer) *progress {
@@ -123,10 +123,10 @@ func (p *progress) tell(what string) {
 	switch {
 	case p.terminal:
 		_, _ = fmt.Fprintf(p.w, "\r\033[K%s: %s", p.scenario, what)
-	case p.told != p.scenario:
+	case p.printed != p.scenario:
 		_, _ = fmt.Fprintln(p.w, p.scenario)
 	}
-	p.told = p.scenario
+	p.printed = p.scenario
 }
 
 func (p *progress) end() {

@@ -151,7 +151,7 @@ func TestCrashes(t T, s idempotent.Store, effect Effect, operations int, seed ui
 	for key, n := range far.effects {
 		repeats += n - 1
 		if n-1 > far.doubts[key] {
-			t.Errorf("%s: key %s: %d repeats, and %d runs that were told of a doubt: each must be", what, key, n-1, far.doubts[key])
+			t.Errorf("%s: key %s: %d repeats, and %d runs with a doubt: each must be", what, key, n-1, far.doubts[key])
 		}
 	}
 	t.Logf("%s: %d operations, %d crashes, %d runs in doubt, %d repeats", what, operations, crashed, inDoubt, repeats)

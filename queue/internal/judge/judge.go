@@ -201,7 +201,7 @@ type Hearing uint8
 // The hearings.
 const (
 	Heard    Hearing = iota // the result's error
-	Heeded                  // that they must pause for its Retry-After, and nothing else
+	Heeded                  // that it was refused for its own sake: they pause for its Retry-After, and it lowers nothing
 	Unjudged                // that it ran, without a result
 	NeverRan                // that it did not start
 )

@@ -37,7 +37,7 @@ type process struct {
 
 	status Status
 	state  state
-	ended  time.Time // when it was killed or told to end; zero while it works
+	ended  time.Time // when it was killed or asked to end; zero while it works
 }
 
 type state string
@@ -94,7 +94,7 @@ func (f *Fleet) Start() error {
 	return json.NewEncoder(stdin).Encode(task)
 }
 
-// working returns those that were neither killed nor told to end, from the
+// working returns those that were neither killed nor asked to end, from the
 // oldest on.
 func (f *Fleet) working() []*process {
 	f.mu.Lock()
@@ -130,9 +130,9 @@ func (f *Fleet) KillOldest() {
 
 // Rest has all but the oldest rest, or work again.
 func (f *Fleet) Rest(rest bool) error {
-	what, s := tellWork, works
+	what, s := commandWork, works
 	if rest {
-		what, s = tellRest, rests
+		what, s = commandRest, rests
 	}
 	for i, p := range f.working() {
 		if i == 0 {
@@ -146,7 +146,7 @@ func (f *Fleet) Rest(rest bool) error {
 	return nil
 }
 
-// Failed returns why a process has ended that nobody has killed or told to
+// Failed returns why a process has ended that nobody has killed or asked to
 // end, or nil.
 func (f *Fleet) Failed() error {
 	for _, p := range f.working() {
@@ -161,7 +161,7 @@ func (f *Fleet) Failed() error {
 
 func cmpErr(err error) error {
 	if err == nil {
-		return errors.New("without being told to")
+		return errors.New("without being asked to")
 	}
 	return err
 }

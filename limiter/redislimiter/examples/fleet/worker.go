@@ -28,11 +28,11 @@ import (
 // workerArg is the argument with which the program starts itself as a worker.
 const workerArg = "worker"
 
-// What a worker is told, a line each, after its Task. The end of its input
-// ends it.
+// The commands of a worker, a line each, after its Task. The end of its input ends
+// it.
 const (
-	tellWork = "work" // as it does from the beginning
-	tellRest = "rest"
+	commandWork = "work" // as it does from the beginning
+	commandRest = "rest"
 )
 
 // A Task is the first line that a worker reads.
@@ -143,7 +143,7 @@ func newWorker(t Task, stderr io.Writer) (*worker, error) {
 	}, nil
 }
 
-// run does as it is told until the input ends.
+// run obeys the commands until the input ends.
 func (w *worker) run(in *bufio.Scanner, out *json.Encoder) error {
 	stopped := make(chan struct{})
 	var reports sync.WaitGroup
@@ -163,9 +163,9 @@ func (w *worker) run(in *bufio.Scanner, out *json.Encoder) error {
 	rest, err := w.work()
 	for err == nil && in.Scan() {
 		switch in.Text() {
-		case tellRest:
+		case commandRest:
 			err = rest()
-		case tellWork:
+		case commandWork:
 			rest, err = w.work()
 		}
 	}

@@ -26,7 +26,7 @@ func TestLateCallsChangeNothing(t *testing.T) {
 			p, call := s.call(rateLimit)
 			c := RateCall{Call: call, Demand: s.r.Int64N(3_000_000), Soon: s.r.Int64N(20), Fresh: s.r.Int64N(5), Spread: s.r.Int64N(60), Return: p.cells}
 			st := lease(c)
-			p.told, p.cells = st.State, st.Cells
+			p.reported, p.cells = st.State, st.Cells
 			sent[p.id] = append(sent[p.id], c)
 
 			q := s.procs[s.r.IntN(len(s.procs))]
@@ -61,7 +61,7 @@ func TestLateCallsChangeNothing(t *testing.T) {
 			p, call := s.call(placesLimit)
 			c := PlacesCall{Call: call, Held: s.r.Int64N(p.held + 1), Want: s.r.Int64N(12)}
 			st := lease(c)
-			p.told, p.held = st.State, st.Held
+			p.reported, p.held = st.State, st.Held
 			sent[p.id] = append(sent[p.id], c)
 
 			q := s.procs[s.r.IntN(len(s.procs))]

@@ -39,7 +39,7 @@ func testPlacesScript(t *testing.T, client *redis.Client, seeds uint64) {
 			got, err := script.Lease(t.Context(), c)
 			require.NoError(t, err, "seed %d, call %d", seed, i)
 			require.Equal(t, want, got, "seed %d, call %d: %+v", seed, i, c)
-			p.told, p.held = got.State, got.Held
+			p.reported, p.held = got.State, got.Held
 		}
 		require.NoError(t, client.Del(t.Context(), script.keys...).Err())
 	}

@@ -39,7 +39,7 @@ type schedule struct {
 type caller struct {
 	id       string
 	number   int64
-	told     State
+	reported State
 	declared Limit
 	cells    []int64
 	held     int64
@@ -78,9 +78,9 @@ func (s *schedule) call(limit func(r *rand.Rand) Limit) (*caller, Call) {
 		number = max(1, number-r.Int64N(3))
 	}
 	c := Call{
-		Now: s.now, ID: p.id, Number: number, Gen: p.told.Gen, Seq: p.told.Seq,
-		Away: r.IntN(20) == 0, Join: p.told.Gen == 0, Declared: p.declared,
-		Version: p.told.Version, Limit: p.told.Limit, Leave: r.IntN(20) == 0, Rest: r.IntN(20) == 0,
+		Now: s.now, ID: p.id, Number: number, Gen: p.reported.Gen, Seq: p.reported.Seq,
+		Away: r.IntN(20) == 0, Join: p.reported.Gen == 0, Declared: p.declared,
+		Version: p.reported.Version, Limit: p.reported.Limit, Leave: r.IntN(20) == 0, Rest: r.IntN(20) == 0,
 	}
 	switch r.IntN(40) {
 	case 0:
@@ -136,7 +136,7 @@ func testRateScript(t *testing.T, client *redis.Client, seeds uint64) {
 			got, err := script.Lease(t.Context(), c)
 			require.NoError(t, err, "seed %d, call %d", seed, i)
 			require.Equal(t, want, got, "seed %d, call %d: %+v", seed, i, c)
-			p.told = got.State
+			p.reported = got.State
 			p.cells = append(p.cells, got.Cells...)
 			if s.r.IntN(3) == 0 {
 				p.cells = nil

@@ -37,11 +37,11 @@ type Call struct {
 	Now      int64   // the time, in tests; 0: by the store's clock
 	ID       string  // of the process
 	Number   int64   // of this call, counted by the process from 1
-	Gen, Seq int64   // as last told; 0: never
+	Gen, Seq int64   // as last reported; 0: never
 	Away     bool    // the process's lease had run out before this call
-	Join     bool    // the process has never been told anything
+	Join     bool    // nothing was ever reported to the process
 	Declared Limit   // what the process was made with
-	Version  int64   // of the limit that the process was told last; 0: never
+	Version  int64   // of the limit that was last reported to the process; 0: never
 	Limit    Limit   // that limit
 	Set      float64 // the fleet's limit is to be this from now on; 0: no change
 	Pause    int64   // 0: nothing; above: let nothing start for so long; below: end the pause
